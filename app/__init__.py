@@ -1,0 +1,1 @@
+"""The server: what happens to a study, in the order of its way."""

@@ -1,0 +1,305 @@
+"""The settings: one TOML file, overridden by ``LIMNER__SECTION__KEY`` in the environment. Unknown keys are errors.
+
+Times are seconds, sizes are bytes. ``docs/reference/settings.md`` describes every key; a test holds it to this file.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from app.errors import SettingsError
+from app.identifiers import parse_ae_title
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_REPOSITORY_FOLDER = Path(__file__).resolve().parent.parent
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _checked_name(name: str) -> str:
+    if _NAME.fullmatch(name) is None:
+        raise ValueError("expected 1 to 63 lower-case letters, digits, '-' and '_', starting with a letter or digit")
+    return name
+
+
+class SourceSettings(_Section):
+    """A peer that may send: ``[[listener.source]]``. With no source listed, any peer may."""
+
+    ae_title: str = Field(description="The calling AE title of the peer.")
+    hosts: tuple[str, ...] = Field(default=(), description="Addresses it may call from; none listed means any.")
+    quiet_seconds: float | None = Field(
+        default=None,
+        gt=0,
+        description="Its own quiet time; the routing section's if not given.",
+    )
+
+    _ae_title = field_validator("ae_title")(staticmethod(parse_ae_title))
+
+
+class ListenerSettings(_Section):
+    """What the listener offers and allows: ``[listener]``."""
+
+    ae_title: str = Field(default="LIMNER", description="The AE title that peers call.")
+    host: str = Field(default="127.0.0.1", description="The address to listen on; 0.0.0.0 for all.")
+    port: int = Field(default=11112, ge=0, le=65535, description="The TCP port to listen on.")
+    check_called_ae_title: bool = Field(default=True, description="Reject associations that call another AE title.")
+    maximum_associations: int = Field(default=40, ge=1, le=200, description="Associations served at once.")
+    maximum_pdu_size: int = Field(default=131072, ge=4096, le=1048576, description="Largest P-DATA PDU to ask for.")
+    acse_timeout_seconds: float = Field(default=5.0, gt=0, description="Longest wait for an association request.")
+    dimse_timeout_seconds: float = Field(default=60.0, gt=0, description="Longest wait for a message once it began.")
+    network_timeout_seconds: float = Field(default=30.0, gt=0, description="Longest silence on an association.")
+    low_water_bytes: int = Field(
+        default=1 << 30, ge=0, description="Free space below which instances are answered with 0xA700."
+    )
+    shutdown_seconds: float = Field(default=20.0, gt=0, description="Time that running associations get to finish.")
+    source: tuple[SourceSettings, ...] = Field(default=(), description="The peers that may send; none means any.")
+
+    _ae_title = field_validator("ae_title")(staticmethod(parse_ae_title))
+
+
+class RoutingSettings(_Section):
+    """When a series or a study counts as complete: ``[routing]``."""
+
+    series_quiet_seconds: float = Field(default=10.0, gt=0, description="Quiet time after which a series is complete.")
+    study_quiet_seconds: float = Field(default=60.0, gt=0, description="Quiet time after which a study is complete.")
+    scan_seconds: float = Field(default=0.5, gt=0, description="How often the ledger is looked at for quiet series.")
+
+
+class PipelineSettings(_Section):
+    """A model and the limits of one run of it: ``[[pipeline]]``."""
+
+    name: str = Field(description="What rules and records call it.")
+    model: str = Field(description="The folder of the model in the model repository.")
+    application: str = Field(
+        default="app.app:SegmentationApp",
+        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
+        description="The MONAI Deploy application to run, as `module:Class`.",
+    )
+    series_description: str = Field(default="", description="The result's Series Description; from the model if empty.")
+    time_limit_seconds: float = Field(default=1800.0, gt=0, description="A run is ended after this time.")
+    memory_limit_bytes: int = Field(default=8 << 30, ge=256 << 20, description="A run is ended above this memory.")
+    maximum_attempts: int = Field(
+        default=3, ge=1, description="Runs before a job fails, those lost in a crash counted."
+    )
+
+    _name = field_validator("name")(staticmethod(_checked_name))
+
+
+class RuleSettings(_Section):
+    """Which series go to which pipeline, and where its results go: ``[[rule]]``. The first that matches takes a series.
+
+    ``match`` maps DICOM keywords to conditions, all of which must hold:
+
+    - a string or a number: equal to (one of) the attribute's value(s);
+    - a list: equal to any of its members;
+    - ``{ minimum = …, maximum = … }``: a number within, ends included; either may be left out;
+    - ``{ pattern = "…" }``: the whole value matches this regular expression;
+    - ``{ present = true }`` or ``{ present = false }``: the attribute has a value, or has none.
+    """
+
+    name: str = Field(description="What records and `limner rules explain` call it.")
+    pipeline: str = Field(description="The pipeline that runs.")
+    destinations: tuple[str, ...] = Field(description="The destinations that get the results.")
+    after: Literal["series", "study"] = Field(
+        default="series", description="Whether the job starts when the series or when its whole study is complete."
+    )
+    priority: int = Field(default=0, ge=-100, le=100, description="Higher goes first.")
+    match: dict[str, Any] = Field(default_factory=dict, description="Conditions on DICOM keywords; all must hold.")
+
+    _name = field_validator("name")(staticmethod(_checked_name))
+
+
+class DestinationSettings(_Section):
+    """Where results are sent by C-STORE: ``[[destination]]``."""
+
+    name: str = Field(description="What rules and records call it.")
+    ae_title: str = Field(description="The called AE title.")
+    host: str = Field(description="Its address.")
+    port: int = Field(ge=1, le=65535, description="Its TCP port.")
+    calling_ae_title: str | None = Field(
+        default=None, description="What Limner calls itself; by default the listener's title."
+    )
+    timeout_seconds: float = Field(default=30.0, gt=0, description="Longest wait for a connection or an answer.")
+    retry_first_seconds: float = Field(default=5.0, gt=0, description="Wait before the second attempt; doubles after.")
+    retry_longest_seconds: float = Field(default=600.0, gt=0, description="The longest wait between attempts.")
+    maximum_attempts: int = Field(default=200, ge=1, description="Attempts before a delivery fails.")
+
+    _name = field_validator("name")(staticmethod(_checked_name))
+    _ae_title = field_validator("ae_title")(staticmethod(parse_ae_title))
+
+
+class TritonSettings(_Section):
+    """The inference server: ``[triton]``."""
+
+    address: str | None = Field(
+        default=None, description="An external Triton's gRPC address, `host:port` or `unix:…`; embedded if not given."
+    )
+    python: Path = Field(
+        default=_REPOSITORY_FOLDER / ".triton" / "bin" / "python",
+        description="The interpreter of the embedded Triton's own environment.",
+    )
+    start_seconds: float = Field(default=120.0, gt=0, description="Longest wait until the embedded Triton is ready.")
+    probe_seconds: float = Field(default=10.0, gt=0, description="How often a tiny real inference checks it.")
+    request_seconds: float = Field(default=300.0, gt=0, description="Deadline of one inference request.")
+    shared_memory: bool = Field(default=True, description="Use system shared memory with a Triton on this host.")
+
+
+class DatabaseSettings(_Section):
+    """The records and the job queue: ``[database]``."""
+
+    url: str | None = Field(default=None, description="An external PostgreSQL's URL; embedded if not given.")
+
+    @field_validator("url")
+    @classmethod
+    def _is_a_url(cls, url: str | None) -> str | None:
+        if url is not None and urlsplit(url).scheme not in ("postgresql", "postgres"):
+            raise ValueError("expected a URL such as postgresql://user@host:5432/limner")
+        return url
+
+
+class LoggingSettings(_Section):
+    """The diagnostic log on standard error: ``[logging]``."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="The least level written.")
+    format: Literal["json", "console"] = Field(default="json", description="JSON lines, or text for people.")
+    identifiers: bool = Field(default=False, description="Whether UIDs may appear in logs; else they are left out.")
+
+
+class Settings(BaseSettings):
+    """The whole tree."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="LIMNER__",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
+    )
+
+    data_folder: Path = Field(default=Path("data"), description="Spool, results, records and audit log lie under it.")
+    model_repository: Path = Field(
+        default=_REPOSITORY_FOLDER / "triton_models", description="The model repository that Triton serves."
+    )
+    listener: ListenerSettings = ListenerSettings()
+    routing: RoutingSettings = RoutingSettings()
+    triton: TritonSettings = TritonSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    logging: LoggingSettings = LoggingSettings()
+    pipeline: tuple[PipelineSettings, ...] = Field(default=(), description="The pipelines.")
+    rule: tuple[RuleSettings, ...] = Field(default=(), description="The rules, in order.")
+    destination: tuple[DestinationSettings, ...] = Field(default=(), description="The destinations.")
+
+    @property
+    def spool_folder(self) -> Path:
+        """Received instances."""
+        return self.data_folder / "spool"
+
+    @property
+    def results_folder(self) -> Path:
+        """One folder a job: what the graph wrote."""
+        return self.data_folder / "results"
+
+    @property
+    def audit_folder(self) -> Path:
+        """The audit log."""
+        return self.data_folder / "audit"
+
+    @property
+    def database_folder(self) -> Path:
+        """The embedded PostgreSQL's files."""
+        return self.data_folder / "database"
+
+    @property
+    def run_folder(self) -> Path:
+        """Sockets and scratch of the running server."""
+        return self.data_folder / "run"
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> Settings:
+        for kind in ("pipeline", "rule", "destination"):
+            names = [entry.name for entry in getattr(self, kind)]
+            doubled = sorted({name for name in names if names.count(name) > 1})
+            if doubled:
+                raise ValueError(f"two [[{kind}]] tables have the same name: {', '.join(doubled)}")
+        pipelines = {entry.name for entry in self.pipeline}
+        destinations = {entry.name for entry in self.destination}
+        for rule in self.rule:
+            if rule.pipeline not in pipelines:
+                raise ValueError(
+                    f"rule '{rule.name}' names the pipeline '{rule.pipeline}', and no [[pipeline]] has that name"
+                )
+            unknown = sorted(set(rule.destinations) - destinations)
+            if unknown:
+                raise ValueError(
+                    f"rule '{rule.name}' names destinations without a [[destination]]: {', '.join(unknown)}"
+                )
+        return self
+
+    def pipeline_named(self, name: str) -> PipelineSettings:
+        """Return the pipeline called `name`; KeyError if there is none."""
+        return {entry.name: entry for entry in self.pipeline}[name]
+
+    def destination_named(self, name: str) -> DestinationSettings:
+        """Return the destination called `name`; KeyError if there is none."""
+        return {entry.name: entry for entry in self.destination}[name]
+
+
+def load_settings(path: Path | None) -> Settings:
+    """Read the settings from a TOML file and the environment.
+
+    Parameters
+    ----------
+    path
+        The file; None for defaults and environment only. Relative folders in the file count from its own folder.
+
+    Raises
+    ------
+    SettingsError
+        If the file is missing, is no TOML, or holds a key or value that can't be used; the message names each.
+    """
+    if path is not None and not path.is_file():
+        raise SettingsError(f"settings file {path} does not exist; write one (docs/quickstart.md has a sample)")
+
+    class _FileSettings(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=path))
+
+    try:
+        settings: Settings = _FileSettings()
+    except ValidationError as error:
+        problems = [
+            f"  {'.'.join(str(part) for part in one['loc']) or 'settings'}: {one['msg']}" for one in error.errors()
+        ]
+        raise SettingsError("the settings can't be used:\n" + "\n".join(problems)) from error
+    except ValueError as error:  # not TOML
+        raise SettingsError(f"settings file {path} is not TOML: {error}") from error
+    base = path.resolve().parent if path is not None else Path.cwd()
+    return _resolve_folders(settings, base)
+
+
+def _resolve_folders(settings: Settings, base: Path) -> Settings:
+    # python is made absolute without following symlinks: a virtual environment's interpreter is one
+    triton = settings.triton.model_copy(update={"python": base / settings.triton.python})
+    return settings.model_copy(
+        update={
+            "data_folder": (base / settings.data_folder).resolve(),
+            "model_repository": (base / settings.model_repository).resolve(),
+            "triton": triton,
+        }
+    )

@@ -1,0 +1,177 @@
+"""The settings: what a file and the environment may say, and what is told when they can't be used."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from app.errors import SettingsError
+from app.settings import ListenerSettings, Settings, load_settings
+
+WHOLE = """
+data_folder = "limner-data"
+model_repository = "/srv/models"
+
+[listener]
+ae_title = "LIMNER_A"
+host = "0.0.0.0"
+port = 104
+
+[[listener.source]]
+ae_title = "MODALITY"
+hosts = ["10.0.0.7"]
+quiet_seconds = 3
+
+[triton]
+python = "triton/bin/python"
+
+[[pipeline]]
+name = "liver"
+model = "nnunet_liver_spleen_demo"
+
+[[destination]]
+name = "archive"
+ae_title = "ARCHIVE"
+host = "127.0.0.1"
+port = 4242
+
+[[rule]]
+name = "abdomen"
+pipeline = "liver"
+destinations = ["archive"]
+[rule.match]
+Modality = "CT"
+SliceThickness = { maximum = 5.0 }
+"""
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    for name in [name for name in os.environ if name.startswith("LIMNER__")]:
+        monkeypatch.delenv(name)
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "limner.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_whole_file(tmp_path: Path) -> None:
+    settings = load_settings(write(tmp_path, WHOLE))
+    assert settings.listener.ae_title == "LIMNER_A"
+    assert settings.listener.port == 104
+    assert settings.listener.source[0].hosts == ("10.0.0.7",)
+    assert settings.pipeline_named("liver").model == "nnunet_liver_spleen_demo"
+    assert settings.destination_named("archive").port == 4242
+    assert settings.rule[0].match == {"Modality": "CT", "SliceThickness": {"maximum": 5.0}}
+    with pytest.raises(KeyError):
+        settings.pipeline_named("kidney")
+    with pytest.raises(KeyError):
+        settings.destination_named("nowhere")
+
+
+def test_relative_folders_count_from_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/")
+    settings = load_settings(write(tmp_path, WHOLE))
+    assert settings.data_folder == tmp_path.resolve() / "limner-data"
+    assert settings.model_repository == Path("/srv/models")
+    assert settings.triton.python == tmp_path.resolve() / "triton/bin/python"
+    folders = [
+        settings.spool_folder,
+        settings.results_folder,
+        settings.audit_folder,
+        settings.database_folder,
+        settings.run_folder,
+    ]
+    assert len(set(folders)) == 5
+    assert {folder.parent for folder in folders} == {settings.data_folder}
+
+
+def test_the_interpreter_is_not_resolved_through_links(tmp_path: Path) -> None:
+    (tmp_path / "python").symlink_to("/bin/sh")
+    settings = load_settings(write(tmp_path, '[triton]\npython = "python"'))
+    assert settings.triton.python == tmp_path.resolve() / "python"
+
+
+def test_defaults_are_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = load_settings(None)
+    assert settings.data_folder == tmp_path.resolve() / "data"
+    assert settings.listener.host == "127.0.0.1"
+    assert settings.rule == ()
+    assert settings.logging.identifiers is False
+
+
+def test_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path, WHOLE)
+    monkeypatch.setenv("LIMNER__LISTENER__PORT", "11113")
+    monkeypatch.setenv("LIMNER__DATABASE__URL", "postgresql://db/limner")
+    settings = load_settings(path)
+    assert settings.listener.port == 11113
+    assert settings.listener.ae_title == "LIMNER_A"  # what the environment does not name stays
+    assert settings.database.url == "postgresql://db/limner"
+
+
+@pytest.mark.parametrize(
+    ("text", "messages"),
+    [
+        ("nonsense = 1", ["nonsense", "not permitted"]),
+        ("[listener]\nprot = 104", ["listener.prot", "not permitted"]),
+        ("[listener]\nport = 70000", ["listener.port", "65535"]),
+        ("[listener]\nae_title = 'A TITLE THAT IS TOO LONG'", ["listener.ae_title", "application entity title"]),
+        ("[routing]\nseries_quiet_seconds = 0", ["routing.series_quiet_seconds"]),
+        ("[logging]\nlevel = 'loud'", ["logging.level", "debug"]),
+        ("[[pipeline]]\nname = 'A b'\nmodel = 'm'", ["pipeline.0.name", "lower-case"]),
+        ("[[pipeline]]\nname = 'a'\nmodel = 'm'\napplication = 'os;system'", ["pipeline.0.application"]),
+        (
+            "[[pipeline]]\nname = 'a'\nmodel = 'm'\n[[pipeline]]\nname = 'a'\nmodel = 'n'",
+            ["two [[pipeline]] tables have the same name: a"],
+        ),
+        ("[[rule]]\nname = 'r'\npipeline = 'p'\ndestinations = []", ["rule 'r' names the pipeline 'p'"]),
+        (
+            "[[pipeline]]\nname = 'p'\nmodel = 'm'\n[[rule]]\nname = 'r'\npipeline = 'p'\ndestinations = ['x', 'b']",
+            ["rule 'r' names destinations without a [[destination]]: b, x"],
+        ),
+        (
+            "[listener]\nport = 0\nmaximum_associations = 0\nhosts = 1",
+            ["listener.maximum_associations", "listener.hosts"],
+        ),
+    ],
+)
+def test_every_problem_is_named(tmp_path: Path, text: str, messages: list[str]) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(write(tmp_path, text))
+    for message in messages:
+        assert message in str(caught.value)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="does not exist; write one"):
+        load_settings(tmp_path / "limner.toml")
+
+
+def test_a_file_that_is_not_toml(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="is not TOML"):
+        load_settings(write(tmp_path, "[listener\nport = 1"))
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        ListenerSettings().port = 1  # type: ignore[misc]
+
+
+def test_every_key_is_described() -> None:
+    def undescribed(model: type, prefix: str = "") -> list[str]:
+        found = []
+        for name, field in model.model_fields.items():  # type: ignore[attr-defined]
+            kind = field.annotation
+            if isinstance(kind, type) and hasattr(kind, "model_fields"):
+                found += undescribed(kind, f"{prefix}{name}.")
+            elif not field.description:
+                found.append(prefix + name)
+        return found
+
+    assert undescribed(Settings) == []
