@@ -1,0 +1,1 @@
+"""ALWAYS: the append-only, hash-chained record of what happened."""

@@ -1,0 +1,187 @@
+"""The closed list of what is audited, with the codes of PS3.15 A.5, and the closed list of what may be said about it.
+
+``docs/reference/audit.md`` shows both lists; a test holds it to this file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, IntEnum, unique
+from types import MappingProxyType
+
+OWN_SCHEME = "99LIMNER"
+"""Coding scheme of event types that the Standard has no code for (PS3.3 8.2: private designators begin with 99)."""
+
+
+class Outcome(IntEnum):
+    """The Event Outcome Indicator (PS3.15 A.5.2)."""
+
+    SUCCESS = 0
+    """It happened."""
+    MINOR_FAILURE = 4
+    """It did not happen, or only in part, and will be tried again or was the peer's to mend."""
+    SERIOUS_FAILURE = 8
+    """It did not happen, and somebody must act."""
+    MAJOR_FAILURE = 12
+    """The application can't go on."""
+
+
+@dataclass(frozen=True)
+class Code:
+    """A coded term: code value, coding scheme designator, code meaning."""
+
+    code: str
+    scheme: str
+    meaning: str
+
+    def as_json(self) -> dict[str, str]:
+        """Return the code as it stands in a record."""
+        return {"code": self.code, "scheme": self.scheme, "meaning": self.meaning}
+
+
+def _dcm(code: str, meaning: str) -> Code:
+    return Code(code, "DCM", meaning)
+
+
+def _own(code: str, meaning: str) -> Code:
+    return Code(code, OWN_SCHEME, meaning)
+
+
+_APPLICATION_ACTIVITY = _dcm("110100", "Application Activity")
+_AUDIT_LOG_USED = _dcm("110101", "Audit Log Used")
+_BEGIN_TRANSFERRING = _dcm("110102", "Begin Transferring DICOM Instances")
+_INSTANCES_ACCESSED = _dcm("110103", "DICOM Instances Accessed")
+_INSTANCES_TRANSFERRED = _dcm("110104", "DICOM Instances Transferred")
+_SECURITY_ALERT = _dcm("110113", "Security Alert")
+
+
+@unique
+class AuditEvent(Enum):
+    """Everything that is audited. A member's value: its Event ID, its Event Type Code or None, and when it is written.
+
+    The Standard's event messages (PS3.15 A.5.3) come as close as they can: what a job does to a study is its
+    "DICOM Instances Accessed" (instances being viewed, utilized, updated, or deleted), told apart by an event type
+    of our own.
+    """
+
+    APPLICATION_STARTED = (
+        _APPLICATION_ACTIVITY,
+        _dcm("110120", "Application Start"),
+        "The server has started and is about to accept associations.",
+    )
+    APPLICATION_STOPPED = (
+        _APPLICATION_ACTIVITY,
+        _dcm("110121", "Application Stop"),
+        "The server stops in order.",
+    )
+    ASSOCIATION_REFUSED = (
+        _SECURITY_ALERT,
+        _dcm("110126", "Node Authentication"),
+        "A peer that is not allowed, or calls a title that is not ours, was rejected.",
+    )
+    RECEIVING_BEGAN = (_BEGIN_TRANSFERRING, None, "The first instance arrives on an association.")
+    INSTANCE_REFUSED = (
+        _INSTANCES_TRANSFERRED,
+        _own("instance-refused", "Instance refused"),
+        "An instance was answered with a failure status.",
+    )
+    INSTANCES_RECEIVED = (
+        _INSTANCES_TRANSFERRED,
+        None,
+        "An association has ended; one record for each study it brought instances of.",
+    )
+    NO_RULE_APPLIES = (
+        _INSTANCES_ACCESSED,
+        _own("no-rule-applies", "No rule applies"),
+        "A complete series matches no rule; nothing is done with it.",
+    )
+    JOB_CREATED = (_INSTANCES_ACCESSED, _own("job-created", "Job created"), "A rule took a series: a job was made.")
+    GRAPH_STARTED = (
+        _INSTANCES_ACCESSED,
+        _own("graph-started", "Graph started"),
+        "A model is about to read the instances of a job.",
+    )
+    RESULTS_VERIFIED = (
+        _INSTANCES_ACCESSED,
+        _own("results-verified", "Results verified"),
+        "The objects of a job were read back and are what was computed.",
+    )
+    JOB_FAILED = (
+        _INSTANCES_ACCESSED,
+        _own("job-failed", "Job failed"),
+        "An attempt of a job, or the job for good, failed.",
+    )
+    JOB_REFUSED = (
+        _INSTANCES_ACCESSED,
+        _own("job-refused", "Job refused"),
+        "The instances of a job can't be processed by its model.",
+    )
+    DELIVERY_BEGAN = (_BEGIN_TRANSFERRING, None, "An object is about to be sent to a destination.")
+    DELIVERY_SUCCEEDED = (_INSTANCES_TRANSFERRED, None, "A destination has accepted an object.")
+    DELIVERY_FAILED = (
+        _INSTANCES_TRANSFERRED,
+        _own("delivery-failed", "Delivery failed"),
+        "A destination did not accept an object in this attempt.",
+    )
+    JOB_CLOSED = (
+        _INSTANCES_ACCESSED,
+        _own("job-closed", "Job closed"),
+        "A job has reached its final state; nothing more happens in it.",
+    )
+    AUDIT_LOG_REPAIRED = (
+        _SECURITY_ALERT,
+        _own("audit-log-repaired", "Audit log repaired"),
+        "On start the end of the log was found as a crash leaves it, and was put in order.",
+    )
+    AUDIT_LOG_USED = (_AUDIT_LOG_USED, None, "Somebody read or verified the audit log.")
+    STORAGE_BELOW_WATERMARK = (
+        _SECURITY_ALERT,
+        _own("storage-below-watermark", "Storage below watermark"),
+        "The disk is so full that instances are refused.",
+    )
+
+    def __init__(self, event_id: Code, event_type: Code | None, written: str) -> None:
+        self.event_id = event_id
+        """The Event ID (PS3.15 A.5.2, CID 400)."""
+        self.event_type = event_type
+        """The Event Type Code (CID 401, or our own), if the event has one."""
+        self.written = written
+        """When it is written, as a sentence."""
+
+
+DETAIL_KEYS = MappingProxyType(
+    {
+        "association_id": "The association, as the diagnostic log names it.",
+        "attempt": "Which attempt of the job or delivery, from 1.",
+        "bytes": "Size in bytes.",
+        "called_ae_title": "The AE title the peer called.",
+        "calling_ae_title": "The AE title the peer gave itself.",
+        "code": "Short stable name of a reason, as in refusals.md.",
+        "cut_bytes": "Bytes cut from the end of the audit log.",
+        "destination": "The destination's name in the settings.",
+        "host": "The machine the server runs on.",
+        "inputs_digest": "SHA-256 over the digests of a job's instances.",
+        "instances": "How many instances.",
+        "job_id": "The job's number in the records.",
+        "job_key": "The job's identity: inputs, pipeline, model version.",
+        "log_id": "Where the diagnostic log tells more.",
+        "model": "The model's name.",
+        "model_version": "The model's version.",
+        "object_digest": "SHA-256 of a result's file.",
+        "pipeline": "The pipeline's name in the settings.",
+        "process_id": "The process that wrote the record.",
+        "reason": "A sentence that never holds data of a patient.",
+        "rule": "The rule's name in the settings.",
+        "series_instance_uid": "Series Instance UID.",
+        "settings_digest": "SHA-256 of the effective settings.",
+        "sop_class_uids": "SOP Class UIDs.",
+        "sop_instance_uid": "SOP Instance UID.",
+        "source_host": "The peer's address.",
+        "state": "The state reached.",
+        "status": "The DIMSE status answered or received.",
+        "study_instance_uid": "Study Instance UID.",
+        "version": "Limner's version.",
+        "weights_digest": "SHA-256 of the model's weights.",
+    }
+)
+"""What a record may say, and what each key means. There is no key for a patient's name, identifier or dates."""
