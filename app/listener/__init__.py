@@ -1,0 +1,1 @@
+"""Step 1, RECEIVE: keep what a peer sends, durably, and answer."""

@@ -1,0 +1,38 @@
+"""What a crash left in the spool without a record is recorded at the next start: no file lies there unaccounted for."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import structlog
+
+from app.errors import CannotUnderstand
+from app.jobs.records import Instance, Records
+from app.listener.spool import Spool, read_instance_header
+
+_log = structlog.get_logger(__name__)
+
+
+def adopt_unrecorded(spool: Spool, records: Records) -> int:
+    """Record each whole file of the spool that has no record; return how many.
+
+    The crash came between the file and its record, so its sender has had no answer and will most likely send it
+    again; it is then known. Who sent it is not known any more.
+    """
+    adopted = []
+    for digest in sorted(records.unknown_digests(spool.all_digests())):
+        path = spool.path_of(digest)
+        try:
+            header = read_instance_header(path)
+        except CannotUnderstand as error:
+            # it was checked before it was kept, so the disk has changed it since
+            _log.error("spool.unreadable", code=error.code, digest=digest)
+            continue
+        size_bytes = path.stat().st_size
+        adopted.append(
+            Instance(**asdict(header), digest=digest, size_bytes=size_bytes, calling_ae_title="", source_host="")
+        )
+    records.adopt(adopted)
+    if adopted:
+        _log.info("spool.adopted", instances=len(adopted))
+    return len(adopted)

@@ -1,0 +1,275 @@
+"""Who may associate, and the life of the listener (PS3.8 section 7.1)."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import structlog
+from pynetdicom import AE, _config, evt
+from pynetdicom.pdu_primitives import A_ASSOCIATE
+
+from app.audit.events import AuditEvent, Outcome
+from app.errors import AuditError, ServingError, SettingsError
+from app.identifiers import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from app.jobs.records import Instance
+from app.listener.connection import BoundedServer
+from app.listener.handlers import StorageHandlers
+from app.listener.presentation import supported_contexts
+from app.listener.sessions import Session, Sessions
+from app.listener.spool import Spool
+from app.settings import ListenerSettings, SourceSettings
+
+if TYPE_CHECKING:
+    from pynetdicom.events import Event
+
+    from app.audit.log import AuditLog
+
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+# result, source and reason of A-ASSOCIATE-RJ (PS3.8 table 9-21)
+_REJECTED_PERMANENT = 0x01
+_SERVICE_USER = 0x01
+_NO_REASON_GIVEN = 0x01
+_CALLING_AE_TITLE_NOT_RECOGNIZED = 0x03
+_CALLED_AE_TITLE_NOT_RECOGNIZED = 0x07
+_REASONS = {
+    "called-ae-title-not-recognized": _CALLED_AE_TITLE_NOT_RECOGNIZED,
+    "calling-ae-title-not-recognized": _CALLING_AE_TITLE_NOT_RECOGNIZED,
+    "host-not-allowed": _CALLING_AE_TITLE_NOT_RECOGNIZED,
+}
+_TOOLKIT_REFUSAL = "too-many-associations"
+_ABORT_SECONDS = 5.0
+_STOP_POLL_SECONDS = 0.05
+
+_log = structlog.get_logger(__name__)
+
+
+class AllowList:
+    """The peers that may associate. With no source given, any may.
+
+    Raises
+    ------
+    SettingsError
+        If a host is neither an address, nor a network such as 10.1.0.0/16, nor a name that resolves.
+    """
+
+    def __init__(self, sources: Sequence[SourceSettings]) -> None:
+        self._sources = [(source.ae_title, [n for host in source.hosts for n in _networks(host)]) for source in sources]
+
+    def refusal(self, calling_ae_title: str, host: str) -> str:
+        """Return why a peer may not associate, as a code; empty if it may."""
+        if not self._sources:
+            return ""
+        of_title = [networks for title, networks in self._sources if title == calling_ae_title]
+        if not of_title:
+            return "calling-ae-title-not-recognized"
+        address = _address(host)
+        if any(not networks or any(address in network for network in networks) for networks in of_title):
+            return ""
+        return "host-not-allowed"
+
+
+class Listener:
+    """Accepts associations and keeps what they bring.
+
+    Parameters
+    ----------
+    settings
+        What to offer and allow.
+    spool
+        Where instances go; it must be prepared.
+    record
+        Commits an instance to the ledger; may be called again for one that it has. May raise OutOfResources.
+    audit
+        Where transfers and refusals are written.
+    """
+
+    def __init__(
+        self, settings: ListenerSettings, spool: Spool, record: Callable[[Instance], None], audit: AuditLog
+    ) -> None:
+        self._settings = settings
+        self._audit = audit
+        self._allowed = AllowList(settings.source)
+        self._sessions = Sessions()
+        self._handlers = StorageHandlers(spool, record, audit, self._sessions)
+        self._server: BoundedServer | None = None
+        self._port = settings.port
+
+    @property
+    def port(self) -> int:
+        """The TCP port; once started, the real one where the settings say 0."""
+        return self._port
+
+    def start(self) -> None:
+        """Begin to listen, in threads of its own.
+
+        Raises
+        ------
+        ServingError
+            If the address or port can't be listened on.
+        """
+        _configure_toolkit()
+        entity = AE(self._settings.ae_title)
+        entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+        entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+        entity.maximum_associations = self._settings.maximum_associations
+        entity.maximum_pdu_size = self._settings.maximum_pdu_size
+        entity.acse_timeout = self._settings.acse_timeout_seconds
+        entity.dimse_timeout = self._settings.dimse_timeout_seconds
+        entity.network_timeout = self._settings.network_timeout_seconds
+        try:
+            server = entity.make_server(
+                (self._settings.host, self._settings.port),
+                contexts=supported_contexts(),
+                evt_handlers=[
+                    (evt.EVT_C_ECHO, self._handlers.echo),
+                    (evt.EVT_C_STORE, self._handlers.store),
+                    (evt.EVT_REQUESTED, self._on_requested),
+                    (evt.EVT_ACSE_SENT, self._on_acse_sent),
+                    (evt.EVT_RELEASED, self._on_ended),
+                    (evt.EVT_ABORTED, self._on_ended),
+                    (evt.EVT_CONN_CLOSE, self._on_ended),
+                ],
+                server_class=BoundedServer,
+            )
+        except OSError as error:
+            raise ServingError(
+                f"can't listen on {self._settings.host} port {self._settings.port} ({error.strerror}); "
+                "choose another [listener] host or port, or end what uses it",
+                code="listener-address",
+            ) from error
+        server.bounds = self._settings
+        self._server = server
+        self._port = server.server_address[1]
+        threading.Thread(target=server.serve_forever, name="listener", daemon=True).start()
+
+    def stop(self) -> None:
+        """Stop accepting, let running associations finish for `shutdown_seconds`, then abort them.
+
+        An instance that is being kept at that moment is finished: it is either whole and in the ledger, or was never
+        acknowledged. Safe to call twice.
+        """
+        server, self._server = self._server, None
+        if server is None:
+            return
+        server.close()
+        _wait_for_associations(server, self._settings.shutdown_seconds)
+        for association in server.active_associations:
+            association.abort(block=False)
+        _wait_for_associations(server, _ABORT_SECONDS)
+        if not self._handlers.wait_idle(_ABORT_SECONDS):
+            _log.error("an instance is still being kept; it will not be acknowledged")
+        for session in self._sessions.all():
+            self._audit_received(session)
+
+    def _on_requested(self, event: Event) -> None:
+        """Admit or reject. The toolkit swallows errors of this handler, so admission is what must be reached."""
+        request = event.assoc.requestor.primitive
+        session = Session(
+            calling_ae_title=str(request.calling_ae_title).strip(),
+            called_ae_title=str(request.called_ae_title).strip(),
+            source_host=str(event.assoc.requestor.address),
+            refusal="listener-error",
+        )
+        self._sessions.add(event.assoc, session)
+        try:
+            session.refusal = self._refusal(session)
+            session.admitted = not session.refusal
+        except Exception:  # noqa: BLE001  # a border of the process; what can't be judged is not admitted
+            _log.exception("an association request could not be judged")
+        if not session.admitted:
+            reason = _REASONS.get(session.refusal, _NO_REASON_GIVEN)
+            event.assoc.acse.send_reject(_REJECTED_PERMANENT, _SERVICE_USER, reason)
+            event.assoc.kill()
+
+    def _refusal(self, session: Session) -> str:
+        if self._settings.check_called_ae_title and session.called_ae_title != self._settings.ae_title:
+            return "called-ae-title-not-recognized"
+        return self._allowed.refusal(session.calling_ae_title, session.source_host)
+
+    def _on_acse_sent(self, event: Event) -> None:
+        """Write each rejection, ours or the toolkit's, to the audit log before it leaves."""
+        if not isinstance(event.primitive, A_ASSOCIATE) or not event.primitive.result:
+            return
+        session = self._sessions.of(event.assoc)
+        if session is None:
+            return
+        code = session.refusal or _TOOLKIT_REFUSAL
+        _log.warning("association refused", code=code, source_host=session.source_host)
+        try:
+            self._audit.append(
+                AuditEvent.ASSOCIATION_REFUSED, Outcome.MINOR_FAILURE, **session.participants(), code=code
+            )
+        except AuditError as error:  # it is refused all the same
+            _log.error("a refusal could not be written to the audit log", code=error.code)
+
+    def _on_ended(self, event: Event) -> None:
+        session = self._sessions.of(event.assoc)
+        if session is not None:
+            self._audit_received(session)
+
+    def _audit_received(self, session: Session) -> None:
+        """Write what an association brought, once for each study. More may follow what was queued at its end."""
+        with session.lock:
+            counts = session.take_counts()
+        for study_instance_uid, of_class in counts.items():
+            try:
+                self._audit.append(
+                    AuditEvent.INSTANCES_RECEIVED,
+                    Outcome.SUCCESS,
+                    **session.participants(),
+                    study_instance_uid=study_instance_uid,
+                    sop_class_uids=sorted(of_class),
+                    instances=of_class.total(),
+                )
+            except AuditError as error:  # the ledger has them, and their begin is in the audit log
+                _log.error("a finished transfer could not be written to the audit log", code=error.code)
+
+
+def _configure_toolkit() -> None:
+    """Set what the toolkit has as process-wide switches.
+
+    Its own log is silenced: it holds UIDs, and a traceback for every garbled connection. UIDs are checked by the
+    handlers, which answer with a status: the toolkit's check (ENFORCE_UID_CONFORMANCE) aborts the association instead.
+    """
+    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
+    _config.LOG_HANDLER_LEVEL = "none"
+    _config.LOG_REQUEST_IDENTIFIERS = False
+    _config.LOG_RESPONSE_IDENTIFIERS = False
+    _config.UNRESTRICTED_STORAGE_SERVICE = False
+    _config.STORE_RECV_CHUNKED_DATASET = False
+
+
+def _wait_for_associations(server: BoundedServer, timeout_seconds: float) -> None:
+    deadline = time.monotonic() + timeout_seconds
+    while server.active_associations and time.monotonic() < deadline:
+        time.sleep(_STOP_POLL_SECONDS)
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    address = ipaddress.ip_address(host.split("%", 1)[0])
+    mapped = getattr(address, "ipv4_mapped", None)
+    return mapped if mapped is not None else address
+
+
+def _networks(host: str) -> list[_Network]:
+    """Return the networks that a host of the settings stands for: an address is a network of one."""
+    try:
+        return [ipaddress.ip_network(host, strict=False)]
+    except ValueError:
+        pass
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise SettingsError(
+            f"[[listener.source]] names the host '{host}', which is no address and does not resolve; "
+            "give an address, a network such as 10.1.0.0/16, or mend the name service",
+            code="listener-source-host",
+        ) from error
+    return [ipaddress.ip_network(str(entry[4][0]).split("%", 1)[0]) for entry in found]

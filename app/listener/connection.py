@@ -1,0 +1,131 @@
+"""TCP connections with the bounds that the DICOM upper layer needs against slow and hostile peers.
+
+A peer that stalls within a PDU would hold its thread for good, and one that announces a PDU of 4 GiB would fill the
+memory with it: neither the idle timer nor the maximum PDU size of the toolkit acts on what is being read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import time
+from socketserver import BaseServer
+from typing import cast
+
+from pynetdicom.transport import ThreadedAssociationServer
+
+from app.settings import ListenerSettings
+
+_HEADER = struct.Struct(">BxI")
+_LEAST_BYTES_PER_SECOND = 64 * 1024
+_LONGEST_ASSOCIATE_REQUEST = 1 << 20
+_PDU_OVERHEAD = 1024
+_READ_AHEAD_BYTES = 1 << 16
+_WAITING_CONNECTIONS = 16
+
+
+class BoundedSocket(socket.socket):
+    """A socket that reads PDUs (PS3.8 section 9.3.1) of a limited length within a limited time.
+
+    What breaks the bounds ends as an OSError or a TimeoutError of `recv`, which closes this connection and no other.
+
+    Parameters
+    ----------
+    accepted
+        The connection; this object takes it over.
+    longest_pdu
+        Largest PDU to read, in bytes; association requests, which can be long, are read up to 1 MiB all the same.
+    first_pdu_seconds, pdu_seconds
+        Longest time for the first and for any later PDU; large ones get more, as a slow network needs it.
+    """
+
+    def __init__(
+        self, accepted: socket.socket, *, longest_pdu: int, first_pdu_seconds: float, pdu_seconds: float
+    ) -> None:
+        super().__init__(fileno=accepted.detach())
+        self._longest_pdu = max(longest_pdu, _LONGEST_ASSOCIATE_REQUEST)
+        self._pdu_seconds = pdu_seconds
+        self._header = bytearray()
+        self._left = 0
+        self._ahead = memoryview(b"")
+        self._begun = True  # the first PDU's time runs from the connection on
+        self._deadline = time.monotonic() + first_pdu_seconds
+        self.settimeout(first_pdu_seconds)
+
+    def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
+        """Read at most `bufsize` bytes, as `socket.recv` does, within the bounds of the current PDU.
+
+        The toolkit asks for 4096 bytes at a time; more is read ahead, but never beyond the end of the PDU, since
+        that is where the toolkit asks the operating system whether there is more.
+        """
+        if not self._ahead:
+            self._check_time()
+            if not self._left:
+                return self._read_header(bufsize, flags)
+            self._ahead = memoryview(super().recv(min(self._left, _READ_AHEAD_BYTES), flags))
+        data = bytes(self._ahead[:bufsize])
+        self._ahead = self._ahead[bufsize:]
+        self._left -= len(data)
+        if not self._left:
+            self._begun = False
+        return data
+
+    def shutdown(self, how: int, /) -> None:
+        """Shut down, also a connection that the peer has ended: the toolkit would not close it after an error."""
+        with contextlib.suppress(OSError):
+            super().shutdown(how)
+
+    def _check_time(self) -> None:
+        """A read waits for `pdu_seconds` at most, so that a PDU ends within twice its time whatever the peer does."""
+        now = time.monotonic()
+        if not self._begun:
+            self._begun = True
+            self._deadline = now + self._pdu_seconds
+            self.settimeout(self._pdu_seconds)
+        if now > self._deadline:
+            raise TimeoutError("the peer took too long to send a PDU")
+
+    def _read_header(self, bufsize: int, flags: int) -> bytes:
+        data = super().recv(min(bufsize, _HEADER.size - len(self._header)), flags)
+        self._header += data
+        if len(self._header) == _HEADER.size:
+            _, self._left = _HEADER.unpack(self._header)
+            self._header.clear()
+            if self._left > self._longest_pdu:
+                raise OSError(f"the peer announces a PDU of {self._left} bytes where {self._longest_pdu} are allowed")
+            self._deadline += self._left / _LEAST_BYTES_PER_SECOND
+            self._begun = self._left > 0
+        return data
+
+
+class BoundedServer(ThreadedAssociationServer):
+    """An association server whose connections are bounded. `bounds` must be set before it serves."""
+
+    request_queue_size = 64
+    bounds: ListenerSettings
+
+    def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
+        """Accept a connection."""
+        accepted, address = self.socket.accept()
+        # an acknowledgement that waits for more to send costs 40 ms an instance
+        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        bounded = BoundedSocket(
+            accepted,
+            longest_pdu=self.bounds.maximum_pdu_size + _PDU_OVERHEAD,
+            first_pdu_seconds=self.bounds.acse_timeout_seconds,
+            pdu_seconds=self.bounds.dimse_timeout_seconds,
+        )
+        return bounded, cast("tuple[str, int]", address)
+
+    def verify_request(self, request: object, client_address: object) -> bool:
+        """Whether to serve a connection: a flood of them must not become a flood of threads.
+
+        A few more than the maximum are served, so that a peer above it gets a rejection it understands.
+        """
+        return len(self.active_associations) < self.bounds.maximum_associations + _WAITING_CONNECTIONS
+
+    def close(self) -> None:
+        """Stop accepting and free the port; running associations go on."""
+        BaseServer.shutdown(self)
+        self.server_close()

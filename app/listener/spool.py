@@ -1,0 +1,233 @@
+"""Received instances on disk, named by the SHA-256 of their bytes.
+
+::
+
+    incoming/                  being written; nothing here was acknowledged
+    instances/ab/<sha256>.dcm  kept; the 256 folders exist from the start
+    quarantine/<sha256>.dcm    refused bytes, with the reason's code beside them in <sha256>.json
+
+An instance is written aside, synced, renamed, and its folder synced: then it survives a crash of the process or the
+machine. The same bytes have the same name, so a repeat costs nothing, and no name comes from a peer's text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pydicom.uid
+from pydicom.dataset import FileMetaDataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_file_meta_info
+
+from app.errors import CannotUnderstand, OutOfResources
+from app.identifiers import IMPLEMENTATION_CLASS_UID, UID, parse_uid
+from app.listener.inspection import PREFIX, Buffer, InstanceHeader, inspect_data_set, split_part_10
+from app.listener.presentation import TRANSFER_SYNTAXES
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_PREAMBLE_BYTES = 128
+
+
+@dataclass(frozen=True)
+class KeptFile:
+    """A file in the spool."""
+
+    digest: str
+    """SHA-256 of its bytes, as 64 hexadecimal digits."""
+    size_bytes: int
+    path: Path
+
+
+class Spool:
+    """The folder of received instances. Safe to use from many threads, and from several processes at once.
+
+    Parameters
+    ----------
+    folder
+        Where the instances lie.
+    low_water_bytes
+        Free space that must stay; an instance that would take from it is refused.
+    """
+
+    def __init__(self, folder: Path, low_water_bytes: int) -> None:
+        self._folder = folder
+        self._low_water_bytes = low_water_bytes
+        self._incoming = folder / "incoming"
+        self._instances = folder / "instances"
+        self._quarantine = folder / "quarantine"
+
+    def prepare(self) -> None:
+        """Make the folders, and remove what was being received when the process ended: it was never acknowledged."""
+        for folder in (self._folder, self._incoming, self._instances, self._quarantine):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for number in range(256):
+            (self._instances / f"{number:02x}").mkdir(mode=0o700, exist_ok=True)
+        for part in self._incoming.iterdir():
+            part.unlink()
+        for folder in (self._instances, self._folder, self._folder.parent):
+            _sync_folder(folder)
+
+    def keep(self, *parts: Buffer) -> KeptFile:
+        """Write a file made of `parts`, in order, so that it survives a crash; the same bytes are kept once.
+
+        Raises
+        ------
+        OutOfResources
+            If the free space is below its watermark, or the disk fails. Bytes that are already here need no room.
+        """
+        digest, size_bytes = _digest_of(parts)
+        path = self.path_of(digest)
+        kept = KeptFile(digest, size_bytes, path)
+        try:
+            if path.exists() and path.stat().st_size == size_bytes:
+                # it may have been renamed by a thread, or a process that was killed, that has not synced it yet
+                _sync_folder(path.parent)
+                return kept
+            self._check_room(size_bytes)
+            self._write(parts, path)
+        except OSError as error:
+            raise OutOfResources(
+                f"the spool can't be written ({os.strerror(error.errno or 0)}); free or mend the disk",
+                code="spool-write-failed",
+            ) from error
+        return kept
+
+    def quarantine(self, *parts: Buffer, code: str) -> str:
+        """Keep refused bytes for whoever looks into the refusal, and return their digest.
+
+        Best effort: below the watermark, or if the disk fails, nothing is kept.
+        """
+        digest, size_bytes = _digest_of(parts)
+        reason = json.dumps({"code": code, "size_bytes": size_bytes}).encode()
+        try:
+            self._check_room(size_bytes)
+            self._write(parts, self._quarantine / f"{digest}.dcm")
+            self._write((reason,), self._quarantine / f"{digest}.json")
+        except (OSError, OutOfResources):
+            return digest
+        return digest
+
+    def path_of(self, digest: str) -> Path:
+        """Return where the file with this digest lies, whether or not it exists.
+
+        Raises
+        ------
+        ValueError
+            If it is not a SHA-256 as 64 lower-case hexadecimal digits.
+        """
+        if _DIGEST.fullmatch(digest) is None:
+            raise ValueError("not a digest: expected 64 lower-case hexadecimal digits")
+        return self._instances / digest[:2] / f"{digest}.dcm"
+
+    def remove(self, digest: str) -> None:
+        """Remove the file with this digest, for good; nothing happens if there is none."""
+        path = self.path_of(digest)
+        path.unlink(missing_ok=True)
+        _sync_folder(path.parent)
+
+    def all_digests(self) -> Iterator[str]:
+        """Yield the digest of every kept file, in order."""
+        for folder in sorted(self._instances.iterdir()):
+            for path in sorted(folder.glob("*.dcm")):
+                yield path.stem
+
+    def _check_room(self, size_bytes: int) -> None:
+        room = os.statvfs(self._folder)
+        free = room.f_bavail * room.f_frsize
+        if free - size_bytes < self._low_water_bytes:
+            raise OutOfResources(
+                f"the spool's disk has {free} bytes free and must keep {self._low_water_bytes}; free some space",
+                code="storage-below-watermark",
+            )
+
+    def _write(self, parts: tuple[Buffer, ...], path: Path) -> None:
+        aside = self._incoming / f"{uuid.uuid4().hex}.part"
+        try:
+            descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with open(descriptor, "wb", buffering=0) as file:
+                for part in parts:
+                    _write_all(descriptor, part)
+                os.fsync(file.fileno())
+            os.rename(aside, path)
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
+        _sync_folder(path.parent)
+
+
+def encode_file_meta(sop_class_uid: UID, sop_instance_uid: UID, transfer_syntax_uid: UID) -> bytes:
+    """Return preamble, prefix and File Meta Information of a Part 10 file (PS3.10 section 7.1).
+
+    They depend on nothing but the arguments (no source AE title, no version name), so that an instance sent again,
+    also to a later release, has the same digest.
+    """
+    meta = FileMetaDataset()
+    meta.FileMetaInformationGroupLength = 0  # replaced when encoded
+    meta.FileMetaInformationVersion = b"\x00\x01"
+    meta.MediaStorageSOPClassUID = pydicom.uid.UID(sop_class_uid)
+    meta.MediaStorageSOPInstanceUID = pydicom.uid.UID(sop_instance_uid)
+    meta.TransferSyntaxUID = pydicom.uid.UID(transfer_syntax_uid)
+    meta.ImplementationClassUID = pydicom.uid.UID(IMPLEMENTATION_CLASS_UID)
+    buffer = DicomBytesIO()
+    buffer.is_little_endian = True
+    buffer.is_implicit_VR = False
+    write_file_meta_info(buffer, meta, enforce_standard=False)  # else pydicom adds its own version's name
+    return b"".join((bytes(_PREAMBLE_BYTES), PREFIX, buffer.getvalue()))
+
+
+def read_instance_header(source: Path | Buffer) -> InstanceHeader:
+    """Return what identifies the instance in a Part 10 file, and check that the file is whole.
+
+    Parameters
+    ----------
+    source
+        The file, or its bytes. Values other than the identifying ones are passed over.
+
+    Raises
+    ------
+    CannotUnderstand
+        If it is no Part 10 file (code ``not-dicom``), is in a transfer syntax that the listener refuses
+        (``transfer-syntax-refused``), or its data set does not pass `inspect_data_set`.
+    """
+    data = memoryview(source.read_bytes() if isinstance(source, Path) else source)
+    transfer_syntax, start = split_part_10(data)
+    try:
+        transfer_syntax_uid = parse_uid(transfer_syntax)
+    except ValueError as error:
+        raise CannotUnderstand(f"the file's Transfer Syntax UID is {error}", code="uid-invalid") from None
+    if transfer_syntax_uid not in TRANSFER_SYNTAXES:
+        raise CannotUnderstand(
+            "the file's transfer syntax is not accepted; convert it, for instance to Explicit VR Little Endian",
+            code="transfer-syntax-refused",
+        )
+    return inspect_data_set(data[start:], transfer_syntax_uid)
+
+
+def _digest_of(parts: tuple[Buffer, ...]) -> tuple[str, int]:
+    """Return SHA-256 in hexadecimal and length in bytes of `parts` put together."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest(), sum(len(part) for part in parts)
+
+
+def _write_all(descriptor: int, data: Buffer) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make what was renamed into or made in a folder survive a crash of the machine."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,217 @@
+"""A real listener on loopback, and peers of it that keep to no rule."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom.uid
+from pydicom.dataset import Dataset, FileMetaDataset
+
+from app.audit.events import DETAIL_KEYS, AuditEvent, Outcome
+from app.jobs.records import Instance
+from app.listener.association import Listener
+from app.listener.spool import Spool
+from app.settings import ListenerSettings
+
+CT = "1.2.840.10008.5.1.4.1.1.2"
+EXPLICIT = "1.2.840.10008.1.2.1"
+IMPLICIT = "1.2.840.10008.1.2"
+
+
+@dataclass
+class RecordedAudit:
+    """Stands where the audit log does; what was appended, in order."""
+
+    records: list[tuple[AuditEvent, Outcome, dict[str, Any]]] = field(default_factory=list)
+
+    def append(self, event: AuditEvent, outcome: Outcome = Outcome.SUCCESS, **detail: Any) -> None:
+        assert set(detail) <= set(DETAIL_KEYS), "the audit log would not take it"
+        self.records.append((event, outcome, detail))
+
+    def of(self, event: AuditEvent) -> list[dict[str, Any]]:
+        return [detail for one, _, detail in self.records if one is event]
+
+
+@dataclass
+class Listening:
+    listener: Listener
+    spool: Spool
+    folder: Path
+    instances: list[Instance]
+    audit: RecordedAudit
+
+    @property
+    def port(self) -> int:
+        return self.listener.port
+
+    def parts(self) -> list[Path]:
+        """What lies in the spool half written."""
+        return list((self.folder / "incoming").iterdir())
+
+    def quarantined(self) -> list[Path]:
+        return sorted((self.folder / "quarantine").glob("*.dcm"))
+
+
+@contextmanager
+def listening(folder: Path, *, low_water_bytes: int = 0, record: Any = None, **settings: Any) -> Iterator[Listening]:
+    """A running listener called LIMNER on an ephemeral port, with its spool in `folder`."""
+    spool = Spool(folder, low_water_bytes)
+    spool.prepare()
+    instances: list[Instance] = []
+    audit = RecordedAudit()
+    listener = Listener(
+        ListenerSettings.model_validate({"port": 0, "shutdown_seconds": 5, **settings}),
+        spool,
+        record or instances.append,
+        audit,  # type: ignore[arg-type]
+    )
+    listener.start()
+    try:
+        yield Listening(listener, spool, folder, instances, audit)
+    finally:
+        listener.stop()
+
+
+def make_ct(
+    number: int = 1,
+    *,
+    study: str = "1.2.826.0.1.3680043.8.498.1",
+    series: str = "1.2.826.0.1.3680043.8.498.2",
+    size: int = 32,
+) -> Dataset:
+    """A small CT image in Explicit VR Little Endian; its UIDs end in `number`."""
+    image = Dataset()
+    image.SOPClassUID = CT
+    image.SOPInstanceUID = f"{series}.{number}"
+    image.Modality = "CT"
+    image.PatientName = "Doe^Jane"
+    image.PatientID = "canary-1234"
+    image.StudyInstanceUID = study
+    image.SeriesInstanceUID = series
+    image.InstanceNumber = number
+    image.SamplesPerPixel = 1
+    image.PhotometricInterpretation = "MONOCHROME2"
+    image.Rows = image.Columns = size
+    image.BitsAllocated = image.BitsStored = 16
+    image.HighBit = 15
+    image.PixelRepresentation = 0
+    image.PixelData = np.full((size, size), number, np.uint16).tobytes()
+    image.file_meta = FileMetaDataset()
+    image.file_meta.MediaStorageSOPClassUID = pydicom.uid.UID(CT)
+    image.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.UID(f"{series}.{number}")
+    image.file_meta.TransferSyntaxUID = pydicom.uid.UID(EXPLICIT)
+    return image
+
+
+def write_ct(path: Path, number: int = 1, **changes: Any) -> Path:
+    make_ct(number, **changes).save_as(path, enforce_file_format=True)
+    return path
+
+
+# --- PDUs by hand, for peers that break the rules ---------------------------------------------------------------------
+
+
+class RawPeer:
+    """A connection that sends what it is told (PS3.8 section 9.3)."""
+
+    def __init__(self, port: int) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=30)
+
+    def __enter__(self) -> RawPeer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def associate(self, sop_class: str = CT, transfer_syntax: str = EXPLICIT, called: str = "LIMNER") -> None:
+        """Request an association with one presentation context, 1; it must be accepted."""
+
+        def item(kind: int, body: bytes) -> bytes:
+            return struct.pack(">BxH", kind, len(body)) + body
+
+        context = struct.pack(">Bxxx", 1) + item(0x30, sop_class.encode()) + item(0x40, transfer_syntax.encode())
+        user = item(0x51, struct.pack(">I", 16384)) + item(0x52, b"1.2.3.4")
+        body = (
+            struct.pack(">Hxx", 1)
+            + called.encode().ljust(16)
+            + b"RAW".ljust(16)
+            + bytes(32)
+            + item(0x10, b"1.2.840.10008.3.1.1.1")
+            + item(0x20, context)
+            + item(0x50, user)
+        )
+        self.send_pdu(1, body)
+        kind, _ = self.read_pdu()
+        assert kind == 2, f"not accepted: PDU type {kind}"
+
+    def send_pdu(self, kind: int, body: bytes) -> None:
+        self.socket.sendall(struct.pack(">BxI", kind, len(body)) + body)
+
+    def send_fragment(self, data: bytes, *, command: bool, last: bool) -> None:
+        """Send one P-DATA PDU with one presentation data value (PS3.8 annex E)."""
+        self.send_pdu(4, struct.pack(">IBB", len(data) + 2, 1, command | last << 1) + data)
+
+    def send_store_command(self, sop_instance: str, sop_class: str = CT) -> None:
+        def element(number: int, value: bytes) -> bytes:
+            value += b"\0" * (len(value) % 2)
+            return struct.pack("<HHI", 0, number, len(value)) + value
+
+        elements = (
+            element(0x0002, sop_class.encode())
+            + element(0x0100, struct.pack("<H", 1))
+            + element(0x0110, struct.pack("<H", 7))
+            + element(0x0700, struct.pack("<H", 0))
+            + element(0x0800, struct.pack("<H", 0))
+            + element(0x1000, sop_instance.encode())
+        )
+        self.send_fragment(element(0, struct.pack("<I", len(elements))) + elements, command=True, last=True)
+
+    def read_pdu(self) -> tuple[int, bytes]:
+        """Return type and body of the next PDU; type 0 if the connection was closed."""
+        header = self._read(6)
+        if len(header) < 6:
+            return 0, b""
+        kind, length = struct.unpack(">BxI", header)
+        return kind, self._read(length)
+
+    def read_status(self) -> int:
+        """Return the status of the next response."""
+        kind, body = self.read_pdu()
+        assert kind == 4, f"expected P-DATA, got PDU type {kind}"
+        command, offset = body[6:], 0
+        while offset < len(command):
+            _, number, length = struct.unpack_from("<HHI", command, offset)
+            if number == 0x0900:
+                return int(struct.unpack_from("<H", command, offset + 8)[0])
+            offset += 8 + length
+        raise AssertionError("the response has no status")
+
+    def _read(self, count: int) -> bytes:
+        data = b""
+        while len(data) < count:
+            try:
+                more = self.socket.recv(count - len(data))
+            except ConnectionResetError:
+                break
+            if not more:
+                break
+            data += more
+        return data
+
+
+def wait_until(condition: Any, seconds: float = 20.0) -> None:
+    """Wait until `condition()` holds; fail the test if it does not."""
+    done = threading.Event()
+    for _ in range(int(seconds / 0.05)):
+        if condition():
+            return
+        done.wait(0.05)
+    raise AssertionError(f"did not come true within {seconds} s")
