@@ -1,0 +1,1 @@
+"""Step 2, DECIDE: when a series is complete and which rule takes it."""
