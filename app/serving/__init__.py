@@ -1,0 +1,1 @@
+"""The Triton and the PostgreSQL that come with the server."""
