@@ -1,0 +1,24 @@
+"""UIDs of results that follow from the job: a retry has the same ones, so it replaces and never doubles."""
+
+from __future__ import annotations
+
+import uuid
+
+from pydicom.uid import UID
+
+_NAMESPACE = uuid.UUID("0c6fb3f0-6f0d-5f5e-8f3f-0a8f4a3c9a55")
+
+
+def derived_uid(identity: str, *facts: str) -> UID:
+    """Return the UID that a result of the job `identity` has for `facts`: always the same one (PS3.5 B.2)."""
+    return UID(f"2.25.{uuid.uuid5(_NAMESPACE, chr(31).join((identity, *facts))).int}")
+
+
+def series_uid(identity: str) -> UID:
+    """Return the Series Instance UID of the job's segmentation."""
+    return derived_uid(identity, "series")
+
+
+def instance_uid(identity: str) -> UID:
+    """Return the SOP Instance UID of the job's segmentation."""
+    return derived_uid(identity, "instance")

@@ -1,0 +1,276 @@
+"""Labels as a DICOM Segmentation (PS3.3 A.51): BINARY, Explicit VR Little Endian, placed by patient coordinates.
+
+The same labels, series, model and identity give the same bytes, so that a retry replaces and never doubles.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import highdicom
+import numpy as np
+import pydicom
+from highdicom.seg import Segmentation, SegmentationTypeValues
+from numpy.typing import NDArray
+from pydicom.sr.codedict import codes
+from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage
+
+from operators.derived_uids import derived_uid, instance_uid, series_uid
+from operators.durable import write_durably
+from operators.errors import OperatorError
+from operators.sdk import Fragment, Operator, OperatorSpec
+from operators.segments import SegmentSpec
+from operators.series_volume import SeriesVolume
+from operators.source_identity import moment_of, normalised_headers, take_over_identity
+
+FILE_NAME = "segmentation.dcm"
+"""What the operator calls its object."""
+MANUFACTURER = "Limner"
+_DESCRIPTION_LENGTH = 64
+"""Characters of a Series Description, VR LO."""
+_SERIES_NUMBER_OFFSET = 1000
+"""A result's Series Number is its source's and this: beside it, and not another acquisition's."""
+_MOST_SERIES_NUMBER = 99999
+_GEOMETRY_TOLERANCE_MM = 1e-4
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """Who says so (PS3.3 10.16)."""
+
+    name: str
+    version: str
+    weights_digest: str
+    """SHA-256 of the weights, 64 hexadecimal digits."""
+
+
+@dataclass(frozen=True)
+class WrittenObject:
+    """An object on disk."""
+
+    path: Path
+    digest: str
+    """SHA-256 of the file, 64 hexadecimal digits."""
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+
+
+def write_segmentation(
+    labels: highdicom.Volume,
+    series: SeriesVolume,
+    segments: Sequence[SegmentSpec],
+    algorithm: Algorithm,
+    *,
+    identity: str,
+    series_description: str,
+    path: Path,
+) -> WrittenObject:
+    """Write `labels` as one Segmentation instance beside the series, and return what was written.
+
+    Parameters
+    ----------
+    labels
+        uint8, axes slice, row, column, with exactly the series volume's geometry; 0 is background, other values are
+        label values of `segments`.
+    segments
+        Every label the model can paint. All are described, found or not; frames without a voxel of a segment are left
+        out. If nothing was found at all, every frame is written, empty: that is a result too.
+    identity
+        Of the job; all UIDs derive from it.
+    series_description
+        "AI" is put before it unless it says so itself.
+
+    Raises
+    ------
+    OperatorError
+        ``labels-elsewhere`` if the labels lie elsewhere than the series, ``label-undescribed`` if they hold a value
+        that no segment has.
+    """
+    _check_place(labels, series)
+    numbered = labels.with_array(segment_numbers(labels.array, segments))
+    segmentation = _segmentation(numbered, series, segments, algorithm, identity, say_ai(series_description))
+    buffer = io.BytesIO()
+    segmentation.save_as(buffer, enforce_file_format=True)
+    digest = write_durably(path, buffer.getvalue())
+    return WrittenObject(
+        path=path,
+        digest=digest,
+        sop_class_uid=str(SegmentationStorage),
+        sop_instance_uid=str(segmentation.SOPInstanceUID),
+        series_instance_uid=str(segmentation.SeriesInstanceUID),
+    )
+
+
+def segment_numbers(labels: NDArray[np.uint8], segments: Sequence[SegmentSpec]) -> NDArray[np.uint8]:
+    """Return segment numbers, 1 to the number of segments in their order, in place of label values (uint8).
+
+    Raises
+    ------
+    OperatorError
+        ``label-undescribed``.
+    """
+    table = np.zeros(256, dtype=np.uint8)
+    for number, segment in enumerate(segments, start=1):
+        table[segment.label_value] = number
+    found = np.unique(labels)
+    unknown = [int(value) for value in found if value != 0 and table[value] == 0]
+    if unknown:
+        raise OperatorError(
+            f"the labels hold the values {unknown}, which segments.json does not describe", code="label-undescribed"
+        )
+    numbered: NDArray[np.uint8] = table[labels]
+    return numbered
+
+
+def say_ai(description: str) -> str:
+    """Return a Series Description that says that a machine made this, cut to what its VR holds."""
+    said = description if re.search(r"\bAI\b", description) else f"AI: {description}"
+    return said[:_DESCRIPTION_LENGTH].rstrip()
+
+
+def _check_place(labels: highdicom.Volume, series: SeriesVolume) -> None:
+    same = labels.geometry_equal(series.volume, tol=_GEOMETRY_TOLERANCE_MM)
+    # highdicom compares a volume's frame of reference with itself
+    if not same or labels.frame_of_reference_uid != series.volume.frame_of_reference_uid:
+        raise OperatorError("the labels do not lie where the series lies; nothing was written", code="labels-elsewhere")
+    if labels.dtype != np.uint8:
+        raise OperatorError(f"expected labels of type uint8, got {labels.dtype}", code="labels-elsewhere")
+
+
+def _segmentation(
+    numbered: highdicom.Volume,
+    series: SeriesVolume,
+    segments: Sequence[SegmentSpec],
+    algorithm: Algorithm,
+    identity: str,
+    series_description: str,
+) -> Segmentation:
+    identification = _identification(algorithm)
+    date, time = moment_of(series.datasets)
+    segmentation = Segmentation(
+        source_images=normalised_headers(series.datasets, float(numbered.spacing_between_slices)),
+        pixel_array=numbered,
+        segmentation_type=SegmentationTypeValues.BINARY,
+        segment_descriptions=[
+            segment.description(number, identification, derived_uid(identity, "tracking", str(number)))
+            for number, segment in enumerate(segments, start=1)
+        ],
+        series_instance_uid=series_uid(identity),
+        series_number=_series_number(series.datasets[0]),
+        sop_instance_uid=instance_uid(identity),
+        instance_number=1,
+        manufacturer=MANUFACTURER,
+        manufacturer_model_name=algorithm.name,
+        software_versions=algorithm.version,
+        device_serial_number=algorithm.weights_digest[:16],
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+        content_label="SEGMENTATION",
+        content_description=series_description,
+        series_description=series_description,
+        content_date=date,
+        content_time=time,
+        series_date=date,
+        series_time=time,
+        specific_character_set=None,  # the source's, put in below: highdicom refuses some that are in use
+        # an empty result keeps all its frames; highdicom does so by itself, but warns
+        omit_empty_frames=bool(np.any(numbered.array)),
+    )
+    _make_repeatable(segmentation, identity, date, time)
+    take_over_identity(segmentation, series.datasets[0], own_text=_own_text(series_description, segments, algorithm))
+    return segmentation
+
+
+def _identification(algorithm: Algorithm) -> highdicom.AlgorithmIdentificationSequence:
+    return highdicom.AlgorithmIdentificationSequence(
+        name=algorithm.name,
+        family=codes.DCM.ArtificialIntelligence,
+        version=algorithm.version,
+        source=MANUFACTURER,
+        parameters={"weights_sha256": algorithm.weights_digest},
+    )
+
+
+def _make_repeatable(segmentation: Segmentation, identity: str, date: str, time: str) -> None:
+    """Replace what highdicom takes from the clock and from chance."""
+    segmentation.InstanceCreationDate, segmentation.InstanceCreationTime = date, time
+    organization = derived_uid(identity, "dimension organization")
+    for item in (*segmentation.DimensionOrganizationSequence, *segmentation.DimensionIndexSequence):
+        item.DimensionOrganizationUID = organization
+    for equipment in segmentation.ContributingEquipmentSequence:
+        if equipment.PurposeOfReferenceCodeSequence[0].CodeValue == codes.DCM.ProcessingEquipment.value:
+            equipment.ContributionDateTime = f"{date}{time}"
+
+
+def _series_number(source: pydicom.Dataset) -> int:
+    try:
+        number = int(source.get("SeriesNumber") or 0)
+    except ValueError:
+        number = 0
+    return _SERIES_NUMBER_OFFSET + (number if 0 < number <= _MOST_SERIES_NUMBER else 0)
+
+
+def _own_text(series_description: str, segments: Sequence[SegmentSpec], algorithm: Algorithm) -> str:
+    meanings = [
+        code.meaning for segment in segments for code in (segment.category, segment.type, segment.modifier) if code
+    ]
+    labels = [segment.label for segment in segments]
+    return " ".join([series_description, algorithm.name, algorithm.version, *labels, *meanings])
+
+
+class SegmentationWriterOperator(Operator):
+    """Write the labels as a DICOM Segmentation.
+
+    Input ports ``series``: a `SeriesVolume`; ``labels``: a ``highdicom.Volume`` of uint8 on its grid.
+    Output port ``written``: a `WrittenObject`.
+
+    Parameters are those of `write_segmentation`, and `folder` to write to; `progress` is called before and after.
+    """
+
+    def __init__(
+        self,
+        fragment: Fragment,
+        *args: Any,
+        segments: Sequence[SegmentSpec],
+        algorithm: Algorithm,
+        identity: str,
+        series_description: str,
+        folder: Path,
+        progress: Callable[[int, int], None],
+        **kwargs: Any,
+    ) -> None:
+        self._segments = tuple(segments)
+        self._algorithm = algorithm
+        self._identity = identity
+        self._series_description = series_description
+        self._folder = folder
+        self._progress = progress
+        super().__init__(fragment, *args, **kwargs)
+
+    def setup(self, spec: OperatorSpec) -> None:
+        """Declare the ports."""
+        spec.input("series")
+        spec.input("labels")
+        spec.output("written")
+
+    def compute(self, op_input: Any, op_output: Any, context: Any) -> None:
+        """Receive series and labels, write, emit what was written."""
+        series: SeriesVolume = op_input.receive("series")
+        labels: highdicom.Volume = op_input.receive("labels")
+        self._progress(0, 1)
+        written = write_segmentation(
+            labels,
+            series,
+            self._segments,
+            self._algorithm,
+            identity=self._identity,
+            series_description=self._series_description,
+            path=self._folder / FILE_NAME,
+        )
+        self._progress(1, 1)
+        op_output.emit(written, "written")

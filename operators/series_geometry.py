@@ -1,0 +1,155 @@
+"""Where the slices of a series lie: order and spacing by highdicom, and what is wrong where they make no volume."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pydicom
+from highdicom.spatial import get_normal_vector, get_volume_positions
+from numpy.typing import NDArray
+
+from operators.errors import SeriesRefused
+from operators.series_checks import numbers, text
+
+_ORIENTATION_TOLERANCE = 1e-4
+"""Difference of direction cosines that is rounding."""
+_DIRECTION_TOLERANCE = 1e-3
+"""How far direction cosines may be from unit length and a right angle."""
+_SAME_PLACE_MM = 1e-3
+_PERPENDICULAR_TOLERANCE = 1e-3
+"""highdicom's own: 1 less the cosine of the angle between the stack and the normal, 2.6 degrees."""
+_MOST_GAPS_NAMED = 5
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class SeriesGeometry:
+    """The stack that the slices make."""
+
+    spacing: float
+    """Distance between neighbouring slices along their normal, in mm."""
+    slice_indices: tuple[int, ...]
+    """The slice index of each instance, in the order the instances were given."""
+
+
+def find_geometry(headers: Sequence[pydicom.Dataset]) -> SeriesGeometry:
+    """Return how the slices lie, sorted along their normal (PS3.3 C.7.6.2.1.1).
+
+    Raises
+    ------
+    SeriesRefused
+        If they are not one evenly spaced stack along its normal in one frame of reference.
+    """
+    _check_present(headers)
+    _check_frame_of_reference(headers)
+    orientation = _orientation(headers)
+    if len(headers) == 1:
+        raise SeriesRefused("expected a stack of slices, got a single one", code="too-few-slices")
+    positions = np.array([numbers(header, "ImagePositionPatient") for header in headers])
+    spacing, indices = get_volume_positions(positions, orientation, perpendicular_tol=_PERPENDICULAR_TOLERANCE)
+    # positions that differ by less than rounding are different ones to highdicom, with a spacing near 0
+    if spacing is None or indices is None or spacing < _SAME_PLACE_MM:
+        raise _refusal(positions, orientation)
+    return SeriesGeometry(float(spacing), tuple(int(index) for index in indices))
+
+
+def _check_present(headers: Sequence[pydicom.Dataset]) -> None:
+    for keyword, length in (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6), ("PixelSpacing", 2)):
+        missing = sum(len(numbers(header, keyword)) != length for header in headers)
+        if missing:
+            raise SeriesRefused(
+                f"expected {keyword} with {length} numbers in every instance, and {missing} of {len(headers)} lack it",
+                code="missing-geometry",
+            )
+    spacings = np.array([numbers(header, "PixelSpacing") for header in headers])
+    if np.any(spacings <= 0):
+        raise SeriesRefused("expected a pixel spacing above 0 mm", code="missing-geometry")
+    if np.ptp(spacings, axis=0).max() > _SAME_PLACE_MM:
+        raise SeriesRefused(
+            f"expected one pixel spacing, got from {spacings.min():.4g} to {spacings.max():.4g} mm",
+            code="mixed-spacing",
+        )
+
+
+def _check_frame_of_reference(headers: Sequence[pydicom.Dataset]) -> None:
+    frames = {text(header, "FrameOfReferenceUID") for header in headers}
+    if "" in frames:
+        raise SeriesRefused(
+            "expected a Frame of Reference UID in every instance, and some have none; "
+            "without it a result can't be placed",
+            code="missing-frame-of-reference",
+        )
+    if len(frames) > 1:
+        raise SeriesRefused(
+            f"expected one frame of reference, got {len(frames)}; positions of different ones can't be compared",
+            code="mixed-frame-of-reference",
+        )
+
+
+def _orientation(headers: Sequence[pydicom.Dataset]) -> list[float]:
+    """The one orientation that all slices have."""
+    orientations = np.array([numbers(header, "ImageOrientationPatient") for header in headers])
+    if np.abs(orientations - orientations[0]).max() > _ORIENTATION_TOLERANCE:
+        raise SeriesRefused(
+            "expected slices of one orientation, got several; is a localizer among them? send it as its own series",
+            code="mixed-orientation",
+        )
+    row, column = orientations[0][:3], orientations[0][3:]
+    lengths = np.linalg.norm([row, column], axis=1)
+    if np.abs(lengths - 1).max() > _DIRECTION_TOLERANCE or abs(row @ column) > _DIRECTION_TOLERANCE:
+        raise SeriesRefused(
+            "expected an orientation of two unit vectors at a right angle, got other numbers", code="missing-geometry"
+        )
+    return [float(number) for number in orientations[0]]
+
+
+def _refusal(positions: Array, orientation: Sequence[float]) -> SeriesRefused:
+    """What is wrong with slices that make no volume, in words that help to find them."""
+    normal = np.asarray(get_normal_vector(orientation), dtype=np.float64)
+    distances = positions @ normal
+    order = np.argsort(distances)
+    gaps = np.diff(distances[order])
+    steps = np.diff(positions[order], axis=0)
+    in_plane = np.linalg.norm(steps - gaps[:, None] * normal, axis=1)
+    if gaps.min() < _SAME_PLACE_MM:
+        doubled = int(np.count_nonzero(gaps < _SAME_PLACE_MM))
+        return SeriesRefused(
+            f"expected one instance a position, got {doubled} more at positions already taken; "
+            "several phases or echoes must be sent as series of their own",
+            code="duplicate-position",
+        )
+    angle = float(np.degrees(np.arctan2(np.median(in_plane), np.median(gaps))))
+    if 1 - np.cos(np.radians(angle)) >= _PERPENDICULAR_TOLERANCE:
+        return SeriesRefused(
+            f"expected slices stacked along their normal, got a stack tilted by {angle:.1f} degrees; "
+            "send a reconstruction without gantry tilt",
+            code="gantry-tilt",
+        )
+    return _spacing_refusal(distances[order] - distances.min(), gaps, positions, orientation)
+
+
+def _spacing_refusal(distances: Array, gaps: Array, positions: Array, orientation: Sequence[float]) -> SeriesRefused:
+    usual = float(np.median(gaps))
+    spacing, _ = get_volume_positions(
+        positions, orientation, allow_missing_positions=True, perpendicular_tol=_PERPENDICULAR_TOLERANCE
+    )
+    missing = np.rint(gaps / spacing).astype(int) - 1 if spacing is not None else np.zeros(len(gaps), dtype=int)
+    if missing.any():
+        places = [
+            f"{count} between {distances[index]:.2f} and {distances[index + 1]:.2f} mm"
+            for index, count in enumerate(missing)
+            if count > 0
+        ]
+        more = f" and {len(places) - _MOST_GAPS_NAMED} more gaps" if len(places) > _MOST_GAPS_NAMED else ""
+        return SeriesRefused(
+            f"expected a slice every {spacing:.2f} mm; missing: {', '.join(places[:_MOST_GAPS_NAMED])}{more} "
+            "(from the first slice, along the normal); send the whole series",
+            code="slice-missing",
+        )
+    return SeriesRefused(
+        f"expected evenly spaced slices, got gaps from {gaps.min():.2f} to {gaps.max():.2f} mm (median {usual:.2f} mm)",
+        code="uneven-spacing",
+    )

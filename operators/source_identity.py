@@ -1,0 +1,95 @@
+"""Whose a result is: the patient and study attributes of its source, taken over unchanged, and when it was made.
+
+highdicom interprets these attributes and fails at what real studies hold: missing Type 2 attributes, dates that are
+none, a sex that is no defined term, a Specific Character Set that begins with an empty value (as Japanese ones do).
+So it is given headers in which they are empty, and the source's own are put into the finished object.
+"""
+
+from __future__ import annotations
+
+import copy
+import datetime
+from collections.abc import Sequence
+
+import pydicom
+from pydicom.valuerep import DA, TM, DSfloat
+
+from operators.instances import PARSE_ERRORS
+
+IDENTITY_KEYWORDS = (
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyDate",
+    "StudyTime",
+    "AccessionNumber",
+    "StudyID",
+    "ReferringPhysicianName",
+)
+"""Type 2 attributes of the Patient and General Study modules (PS3.3 C.7.1.1, C.7.2.1)."""
+_TIMES = (("ContentDate", "ContentTime"), ("AcquisitionDate", "AcquisitionTime"), ("SeriesDate", "SeriesTime"))
+_STUDY_TIME = ("StudyDate", "StudyTime")
+UTF8 = "ISO_IR 192"
+
+
+def normalised_headers(headers: Sequence[pydicom.Dataset], spacing: float) -> list[pydicom.Dataset]:
+    """Return `headers` as highdicom takes them: it asks the first for patient and study, so that one is a copy.
+
+    The copy is a deep one: a shallow copy of a pydicom data set shares its elements with the original. What can't be
+    parsed is left out of it. A missing Slice Thickness becomes `spacing` (mm), the distance of the slices.
+    """
+    first = copy.deepcopy(headers[0])
+    for tag in list(first.keys()):
+        try:
+            first[tag]
+        except PARSE_ERRORS:
+            del first[tag]
+    if not first.get("SliceThickness"):
+        first.SliceThickness = DSfloat(spacing, auto_format=True)
+    for keyword in IDENTITY_KEYWORDS:
+        setattr(first, keyword, None if keyword.endswith(("Date", "Time")) else "")
+    return [first, *headers[1:]]
+
+
+def take_over_identity(result: pydicom.Dataset, source: pydicom.Dataset, own_text: str) -> None:
+    """Put the identity of `source` into `result`, in the source's character set.
+
+    If `own_text`, what the result says itself, has other characters than ASCII, the result is in UTF-8 instead: every
+    character set can be told in it.
+    """
+    if not own_text.isascii():
+        result.SpecificCharacterSet = UTF8
+    elif "SpecificCharacterSet" in source:
+        result["SpecificCharacterSet"] = copy.deepcopy(source["SpecificCharacterSet"])
+    for keyword in IDENTITY_KEYWORDS:
+        if keyword in source:
+            result[keyword] = copy.deepcopy(source[keyword])
+
+
+def moment_of(headers: Sequence[pydicom.Dataset]) -> tuple[str, str]:
+    """Return the date and time (DA, TM) to give to a result: the latest that its source was made at.
+
+    A result of the same input must be the same object, so the time of the run can't be in it; when it ran is in the
+    records and the audit log. A source without any usable date gets the present one.
+    """
+    found = [
+        moment
+        for header in headers
+        for keywords in (*_TIMES, _STUDY_TIME)
+        if (moment := _moment(header, *keywords)) is not None
+    ]
+    latest = max(found, default=None) or datetime.datetime.now(tz=datetime.UTC).replace(tzinfo=None, microsecond=0)
+    return latest.strftime("%Y%m%d"), latest.strftime("%H%M%S")
+
+
+def _moment(header: pydicom.Dataset, date_keyword: str, time_keyword: str) -> datetime.datetime | None:
+    try:
+        date: datetime.date | None = DA(header.get(date_keyword))
+        time: datetime.time | None = TM(header.get(time_keyword))
+    except PARSE_ERRORS:
+        return None
+    if date is None:
+        return None
+    clock = datetime.time() if time is None else datetime.time(time.hour, time.minute, time.second)
+    return datetime.datetime.combine(date, clock)

@@ -1,0 +1,104 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from operators.nnunet.resampling import Shape, Spacing, axis_weights, resample, resampled_shape, separate_axis
+from tests.unit.operators.nnunet.oracle import fixture, spacing_of
+
+sizes = st.integers(1, 14)
+shapes = st.tuples(sizes, sizes, sizes)
+
+
+@pytest.mark.parametrize("order", [3, 1])
+@pytest.mark.parametrize("case", range(3))
+def test_equals_nnunet(case: int, order: int) -> None:
+    stages = fixture("stages")
+    current, target = (spacing_of(stages[f"resample_{case}_{which}"]) for which in ("spacing", "new_spacing"))
+    for channel, expected in zip(
+        stages[f"resample_{case}_input"], stages[f"resample_{case}_order{order}"], strict=True
+    ):
+        new_shape = resampled_shape(channel.shape, current, target)
+        found = resample(channel, new_shape, order, separate_axis(current, target))
+        assert found.shape == expected.shape
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+def direct(array: NDArray[np.float32], new_shape: Shape, order: int) -> NDArray[np.float64]:
+    """scipy's spline over the whole array at once in double precision, clipped: what nnU-Net computes."""
+    factors = [new / old for new, old in zip(new_shape, array.shape, strict=True)]
+    result = ndimage.zoom(array.astype(float), factors, order=order, mode="nearest", grid_mode=True)
+    return np.clip(result, array.min(), array.max())
+
+
+@settings(max_examples=60, deadline=None)
+@given(shape=shapes, new_shape=shapes, order=st.sampled_from([1, 3]), seed=st.integers(0, 1 << 16))
+def test_one_matrix_an_axis_is_the_whole_spline(shape: Shape, new_shape: Shape, order: int, seed: int) -> None:
+    array = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    np.testing.assert_allclose(resample(array, new_shape, order, None), direct(array, new_shape, order), atol=1e-5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(shape=shapes, new_shape=shapes, axis=st.integers(0, 2), seed=st.integers(0, 1 << 16))
+def test_apart_is_plane_by_plane_then_nearest(shape: Shape, new_shape: Shape, axis: int, seed: int) -> None:
+    array = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    in_plane: list[int] = list(new_shape)
+    in_plane[axis] = shape[axis]
+    planes = [
+        direct(plane[None], (1, *in_plane[:axis], *in_plane[axis + 1 :]), 3)[0]  # type: ignore[arg-type]
+        for plane in np.moveaxis(array, axis, 0)
+    ]
+    # nnU-Net's own step across planes: order 0 at the coordinates of all three axes
+    grid = np.mgrid[tuple(slice(size) for size in new_shape)].astype(float)
+    coordinates = [
+        old / new * (coordinate + 0.5) - 0.5 for old, new, coordinate in zip(in_plane, new_shape, grid, strict=True)
+    ]
+    expected = ndimage.map_coordinates(np.stack(planes, axis), coordinates, order=0, mode="nearest")
+    np.testing.assert_allclose(resample(array, new_shape, 3, axis), expected, atol=1e-5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(shape=shapes, new_shape=shapes, separate=st.sampled_from([None, 0, 1, 2]), seed=st.integers(0, 1 << 16))
+def test_axis_weights_are_the_same_map(shape: Shape, new_shape: Shape, separate: int | None, seed: int) -> None:
+    array = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    first, second, third = axis_weights(shape, new_shape, 1, separate)
+    mapped = np.einsum("ai,bj,ck,ijk->abc", first, second, third, array, optimize=True)
+    np.testing.assert_allclose(resample(array, new_shape, 1, separate), mapped, atol=1e-5)
+    for weights in (first, second, third):
+        np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-6)
+
+
+def test_an_unchanged_grid_is_left_alone() -> None:
+    array = np.random.default_rng(0).normal(size=(3, 4, 5)).astype(np.float32)
+    assert resample(array, (3, 4, 5), 3, None) is array
+
+
+@pytest.mark.parametrize(
+    ("current", "target", "axis"),
+    [
+        ((3.0, 1.0, 1.0), (1.0, 1.0, 1.0), None),  # exactly three is not above three
+        ((3.1, 1.0, 1.0), (1.0, 1.0, 1.0), 0),
+        ((1.0, 5.0, 1.0), (1.0, 1.0, 1.0), 1),
+        ((2.0, 1.0, 1.0), (1.0, 1.0, 4.0), 2),
+        ((5.0, 5.0, 1.0), (1.0, 1.0, 1.0), None),  # two coarse axes
+        ((5.0, 5.0, 1.0), (4.0, 1.0, 1.0), None),  # the current spacing alone decides once it is anisotropic
+    ],
+)
+def test_which_axis_is_apart(current: Spacing, target: Spacing, axis: int | None) -> None:
+    assert separate_axis(current, target) == axis
+    assert separate_axis(current, target, force=False) is None
+
+
+def test_an_axis_can_be_forced_apart() -> None:
+    assert separate_axis((2.0, 1.0, 1.0), (1.0, 1.0, 1.0), force=True) == 0
+    assert separate_axis((1.0, 1.0, 1.0), (1.0, 1.0, 1.0), force=True) is None
+
+
+@given(size=st.integers(1, 600), current=st.floats(0.3, 8), target=st.floats(0.3, 8))
+def test_the_extent_is_kept(size: int, current: float, target: float) -> None:
+    new_size = resampled_shape((size,) * 3, (current,) * 3, (target,) * 3)[0]
+    assert math.isclose(new_size * target, size * current, abs_tol=target / 2 + 1e-6)

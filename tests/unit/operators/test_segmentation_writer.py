@@ -1,0 +1,270 @@
+"""The Segmentation lies where the labels lie, says whose and what it is, and is the same each time."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import highdicom
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian
+
+from operators.derived_uids import instance_uid
+from operators.errors import OperatorError
+from operators.segmentation_writer import say_ai, write_segmentation
+from operators.segments import Code
+from operators.series_volume import read_series
+from tests.phantom import Phantom, setting, variants
+from tests.segmented_phantom import ALGORITHM, LIVER, SEGMENTS, label_volume, write_segmented
+
+NAMES = {
+    # PS3.5 annexes H and I; the first of Japan's sets is empty, which says ASCII
+    "japanese": (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎=やまだ^たろう"),
+    "japanese-katakana": (["ISO 2022 IR 13", "ISO 2022 IR 87"], "ﾔﾏﾀﾞ^ﾀﾛｳ=山田^太郎=やまだ^たろう"),
+    "korean": (["", "ISO 2022 IR 149"], "Hong^Gildong=洪^吉洞=홍^길동"),
+    "chinese": ("GB18030", "Wang^XiaoDong=王^小东"),
+    "utf-8": ("ISO_IR 192", "Wang^XiaoDong=王^小東=Žlutý^Kůň"),
+    "latin-1": ("ISO_IR 100", "Buc^Jérôme"),
+    "cyrillic": ("ISO_IR 144", "Люкceмбypг"),
+    "none": (None, "Doe^Jane"),
+}
+
+
+# --- where it lies ---
+
+
+@pytest.mark.parametrize("name", variants(Phantom()))
+def test_each_segment_is_where_its_labels_are_in_the_patient(name: str, tmp_path: Path) -> None:
+    written, _, labels = write_segmented(variants(Phantom())[name].write(tmp_path / "ct"), tmp_path / "seg.dcm")
+    read = highdicom.seg.segread(written.path)
+    for number, segment in enumerate(SEGMENTS, start=1):
+        if not np.any(labels.array == segment.label_value):
+            continue
+        found = read.get_volume(segment_numbers=[number], combine_segments=True, allow_missing_positions=True)
+        found = found.match_geometry(labels)
+        assert np.array_equal(found.array != 0, labels.array == segment.label_value)
+
+
+def test_corner_voxels_have_the_coordinates_of_their_slices(tmp_path: Path) -> None:
+    phantom = Phantom(against_normal=True)
+    written, series, _ = write_segmented(phantom.write(tmp_path / "ct"), tmp_path / "seg.dcm")
+    dataset = pydicom.dcmread(written.path)
+    places = {
+        int(groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber): groups.PlanePositionSequence[0]
+        for groups in dataset.PerFrameFunctionalGroupsSequence
+        if groups.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
+        in (series.datasets[0].SOPInstanceUID, series.datasets[-1].SOPInstanceUID)
+    }
+    assert list(places[1].ImagePositionPatient) == pytest.approx(
+        [float(number) for number in series.datasets[0].ImagePositionPatient]
+    )
+    assert list(places[2].ImagePositionPatient) == pytest.approx(
+        [float(number) for number in series.datasets[-1].ImagePositionPatient]
+    )
+
+
+def test_labels_that_lie_elsewhere_are_not_written(tmp_path: Path) -> None:
+    series = read_series(Phantom().write(tmp_path / "ct"))
+    labels = label_volume(series)
+    shifted = labels.affine.copy()
+    shifted[2, 3] += 1
+    frame = series.volume.frame_of_reference_uid
+    for wrong in (
+        highdicom.Volume(labels.array, shifted, "PATIENT", frame),
+        highdicom.Volume(labels.array, labels.affine, "PATIENT", "1.2.3"),
+        labels.flip_spatial(0),
+        labels.with_array(labels.array.astype(np.uint16)),
+        labels[1:],
+    ):
+        with pytest.raises(OperatorError) as caught:
+            write_segmentation(
+                wrong, series, SEGMENTS, ALGORITHM, identity="x", series_description="", path=tmp_path / "seg.dcm"
+            )
+        assert caught.value.code == "labels-elsewhere"
+    assert not (tmp_path / "seg.dcm").exists()
+
+
+def test_a_label_without_a_segment_is_not_written(tmp_path: Path) -> None:
+    series = read_series(Phantom().write(tmp_path / "ct"))
+    with pytest.raises(OperatorError, match=r"\[5\]") as caught:
+        write_segmentation(
+            label_volume(series),
+            series,
+            [LIVER],
+            ALGORITHM,
+            identity="x",
+            series_description="",
+            path=tmp_path / "seg.dcm",
+        )
+    assert caught.value.code == "label-undescribed"
+
+
+# --- what it is ---
+
+
+def test_it_is_binary_coded_and_says_what_made_it(tmp_path: Path) -> None:
+    written, series, labels = write_segmented(Phantom().write(tmp_path / "ct"), tmp_path / "seg.dcm")
+    dataset = pydicom.dcmread(written.path)
+    assert dataset.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian
+    assert (dataset.SegmentationType, dataset.Modality, dataset.SegmentsOverlap) == ("BINARY", "SEG", "NO")
+    assert (dataset.SeriesDescription, dataset.SeriesNumber, dataset.ContentLabel) == (
+        "AI: organs",
+        1003,
+        "SEGMENTATION",
+    )
+    assert dataset.FrameOfReferenceUID == series.volume.frame_of_reference_uid
+    assert [item.SegmentLabel for item in dataset.SegmentSequence] == ["Liver", "Left kidney", "Spleen"]
+    kidney = dataset.SegmentSequence[1]
+    assert (
+        kidney.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence[0].CodeMeaning == "Left"
+    )
+    (algorithm,) = kidney.SegmentationAlgorithmIdentificationSequence
+    assert (algorithm.AlgorithmName, algorithm.AlgorithmVersion) == ("Planted network", "2.1.0")
+    assert algorithm.AlgorithmParameters == f"weights_sha256={ALGORITHM.weights_digest}"
+    (referenced,) = dataset.ReferencedSeriesSequence
+    assert {item.ReferencedSOPInstanceUID for item in referenced.ReferencedInstanceSequence} == {
+        header.SOPInstanceUID for header in series.datasets
+    }
+    assert int(dataset.NumberOfFrames) == sum(int(np.any(plane == value)) for plane in labels.array for value in (1, 5))
+
+
+def test_nothing_found_is_a_result(tmp_path: Path) -> None:
+    series = read_series(Phantom().write(tmp_path / "ct"))
+    empty = series.volume.with_array(np.zeros(series.volume.shape, np.uint8))
+    written = write_segmentation(
+        empty, series, SEGMENTS, ALGORITHM, identity="x", series_description="", path=tmp_path / "seg.dcm"
+    )
+    dataset = pydicom.dcmread(written.path)
+    assert len(dataset.SegmentSequence) == len(SEGMENTS)
+    assert int(dataset.NumberOfFrames) == len(SEGMENTS) * 6
+    assert not np.any(dataset.pixel_array)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("Liver", "AI: Liver"),
+        ("AI liver", "AI liver"),
+        ("Liver (AI)", "Liver (AI)"),
+        ("Paired kidneys", "AI: Paired kidneys"),
+        ("AI: x", "AI: x"),
+        ("y" * 80, "AI: " + "y" * 60),
+    ],
+)
+def test_its_description_says_that_a_machine_made_it(given: str, said: str) -> None:
+    assert say_ai(given) == said
+
+
+# --- whose it is ---
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_patients_name_is_kept_in_its_own_characters(name: str, tmp_path: Path) -> None:
+    character_set, patient = NAMES[name]
+    phantom = Phantom(character_set=character_set, patient_name=patient)
+    files = phantom.write(tmp_path / "ct")
+    written, _, _ = write_segmented(files, tmp_path / "seg.dcm")
+    source, result = pydicom.dcmread(files[0]), pydicom.dcmread(written.path)
+    assert str(source.PatientName) == patient
+    assert str(result.PatientName) == patient
+    assert result.get("SpecificCharacterSet") == source.get("SpecificCharacterSet")
+    assert result.PatientName.original_string == source.PatientName.original_string
+
+
+def test_other_text_of_the_study_is_kept_too(tmp_path: Path) -> None:
+    character_set, patient = NAMES["japanese"]
+    files = Phantom(character_set=character_set, patient_name=patient).write(
+        tmp_path / "ct", edit=setting(StudyDescription="腹部 CT", ReferringPhysicianName="Suzuki=鈴木")
+    )
+    result = pydicom.dcmread(write_segmented(files, tmp_path / "seg.dcm")[0].path)
+    assert (result.StudyDescription, str(result.ReferringPhysicianName)) == ("腹部 CT", "Suzuki=鈴木")
+
+
+def test_own_text_that_the_sources_character_set_lacks_makes_it_utf_8(tmp_path: Path) -> None:
+    character_set, patient = NAMES["japanese"]
+    files = Phantom(character_set=character_set, patient_name=patient).write(tmp_path / "ct")
+    written, _, _ = write_segmented(files, tmp_path / "seg.dcm", series_description="Würfel")
+    result = pydicom.dcmread(written.path)
+    assert result.SpecificCharacterSet == "ISO_IR 192"
+    assert (str(result.PatientName), result.SeriesDescription) == (patient, "AI: Würfel")
+
+
+@pytest.mark.parametrize(
+    "keyword",
+    [
+        "PatientName",
+        "PatientID",
+        "PatientBirthDate",
+        "PatientSex",
+        "StudyDate",
+        "StudyTime",
+        "AccessionNumber",
+        "StudyID",
+        "ReferringPhysicianName",
+        "SeriesNumber",
+        "SpecificCharacterSet",
+    ],
+)
+def test_a_source_without_a_type_2_attribute(keyword: str, tmp_path: Path) -> None:
+    files = Phantom().write(tmp_path / "ct", edit=setting(**{keyword: None}))
+    written, series, _ = write_segmented(files, tmp_path / "seg.dcm")
+    result = pydicom.dcmread(written.path)
+    if keyword not in ("SeriesNumber", "SpecificCharacterSet"):
+        assert keyword in result
+        assert not result[keyword].value
+    assert keyword not in series.datasets[0]  # the source's header is as it was
+
+
+def test_the_sources_headers_are_not_changed(tmp_path: Path) -> None:
+    files = Phantom().write(tmp_path / "ct")
+    before = read_series(files).datasets
+    _, series, _ = write_segmented(files, tmp_path / "seg.dcm")
+    assert series.datasets == before
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR")
+def test_values_that_are_none_of_their_kind_are_passed_on_as_they_are(tmp_path: Path) -> None:
+    def edit(index: int, dataset: Dataset) -> Dataset:
+        dataset.PatientSex = "U"
+        for keyword, value in (("PatientBirthDate", "19609999"), ("StudyTime", "late")):
+            dataset[keyword]._value = value  # what pydicom would not let in, and senders do write
+        return dataset
+
+    files = Phantom().write(tmp_path / "ct", edit=edit)
+    result = pydicom.dcmread(write_segmented(files, tmp_path / "seg.dcm")[0].path)
+    assert (result.PatientSex, result.PatientBirthDate, result.StudyTime) == ("U", "19609999", "late")
+
+
+# --- the same each time ---
+
+
+def test_the_same_job_writes_the_same_bytes(tmp_path: Path) -> None:
+    files = Phantom().write(tmp_path / "ct")
+    first, _, _ = write_segmented(files, tmp_path / "1.dcm")
+    second, _, _ = write_segmented(files[::-1], tmp_path / "2.dcm")
+    assert first.digest == second.digest == hashlib.sha256(first.path.read_bytes()).hexdigest()
+    assert replace(first, path=second.path) == second
+    assert list(tmp_path.glob("*.part")) == []
+
+
+def test_another_job_writes_another_object(tmp_path: Path) -> None:
+    files = Phantom().write(tmp_path / "ct")
+    first, _, _ = write_segmented(files, tmp_path / "1.dcm", identity="one")
+    second, _, _ = write_segmented(files, tmp_path / "2.dcm", identity="two")
+    assert first.sop_instance_uid != second.sop_instance_uid
+    assert first.series_instance_uid != second.series_instance_uid
+    assert first.sop_instance_uid == instance_uid("one")
+
+
+def test_its_times_are_the_latest_of_its_source(tmp_path: Path) -> None:
+    result = pydicom.dcmread(write_segmented(Phantom().write(tmp_path / "ct"), tmp_path / "seg.dcm")[0].path)
+    assert (result.ContentDate, result.ContentTime) == ("20240305", "101500")
+    assert (result.SeriesDate, result.InstanceCreationTime) == ("20240305", "101500")
+
+
+def test_codes_are_told_as_the_standard_writes_them() -> None:
+    assert str(Code("1", "SCT", "Thing")) == '(1, SCT, "Thing")'
