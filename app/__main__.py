@@ -1,0 +1,137 @@
+"""``python -m app -i DIR -o DIR``: the graph on one folder, as every MONAI Deploy application runs; what a MAP runs."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pydicom.misc import is_dicom
+
+from app.app import SegmentationApp
+from app.errors import LimnerError, VerificationFailed
+from app.graph import RECORD_FILE, CompletionRecord, GraphRequest
+from app.identifiers import derive_uuid
+from app.jobs.verification import VerifiedObject, verify_results
+from app.serving.triton import EmbeddedTriton
+from app.settings import Settings
+from operators.errors import OperatorError
+from operators.model_package import ModelPackage
+from operators.sdk import RuntimeEnv
+from operators.triton import PROBE_MODEL
+
+_FAILED = 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the graph on a folder; return 0 only if its record is there and its objects were read back and verified."""
+    options = _parse(arguments)
+    try:
+        files = _dicom_files(options.input)
+        package = ModelPackage.load(_model_folder(options.model_repository, options.model))
+        options.output.mkdir(parents=True, exist_ok=True)
+        (options.output / RECORD_FILE).unlink(missing_ok=True)
+        with _triton_target(options.triton, options.model_repository) as target:
+            SegmentationApp(_request(options.output, files, package, target), _show).run()
+        record, objects = _verified(options.output, files)
+    except (OperatorError, LimnerError) as error:
+        print(f"{error.code}: {error}", file=sys.stderr)
+        return _FAILED
+    for one in objects:
+        print(one.path)
+    for segment in record.segments:
+        print(f"{segment.label}: {segment.volume_ml:.1f} ml")
+    return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    environment = RuntimeEnv()  # the SDK's variables: HOLOSCAN_INPUT_PATH and its like, TRITON_SERVER_NETLOC
+    settings = Settings()
+    model_repository = environment.model if Path(environment.model).is_dir() else settings.model_repository
+    parser = argparse.ArgumentParser(prog="python -m app", description="Segment the series in a folder.")
+    parser.add_argument("-i", "--input", type=Path, default=Path(environment.input), help="folder with one series")
+    parser.add_argument("-o", "--output", type=Path, default=Path(environment.output), help="folder for the results")
+    parser.add_argument(
+        "-m", "--model-repository", type=Path, default=Path(model_repository), help="folder with the models"
+    )
+    parser.add_argument("--model", default=None, help="which of them, if there is more than one")
+    parser.add_argument(
+        "-t",
+        "--triton",
+        default=environment.triton_server_netloc or None,
+        help="gRPC address of a Triton that serves them; one is started if not given",
+    )
+    options = parser.parse_args(arguments)
+    if not options.input.is_dir():
+        parser.error(f"there is no input folder {options.input}")
+    return options
+
+
+def _dicom_files(folder: Path) -> tuple[Path, ...]:
+    return tuple(path for path in sorted(folder.rglob("*")) if path.is_file() and is_dicom(path))
+
+
+def _model_folder(repository: Path, name: str | None) -> Path:
+    if name is not None:
+        return repository / name
+    models = [path.parent for path in sorted(repository.glob("*/model_card.md")) if path.parent.name != PROBE_MODEL]
+    if len(models) != 1:
+        names = ", ".join(path.name for path in models) or "none"
+        raise LimnerError(f"expected one model in {repository}, found {names}; name one with --model", code="model")
+    return models[0]
+
+
+@contextlib.contextmanager
+def _triton_target(address: str | None, repository: Path) -> Iterator[str]:
+    if address is not None:
+        yield address
+        return
+    triton = Settings().triton
+    with tempfile.TemporaryDirectory(prefix="limner-") as folder:
+        embedded = EmbeddedTriton(
+            triton.python,
+            repository,
+            Path(folder),
+            start_seconds=triton.start_seconds,
+            probe_seconds=triton.probe_seconds,
+        )
+        with embedded:
+            yield embedded.target
+
+
+def _request(output: Path, files: tuple[Path, ...], package: ModelPackage, target: str) -> GraphRequest:
+    triton = Settings().triton
+    digests = sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in files)
+    identity = derive_uuid("folder", package.name, package.version, package.weights_digest, *digests)
+    return GraphRequest(
+        input_files=files,
+        output_folder=output,
+        model_folder=package.folder,
+        triton_target=target,
+        identity=str(identity),
+        series_description="",
+        request_seconds=triton.request_seconds,
+        shared_memory=triton.shared_memory,
+    )
+
+
+def _verified(output: Path, files: Sequence[Path]) -> tuple[CompletionRecord, tuple[VerifiedObject, ...]]:
+    path = output / RECORD_FILE
+    try:
+        record = CompletionRecord.from_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise VerificationFailed(f"the graph left no completion record {path}", code="graph-no-record") from error
+    return record, verify_results(record, output, files)
+
+
+def _show(step: str, done: int, total: int) -> None:
+    if sys.stderr.isatty():
+        print(f"\r{step} {done}/{total} ", end="\n" if done == total else "", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
