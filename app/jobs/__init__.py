@@ -1,0 +1,1 @@
+"""Step 3, WORK: the durable tasks that turn a complete series into verified results."""

@@ -1,0 +1,191 @@
+"""The frozen records that `app.jobs.records` keeps and gives: instances, series, jobs, results, deliveries, steps."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from app.identifiers import UID
+
+SeriesState = Literal["receiving", "waiting-for-study", "routed", "no-rule", "unreadable"]
+JobState = Literal["queued", "running", "delivering", "closed", "failed", "refused"]
+DeliveryState = Literal["waiting", "sending", "delivered", "failed"]
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A received SOP instance, kept in the spool."""
+
+    sop_instance_uid: UID
+    sop_class_uid: UID
+    transfer_syntax_uid: UID
+    series_instance_uid: UID
+    study_instance_uid: UID
+    digest: str
+    """SHA-256 of the Part 10 file, as 64 hexadecimal digits; also its name in the spool."""
+    size_bytes: int
+    calling_ae_title: str
+    source_host: str
+
+
+@dataclass(frozen=True)
+class Series:
+    """A series that came in, and what was decided about it."""
+
+    study_instance_uid: UID
+    series_instance_uid: UID
+    state: SeriesState
+    revision: int
+    """One more each time content came after the decision."""
+    calling_ae_title: str
+    first_received_at: datetime
+    last_received_at: datetime
+    decided_at: datetime | None
+    rule: str | None
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class UndecidedSeries:
+    """A series that waits for its decision, with its quiet times by the database's clock."""
+
+    study_instance_uid: UID
+    series_instance_uid: UID
+    state: SeriesState
+    revision: int
+    calling_ae_title: str
+    last_received_at: datetime
+    quiet_seconds: float
+    study_quiet_seconds: float
+    lowest_digest: str
+    """The digest of one of its instances, always the same one: the header that is decided on."""
+
+
+@dataclass(frozen=True)
+class NewJob:
+    """A job to be made; the record of it is `Job`."""
+
+    id: uuid.UUID
+    key: str
+    study_instance_uid: UID
+    series_instance_uid: UID
+    series_revision: int
+    rule: str
+    pipeline: str
+    model_name: str
+    model_version: str
+    weights_digest: str
+    destinations: Sequence[str]
+    priority: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """An object that a job made: verified, on disk."""
+
+    job_id: uuid.UUID
+    digest: str
+    attempt: int
+    path: str
+    sop_class_uid: UID
+    sop_instance_uid: UID
+    series_instance_uid: UID
+    transfer_syntax_uid: UID
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One object on its way to one destination."""
+
+    job_id: uuid.UUID
+    digest: str
+    destination: str
+    state: DeliveryState
+    attempts: int
+    code: str
+    reason: str
+    created_at: datetime
+    last_attempt_at: datetime | None
+    next_attempt_at: datetime | None
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Step:
+    """How long one step of one attempt took."""
+
+    job_id: uuid.UUID
+    attempt: int
+    step: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Job:
+    """A pipeline's work on a series: from the decision to the last delivery."""
+
+    id: uuid.UUID
+    key: str
+    study_instance_uid: UID
+    series_instance_uid: UID
+    series_revision: int
+    rule: str
+    pipeline: str
+    model_name: str
+    model_version: str
+    weights_digest: str
+    destinations: tuple[str, ...]
+    priority: int
+    state: JobState
+    attempt: int
+    tries: int
+    """Attempts that count against the pipeline's maximum: those that a shutdown ended do not."""
+    code: str
+    reason: str
+    progress_step: str
+    progress_done: int
+    progress_total: int
+    instances: int
+    first_received_at: datetime | None
+    last_received_at: datetime | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    results: tuple[Result, ...] = ()
+    deliveries: tuple[Delivery, ...] = ()
+    steps: tuple[Step, ...] = ()
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self.state in ("closed", "failed", "refused")
+
+
+@dataclass(frozen=True)
+class BegunDelivery:
+    """A delivery whose turn it is."""
+
+    attempts: int
+    """Of this delivery, this one counted; also the fence of what is recorded of it."""
+    path: str
+    sop_instance_uid: UID
+
+
+def describe_way(job: Job) -> tuple[tuple[str, float], ...]:
+    """Return the steps of a job's way and their seconds, in order: receive, wait, queue, read, …, deliver:NAME."""
+    way: list[tuple[str, float]] = []
+
+    def add(step: str, start: datetime | None, end: datetime | None) -> None:
+        if start is not None and end is not None:
+            way.append((step, max(0.0, (end - start).total_seconds())))
+
+    add("receive", job.first_received_at, job.last_received_at)
+    add("wait", job.last_received_at, job.created_at)
+    add("queue", job.created_at, job.started_at)
+    way += [(one.step, one.seconds) for one in job.steps if one.attempt == job.attempt]
+    for delivery in job.deliveries:
+        add(f"deliver:{delivery.destination}", delivery.created_at, delivery.finished_at)
+    return tuple(way)

@@ -1,0 +1,333 @@
+"""Instances, series, jobs and deliveries as frozen records, and the PostgreSQL that keeps them."""
+
+from __future__ import annotations
+
+import uuid
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import ConnectionPool
+
+from app.errors import OutOfResources
+from app.jobs.entries import (
+    BegunDelivery,
+    Delivery,
+    DeliveryState,
+    Instance,
+    Job,
+    JobState,
+    NewJob,
+    Result,
+    Series,
+    SeriesState,
+    Step,
+    UndecidedSeries,
+    describe_way,
+)
+from app.jobs.migrations import migrate
+
+__all__ = [
+    "Connection",
+    "BegunDelivery",
+    "Delivery",
+    "DeliveryState",
+    "Instance",
+    "Job",
+    "JobState",
+    "NewJob",
+    "Result",
+    "Series",
+    "SeriesState",
+    "Step",
+    "UndecidedSeries",
+    "Records",
+    "describe_way",
+]
+
+Connection = psycopg.Connection[DictRow]
+"""A connection in a transaction of `Records.transaction`."""
+
+_Record = TypeVar("_Record")
+
+
+def _read_statements() -> dict[str, str]:
+    sections = Path(__file__).with_name("sql").joinpath("queries.sql").read_text().split("-- name: ")[1:]
+    return {name.strip(): text.strip().rstrip(";") for name, text in (one.split("\n", 1) for one in sections)}
+
+
+_SQL = _read_statements()
+
+
+class Records:
+    """The one place of SQL. Thread-safe: the listener's threads and the workers' threads share its connections.
+
+    Parameters
+    ----------
+    url
+        The PostgreSQL's.
+    maximum_connections, timeout_seconds
+        Connections held at most, and the longest wait for one.
+    """
+
+    def __init__(self, url: str, *, maximum_connections: int = 16, timeout_seconds: float = 10.0) -> None:
+        self.url = url
+        self._pool: ConnectionPool[Connection] = ConnectionPool(
+            url,
+            kwargs={"row_factory": dict_row, "connect_timeout": 5},
+            min_size=1,
+            max_size=maximum_connections,
+            timeout=timeout_seconds,
+            check=ConnectionPool.check_connection,
+            name="records",
+            open=False,
+        )
+
+    def open(self) -> None:
+        """Bring the schema up to date and open the connections; ServingError if the database can't be reached."""
+        migrate(self.url)
+        self._pool.open()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._pool.close()
+
+    def __enter__(self) -> Records:
+        self.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """Give a connection whose work is committed at the end, or rolled back by an exception."""
+        with self._pool.connection() as connection:
+            yield connection
+
+    # --- receive ---
+
+    def record_instance(self, instance: Instance) -> None:
+        """Record a kept instance; committed when this returns. A known one (UID and digest) changes nothing.
+
+        Raises
+        ------
+        OutOfResources
+            If the database can't be reached or has no room: the sender should try again later.
+        """
+        try:
+            with self.transaction() as connection:
+                connection.execute(_SQL["record_instance"], asdict(instance))
+        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            raise OutOfResources(f"the records can't be written: {type(error).__name__}") from error
+
+    def unknown_digests(self, digests: Iterable[str]) -> set[str]:
+        """Return those of the spool's digests that have no record."""
+        return {row["digest"] for row in self._rows(_SQL["unknown_digests"], (list(digests),))}
+
+    def adopt(self, instances: Iterable[Instance]) -> None:
+        """Record instances found in the spool without a record: a crash came between file and record."""
+        with self.transaction() as connection, connection.cursor() as cursor:
+            cursor.executemany(_SQL["record_instance"], [asdict(one) for one in instances])
+
+    # --- decide ---
+
+    def restart_quiet_times(self) -> None:
+        """Let the quiet times begin anew: called when the listener starts, since nothing could come before."""
+        with self.transaction() as connection:
+            connection.execute(_SQL["restart_quiet_times"])
+
+    def undecided_series(self) -> list[UndecidedSeries]:
+        """Return the series that wait for their decision, the longest quiet first."""
+        with self.transaction() as connection:
+            connection.execute(_SQL["mend_clock"])
+            rows = connection.execute(_SQL["undecided_series"]).fetchall()
+        return [UndecidedSeries(**row) for row in rows]
+
+    def conclude_series(
+        self,
+        series: UndecidedSeries,
+        state: SeriesState,
+        *,
+        rule: str | None = None,
+        reason: str | None = None,
+        connection: Connection | None = None,
+    ) -> bool:
+        """Record the decision; False, and nothing is recorded, if content came since `series` was looked at."""
+        facts = {**asdict(series), "to_state": state, "rule": rule, "reason": reason}
+        return self._happened(_SQL["conclude_series"], facts, connection)
+
+    def lock_inputs(self, connection: Connection, series: UndecidedSeries) -> list[tuple[str, str]] | None:
+        """Hold the series until the transaction ends; return its instances' UIDs and digests, the latest content each.
+
+        None if content came since `series` was looked at.
+        """
+        if connection.execute(_SQL["lock_series"], asdict(series)).fetchone() is None:
+            return None
+        rows = connection.execute(_SQL["inputs_of_series"], asdict(series)).fetchall()
+        return [(row["sop_instance_uid"], row["digest"]) for row in rows]
+
+    def insert_job(self, connection: Connection, job: NewJob, inputs: Iterable[tuple[str, str]]) -> bool:
+        """Make the job; False if there is one with the same key."""
+        facts = {**asdict(job), "destinations": list(job.destinations)}
+        if connection.execute(_SQL["insert_job"], facts).fetchone() is None:
+            return False
+        with connection.cursor() as cursor:
+            cursor.executemany(_SQL["insert_input"], [(job.id, uid, digest) for uid, digest in inputs])
+        return True
+
+    def reopen_series(self, connection: Connection, job_id: uuid.UUID) -> None:
+        """Have the series of a job decided once more."""
+        connection.execute(_SQL["reopen_series"], (job_id,))
+
+    # --- work ---
+
+    def input_digests(self, job_id: uuid.UUID) -> list[str]:
+        """Return the digests of the job's instances."""
+        return [row["digest"] for row in self._rows(_SQL["input_digests"], (job_id,))]
+
+    def begin_attempt(self, job_id: uuid.UUID) -> tuple[int, int] | None:
+        """Start the next attempt: its number (the fence) and how many count so far; None if the job needs no run."""
+        with self.transaction() as connection:
+            row = connection.execute(_SQL["begin_attempt"], (job_id,)).fetchone()
+        return None if row is None else (row["attempt"], row["tries"])
+
+    def report_progress(self, job_id: uuid.UUID, attempt: int, step: str, done: int, total: int) -> None:
+        """Write the graph's progress to the job."""
+        facts = {"id": job_id, "attempt": attempt, "step": step, "done": done, "total": total}
+        self._happened(_SQL["report_progress"], facts)
+
+    def release_attempt(self, job_id: uuid.UUID, attempt: int) -> None:
+        """Give an attempt back that a shutdown ended: it does not count."""
+        self._happened(_SQL["release_attempt"], {"id": job_id, "attempt": attempt})
+
+    def postpone_job(self, connection: Connection, job_id: uuid.UUID, attempt: int, code: str, reason: str) -> bool:
+        """Put the job back to queued after an attempt that may be repeated; False if the attempt was overtaken."""
+        facts = {"id": job_id, "attempt": attempt, "code": code, "reason": reason}
+        return self._happened(_SQL["postpone_job"], facts, connection)
+
+    def end_attempt(
+        self, connection: Connection, job_id: uuid.UUID, attempt: int, state: JobState, code: str, reason: str
+    ) -> bool:
+        """End the job as failed or refused; False if the attempt was overtaken."""
+        facts = {"id": job_id, "attempt": attempt, "to_state": state, "code": code, "reason": reason}
+        return self._happened(_SQL["end_attempt"], facts, connection)
+
+    def record_results(
+        self,
+        connection: Connection,
+        job: Job,
+        attempt: int,
+        results: Sequence[Result],
+        steps: Mapping[str, float],
+    ) -> bool:
+        """Record what an attempt made and the deliveries to come; False if the attempt was overtaken."""
+        if not self._happened(_SQL["to_delivering"], {"id": job.id, "attempt": attempt}, connection):
+            return False
+        deliveries = [(job.id, one.digest, destination) for one in results for destination in job.destinations]
+        with connection.cursor() as cursor:
+            cursor.executemany(_SQL["insert_result"], [asdict(one) for one in results])
+            cursor.executemany(_SQL["insert_delivery"], deliveries)
+            cursor.executemany(_SQL["insert_step"], [(job.id, attempt, *step) for step in steps.items()])
+        return True
+
+    # --- return ---
+
+    def begin_delivery(self, job_id: uuid.UUID, digest: str, destination: str) -> BegunDelivery | None:
+        """Start the next attempt of a delivery; None if it has ended."""
+        facts = {"job_id": job_id, "digest": digest, "destination": destination}
+        with self.transaction() as connection:
+            row = connection.execute(_SQL["begin_delivery"], facts).fetchone()
+        return None if row is None else BegunDelivery(**row)
+
+    def postpone_delivery(self, connection: Connection, delivery: Delivery, seconds: float) -> datetime | None:
+        """Record a failed attempt and when the next comes, by the database's clock; None if it was overtaken."""
+        row = connection.execute(_SQL["postpone_delivery"], {**asdict(delivery), "seconds": seconds}).fetchone()
+        return None if row is None else row["next_attempt_at"]
+
+    def end_delivery(self, connection: Connection, delivery: Delivery, state: DeliveryState) -> bool:
+        """End a delivery; True if it was the job's last one. One that was overtaken changes nothing."""
+        connection.execute(_SQL["lock_job"], (delivery.job_id,))
+        facts = {**asdict(delivery), "to_state": state}
+        if connection.execute(_SQL["end_delivery"], facts).fetchone() is None:
+            return False
+        row = connection.execute(_SQL["open_deliveries"], (delivery.job_id,)).fetchone()
+        return row is not None and row["open"] == 0
+
+    def open_destinations(self) -> set[str]:
+        """Return the destinations that deliveries are still to go to."""
+        return {row["destination"] for row in self._rows(_SQL["open_destinations"], ())}
+
+    def failed_destinations(self, job_id: uuid.UUID) -> list[str]:
+        """Return the destinations that did not get all of the job's objects."""
+        return [row["destination"] for row in self._rows(_SQL["failed_deliveries"], (job_id,))]
+
+    def close_job(self, job_id: uuid.UUID, state: JobState, code: str = "", reason: str = "") -> bool:
+        """End a job whose deliveries have ended; False if it has ended before."""
+        return self._happened(_SQL["close_job"], {"id": job_id, "to_state": state, "code": code, "reason": reason})
+
+    # --- watch ---
+
+    def job(self, job_id: uuid.UUID) -> Job | None:
+        """Return one job with its results, deliveries and steps."""
+        found = self._jobs(self._rows(_SQL["job"], (job_id,)))
+        return found[0] if found else None
+
+    def jobs(self, limit: int = 100) -> list[Job]:
+        """Return the newest jobs, the newest first."""
+        return self._jobs(self._rows(_SQL["newest_jobs"], (limit,)))
+
+    def series(self) -> list[Series]:
+        """Return every series, in the order they came."""
+        return [Series(**row) for row in self._rows(_SQL["all_series"], ())]
+
+    def moment(self, connection: Connection, seconds_ahead: float) -> datetime:
+        """Return a moment by the database's clock, which schedules the tasks."""
+        row = connection.execute(_SQL["clock"], (seconds_ahead,)).fetchone()
+        assert row is not None  # noqa: S101 - a SELECT without FROM has one row
+        moment: datetime = row["moment"]
+        return moment
+
+    def _jobs(self, rows: list[DictRow]) -> list[Job]:
+        ids = [row["id"] for row in rows]
+        results = self._by_job(Result, _SQL["results_of_jobs"], ids)
+        deliveries = self._by_job(Delivery, _SQL["deliveries_of_jobs"], ids)
+        steps = self._by_job(Step, _SQL["steps_of_jobs"], ids)
+        return [
+            Job(
+                **_fields(Job, row | {"destinations": tuple(row["destinations"])}),
+                results=tuple(results[row["id"]]),
+                deliveries=tuple(deliveries[row["id"]]),
+                steps=tuple(steps[row["id"]]),
+            )
+            for row in rows
+        ]
+
+    def _by_job(
+        self, kind: type[_Record], statement: str, ids: list[uuid.UUID]
+    ) -> defaultdict[uuid.UUID, list[_Record]]:
+        grouped: defaultdict[uuid.UUID, list[_Record]] = defaultdict(list)
+        for row in self._rows(statement, (ids,)):
+            grouped[row["job_id"]].append(kind(**_fields(kind, row)))
+        return grouped
+
+    def _rows(self, statement: str, parameters: Sequence[Any]) -> list[DictRow]:
+        with self.transaction() as connection:
+            return connection.execute(statement, parameters).fetchall()
+
+    def _happened(self, statement: str, facts: Mapping[str, Any], connection: Connection | None = None) -> bool:
+        """Whether a statement that ends in RETURNING changed a row; in its own transaction where none is given."""
+        if connection is not None:
+            return connection.execute(statement, facts).fetchone() is not None
+        with self.transaction() as own:
+            return own.execute(statement, facts).fetchone() is not None
+
+
+def _fields(kind: type[Any], row: Mapping[str, Any]) -> dict[str, Any]:
+    return {one.name: row[one.name] for one in fields(kind) if one.name in row}

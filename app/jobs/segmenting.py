@@ -1,0 +1,281 @@
+"""One attempt of a job: run its graph, verify what it made, record it together with the deliveries to come."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import psycopg
+
+from app.audit.events import AuditEvent, Outcome
+from app.audit.log import AuditLog
+from app.errors import GraphFailed, InputMissing, JobError
+from app.graph import CompletionRecord, GraphRequest
+from app.jobs.auditing import audit_job
+from app.jobs.identity import ModelFacts
+from app.jobs.queue import GROUND, Interrupted, TaskQueue, back_off_seconds
+from app.jobs.records import Job, JobState, Records, Result
+from app.settings import PipelineSettings, Settings
+from app.telemetry import get_logger
+from operators.errors import InferenceFailed, OperatorError, SeriesRefused
+
+if TYPE_CHECKING:
+    from app.jobs.verification import VerifiedObject
+
+_INFERENCE_WAIT_SECONDS = (5.0, 60.0)  # first, longest
+_PROGRESS_SECONDS = 0.5  # progress is written at most so often
+
+_log = get_logger(__name__)
+
+
+class GraphRunner(Protocol):
+    """What runs a graph: `app.jobs.graph_process.GraphProcess`."""
+
+    def run(
+        self,
+        request: GraphRequest,
+        application: str,
+        *,
+        time_limit_seconds: float,
+        memory_limit_bytes: int,
+        progress: Callable[[str, int, int], None],
+    ) -> CompletionRecord:
+        """Run one graph to its end."""
+        ...
+
+    def cancel(self) -> None:
+        """End the running graph; `run` raises."""
+        ...
+
+
+Verify = Callable[[CompletionRecord, Path, Sequence[Path]], "tuple[VerifiedObject, ...]"]
+"""Reads results back: `app.jobs.verification.verify_results`."""
+
+
+class Segmenting:
+    """Runs attempts. Its parameters are those of `app.jobs.workflow.Workflow`."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        records: Records,
+        audit: AuditLog,
+        queue: TaskQueue,
+        spool_path_of: Callable[[str], Path],
+        runner: GraphRunner,
+        verify: Verify,
+        triton_target: Callable[[], str],
+        models: Mapping[str, ModelFacts],
+    ) -> None:
+        self._settings = settings
+        self._records = records
+        self._audit = audit
+        self._queue = queue
+        self._spool_path_of = spool_path_of
+        self._runner = runner
+        self._verify = verify
+        self._triton_target = triton_target
+        self._models = models
+        self._interrupted = threading.Event()
+
+    def interrupt(self) -> None:
+        """End the running graph for a shutdown; its attempt is given back."""
+        self._interrupted.set()
+        self._runner.cancel()
+
+    def run(self, job_id: uuid.UUID) -> None:
+        """Run the job's graph once, verify what it made, and record it with the deliveries to come."""
+        begun = self._records.begin_attempt(job_id)
+        job = self._records.job(job_id)
+        if begun is None or job is None:
+            return  # it ended, or goes on elsewhere
+        attempt, tries = begun
+        try:
+            self._run_attempt(job, attempt, tries)
+        except SeriesRefused as error:
+            self._end_attempt(job, attempt, AuditEvent.JOB_REFUSED, error.code, str(error))
+        except InferenceFailed as error:
+            if self._interrupted.is_set():
+                self._give_back(job, attempt)
+            self._postpone_or_fail(job, attempt, tries, error)
+        except (JobError, OperatorError) as error:
+            if isinstance(error, GraphFailed) and self._interrupted.is_set():
+                self._give_back(job, attempt)
+            self._end_attempt(job, attempt, AuditEvent.JOB_FAILED, error.code, str(error))
+        except GROUND:
+            raise
+        except Exception as error:  # noqa: BLE001 - the workflow's border: a defect ends the job, not the worker
+            _log.error("job.defect", job_id=str(job.id), exc_info=True)
+            reason = f"an unexpected {type(error).__name__}; the diagnostic log tells where"
+            self._end_attempt(job, attempt, AuditEvent.JOB_FAILED, "internal-error", reason)
+
+    def _run_attempt(self, job: Job, attempt: int, tries: int) -> None:
+        pipeline, model = self._pipeline_of(job)
+        if tries > pipeline.maximum_attempts:
+            raise JobError(
+                f"all {pipeline.maximum_attempts} attempts were lost or failed; the last: {job.reason or '-'}",
+                code="attempts-exhausted",
+            )
+        if (job.model_name, job.model_version, job.weights_digest) != (model.name, model.version, model.weights_digest):
+            self._replace(job, attempt)
+            return
+        if self._interrupted.is_set():
+            raise GraphFailed("the server stops", code="graph-cancelled")
+        files = self._input_files(job)
+        folder = self._fresh_folder(job, attempt)
+        audit_job(self._audit, AuditEvent.GRAPH_STARTED, job, attempt=attempt, instances=len(files))
+        started = time.monotonic()
+        record = self._runner.run(
+            self._request(job, files, folder, pipeline, model),
+            pipeline.application,
+            time_limit_seconds=pipeline.time_limit_seconds,
+            memory_limit_bytes=pipeline.memory_limit_bytes,
+            progress=_Progress(self._records, job.id, attempt),
+        )
+        ran = time.monotonic()
+        verified = self._verify(record, folder, files)
+        steps = {"start": max(0.0, ran - started - sum(record.steps.values())), **record.steps}
+        steps["verify"] = time.monotonic() - ran
+        audit_job(self._audit, AuditEvent.RESULTS_VERIFIED, job, attempt=attempt, instances=len(verified))
+        self._record_results(job, attempt, verified, steps)
+
+    def _pipeline_of(self, job: Job) -> tuple[PipelineSettings, ModelFacts]:
+        try:
+            return self._settings.pipeline_named(job.pipeline), self._models[job.pipeline]
+        except KeyError:
+            raise JobError(
+                f"the settings name no pipeline '{job.pipeline}' any more; the study can be sent again",
+                code="pipeline-unknown",
+            ) from None
+
+    def _input_files(self, job: Job) -> list[Path]:
+        files = [self._spool_path_of(digest) for digest in self._records.input_digests(job.id)]
+        missing = sum(not path.is_file() for path in files)
+        if missing:
+            raise InputMissing(f"{missing} of the job's {len(files)} instances are no longer in the spool")
+        return files
+
+    def _folder(self, job: Job, attempt: int) -> Path:
+        return self._settings.results_folder / str(job.id) / str(attempt)
+
+    def _fresh_folder(self, job: Job, attempt: int) -> Path:
+        folder = self._folder(job, attempt)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        return folder
+
+    def _request(
+        self, job: Job, files: Sequence[Path], folder: Path, pipeline: PipelineSettings, model: ModelFacts
+    ) -> GraphRequest:
+        return GraphRequest(
+            input_files=tuple(files),
+            output_folder=folder,
+            model_folder=model.folder,
+            triton_target=self._triton_target(),
+            identity=job.key,
+            series_description=pipeline.series_description,
+            request_seconds=self._settings.triton.request_seconds,
+            shared_memory=self._settings.triton.shared_memory,
+        )
+
+    def _record_results(
+        self, job: Job, attempt: int, verified: Sequence[VerifiedObject], steps: Mapping[str, float]
+    ) -> None:
+        results = [
+            Result(
+                job_id=job.id,
+                digest=one.digest,
+                attempt=attempt,
+                path=str(one.path),
+                sop_class_uid=one.sop_class_uid,
+                sop_instance_uid=one.sop_instance_uid,
+                series_instance_uid=one.series_instance_uid,
+                transfer_syntax_uid=one.transfer_syntax_uid,
+            )
+            for one in verified
+        ]
+        with self._records.transaction() as connection:
+            if not self._records.record_results(connection, job, attempt, results, steps):
+                _log.warning("job.overtaken", job_id=str(job.id), attempt=attempt)
+                return
+            for result in results:
+                for destination in job.destinations:
+                    self._queue.defer_deliver(connection, job, result.digest, destination)
+            if not (results and job.destinations):
+                self._queue.defer_close(connection, job.id)
+        for earlier in range(1, attempt):  # what lost attempts left
+            shutil.rmtree(self._folder(job, earlier), ignore_errors=True)
+
+    def _postpone_or_fail(self, job: Job, attempt: int, tries: int, error: InferenceFailed) -> None:
+        pipeline, _ = self._pipeline_of(job)
+        if tries >= pipeline.maximum_attempts:
+            self._end_attempt(job, attempt, AuditEvent.JOB_FAILED, error.code, str(error))
+            return
+        audit_job(
+            self._audit,
+            AuditEvent.JOB_FAILED,
+            job,
+            Outcome.MINOR_FAILURE,
+            attempt=attempt,
+            code=error.code,
+            reason=str(error),
+        )
+        with self._records.transaction() as connection:
+            if self._records.postpone_job(connection, job.id, attempt, error.code, str(error)):
+                wait = back_off_seconds(tries, *_INFERENCE_WAIT_SECONDS)
+                at = self._records.moment(connection, wait)
+                self._queue.defer_segment(connection, job.id, job.priority, at)
+
+    def _end_attempt(self, job: Job, attempt: int, event: AuditEvent, code: str, reason: str) -> None:
+        audit_job(self._audit, event, job, Outcome.SERIOUS_FAILURE, attempt=attempt, code=code, reason=reason)
+        with self._records.transaction() as connection:
+            state: JobState = "refused" if event is AuditEvent.JOB_REFUSED else "failed"
+            self._records.end_attempt(connection, job.id, attempt, state, code, reason)
+        _log.warning("job.ended", job_id=str(job.id), state=state, code=code)
+
+    def _replace(self, job: Job, attempt: int) -> None:
+        """End a job whose model was replaced while it waited; the series is decided again, with the new model."""
+        reason = "the model was replaced while the job waited; a new job with the new model takes its place"
+        audit_job(
+            self._audit,
+            AuditEvent.JOB_FAILED,
+            job,
+            Outcome.MINOR_FAILURE,
+            attempt=attempt,
+            code="model-replaced",
+            reason=reason,
+        )
+        with self._records.transaction() as connection:
+            if self._records.end_attempt(connection, job.id, attempt, "failed", "model-replaced", reason):
+                self._records.reopen_series(connection, job.id)
+
+    def _give_back(self, job: Job, attempt: int) -> None:
+        self._records.release_attempt(job.id, attempt)
+        raise Interrupted
+
+
+class _Progress:
+    """Writes the graph's progress to the job's row, now and then and at each new step."""
+
+    def __init__(self, records: Records, job_id: uuid.UUID, attempt: int) -> None:
+        self._records = records
+        self._job_id = job_id
+        self._attempt = attempt
+        self._step = ""
+        self._written = 0.0
+
+    def __call__(self, step: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if step == self._step and done < total and now - self._written < _PROGRESS_SECONDS:
+            return
+        self._step, self._written = step, now
+        try:
+            self._records.report_progress(self._job_id, self._attempt, step, done, total)
+        except psycopg.Error:  # progress is for people; a run goes on without it
+            _log.warning("job.progress_not_written", job_id=str(self._job_id))

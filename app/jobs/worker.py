@@ -1,0 +1,147 @@
+"""The workers of one process: one for the graph, one for each destination, one for the rest, and the rescue."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Collection
+from typing import Protocol
+
+import procrastinate
+import psycopg
+from procrastinate import PsycopgConnector
+from procrastinate.exceptions import ConnectorException
+
+from app.jobs.queue import GRAPH_QUEUE, SYSTEM_QUEUE, delivery_queue
+from app.jobs.records import Records
+from app.jobs.rescue import Rescuer
+from app.telemetry import get_logger
+
+_POLL_SECONDS = 1.0  # new tasks are announced; this is for those that wait for their time
+_HEARTBEAT_SECONDS = 3.0
+_STALLED_SECONDS = 15.0
+_LOOK_SECONDS = 4.0  # longer than a heartbeat: two looks see a living worker move
+_RESTART_SECONDS = 1.0
+_INTERRUPT_SECONDS = 15.0
+
+_log = get_logger(__name__)
+
+
+class Tasks(Protocol):
+    """What runs in the workers: `app.jobs.workflow.Workflow`."""
+
+    def register(self, app: procrastinate.App) -> None:
+        """Give the tasks to the queue."""
+        ...
+
+    def interrupt(self) -> None:
+        """End the long-running task for a shutdown."""
+        ...
+
+
+class Worker:
+    """Works on the queue until it is told to stop.
+
+    Parameters
+    ----------
+    destinations
+        The names of the destinations; each has its own worker, so that one that is down holds up no other.
+    stop_seconds
+        Time that running tasks get at a stop; then the graph is interrupted and its attempt given back.
+    """
+
+    def __init__(
+        self, *, records: Records, tasks: Tasks, destinations: Collection[str], stop_seconds: float = 20.0
+    ) -> None:
+        self._records = records
+        self._tasks = tasks
+        self._destinations = tuple(destinations)
+        self._stop_seconds = stop_seconds
+
+    async def run(self, stop: asyncio.Event, *, started: Callable[[], None] = lambda: None) -> None:
+        """Work until `stop` is set, then finish what runs, within limits. What is left is rescued at the next start.
+
+        No signal handler is installed. A database that goes away is waited for.
+        """
+        queues = await self._queues()
+        app = procrastinate.App(
+            connector=PsycopgConnector(conninfo=self._records.url, min_size=1, max_size=len(queues) + 4)
+        )
+        self._tasks.register(app)
+        async with app.open_async():
+            rescuer = Rescuer(app, self._records.url, stalled_seconds=_STALLED_SECONDS)
+            await rescuer.start()
+            stopping = asyncio.Event()
+            services = [
+                asyncio.create_task(
+                    _keep_up(name, _serving(app, rescuer, name, served), stopping), name=f"worker {name}"
+                )
+                for name, served in queues.items()
+            ]
+            services.append(asyncio.create_task(_keep_up("rescue", _looking(rescuer), stopping), name="rescue"))
+            started()
+            try:
+                await stop.wait()
+            finally:
+                stopping.set()
+                await self._end(services)
+                await rescuer.stop()
+
+    async def _queues(self) -> dict[str, list[str]]:
+        """Return the queues of each worker. Deliveries to destinations that are no more are ended by the system's."""
+        left = sorted(await asyncio.to_thread(self._records.open_destinations) - set(self._destinations))
+        return {
+            GRAPH_QUEUE: [GRAPH_QUEUE],
+            SYSTEM_QUEUE: [SYSTEM_QUEUE, *map(delivery_queue, left)],
+            **{delivery_queue(name): [delivery_queue(name)] for name in self._destinations},
+        }
+
+    async def _end(self, services: list[asyncio.Task[None]]) -> None:
+        for service in services:
+            service.cancel()  # procrastinate's workers take no new task and wait for the running one
+        _, running = await asyncio.wait(services, timeout=self._stop_seconds)
+        if running:
+            _log.warning("worker.interrupting", tasks=[one.get_name() for one in running])
+            await asyncio.to_thread(self._tasks.interrupt)
+            _, running = await asyncio.wait(running, timeout=_INTERRUPT_SECONDS)
+        if running:
+            _log.warning("worker.left", tasks=[one.get_name() for one in running])
+
+
+def _serving(app: procrastinate.App, rescuer: Rescuer, name: str, served: list[str]) -> Callable[[], Awaitable[None]]:
+    async def serve() -> None:
+        await app.run_worker_async(
+            queues=served,
+            name=name,
+            concurrency=1,
+            fetch_job_polling_interval=_POLL_SECONDS,
+            install_signal_handlers=False,
+            delete_jobs="successful",
+            update_heartbeat_interval=_HEARTBEAT_SECONDS,
+            stalled_worker_timeout=_STALLED_SECONDS,
+            worker_middleware=[rescuer.track],
+        )
+
+    return serve
+
+
+def _looking(rescuer: Rescuer) -> Callable[[], Awaitable[None]]:
+    async def look() -> None:
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            await rescuer.look()
+
+    return look
+
+
+async def _keep_up(name: str, service: Callable[[], Awaitable[None]], stopping: asyncio.Event) -> None:
+    """Run a service, again and again: it ends when the database goes away, and the database comes back."""
+    while not stopping.is_set():
+        try:
+            await service()
+        except (psycopg.Error, ConnectorException, OSError) as error:
+            _log.warning("worker.ended", worker=name, error=type(error).__name__)
+        else:
+            _log.warning("worker.ended", worker=name)
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(stopping.wait(), _RESTART_SECONDS)

@@ -1,0 +1,229 @@
+"""The workflow on a real PostgreSQL, queue and audit log, with a graph and destinations that a test can steer.
+
+Run as a program (`python -m tests.job_harness FOLDER URL`) it is a worker process that a test may kill.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import sys
+import threading
+import time
+import types
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from app.audit.log import AuditLog
+from app.errors import DeliveryError
+from app.identifiers import UID, derive_uid
+from app.jobs.identity import ModelFacts
+from app.jobs.records import Instance, Job, Records
+from app.jobs.worker import Worker
+from app.jobs.workflow import Workflow
+from app.settings import DestinationSettings, PipelineSettings, RoutingSettings, RuleSettings, Settings
+
+DESTINATIONS = ("archive", "viewer")
+
+
+def settings_for(folder: Path) -> Settings:
+    """Two destinations that are tried again quickly, one pipeline, one rule that takes everything."""
+    return Settings(
+        data_folder=folder,
+        routing=RoutingSettings(series_quiet_seconds=0.2, study_quiet_seconds=0.6, scan_seconds=0.05),
+        pipeline=(PipelineSettings(name="liver", model="planted", maximum_attempts=3),),
+        rule=(RuleSettings(name="every", pipeline="liver", destinations=DESTINATIONS),),
+        destination=tuple(
+            DestinationSettings(
+                name=name,
+                ae_title="PLANTED",
+                host="127.0.0.1",
+                port=1,
+                retry_first_seconds=0.1,
+                retry_longest_seconds=0.2,
+                maximum_attempts=40,
+            )
+            for name in DESTINATIONS
+        ),
+    )
+
+
+def instance(number: int, *, series: int = 1, study: int = 1, content: str = "") -> Instance:
+    """An instance whose UIDs follow from the numbers and whose digest follows from its UIDs and content."""
+    uid = derive_uid("instance", str(study), str(series), str(number))
+    return Instance(
+        sop_instance_uid=uid,
+        sop_class_uid=UID("1.2.840.10008.5.1.4.1.1.2"),
+        transfer_syntax_uid=UID("1.2.840.10008.1.2.1"),
+        series_instance_uid=derive_uid("series", str(study), str(series)),
+        study_instance_uid=derive_uid("study", str(study)),
+        digest=hashlib.sha256((uid + content).encode()).hexdigest(),
+        size_bytes=1000,
+        calling_ae_title="MODALITY",
+        source_host="127.0.0.1",
+    )
+
+
+@dataclass(frozen=True)
+class PlantedObject:
+    """What a verified object tells."""
+
+    path: Path
+    digest: str
+    sop_class_uid: UID
+    sop_instance_uid: UID
+    series_instance_uid: UID
+    transfer_syntax_uid: UID
+
+
+@dataclass
+class PlantedGraph:
+    """A graph that takes `seconds` and then writes one file, or does what `plan` says for its n-th run."""
+
+    seconds: float = 0.0
+    plan: Callable[[int], None] = lambda run: None
+    runs: int = 0
+    cancelled: threading.Event = field(default_factory=threading.Event)
+
+    def run(self, request: Any, application: str, *, progress: Callable[[str, int, int], None], **limits: Any) -> Any:
+        """Stand in for `GraphProcess.run`."""
+        self.runs += 1
+        progress("infer", 1, 2)
+        self.plan(self.runs)
+        time.sleep(self.seconds)
+        # no two runs give the same bytes, as with a real model
+        (request.output_folder / "result.dcm").write_bytes(request.identity.encode() + os.urandom(8))
+        return types.SimpleNamespace(
+            steps={"read": 0.01, "infer": self.seconds, "write": 0.01}, identity=request.identity
+        )
+
+    def cancel(self) -> None:
+        """Stand in for `GraphProcess.cancel`."""
+        self.cancelled.set()
+
+
+def verify(record: Any, folder: Path, source_files: Sequence[Path]) -> Any:
+    """Stand in for `verify_results`: one object."""
+    path = folder / "result.dcm"
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    uid = derive_uid("result", record.identity)
+    return (PlantedObject(path, digest, UID("1.2.840.10008.5.1.4.1.1.66.4"), uid, uid, UID("1.2.840.10008.1.2.1")),)
+
+
+@dataclass
+class PlantedDestination:
+    """A destination that keeps a list of what it got in a file; down while the file `<name>.down` is there."""
+
+    name: str
+    folder: Path
+    seconds: float = 0.0
+
+    def check(self) -> None:
+        """Stand in for an echo."""
+
+    def deliver(self, path: Path) -> None:
+        """Take one file."""
+        time.sleep(self.seconds)
+        if (self.folder / f"{self.name}.down").exists():
+            raise DeliveryError(f"{self.name} is down", code="no-connection")
+        with (self.folder / f"{self.name}.got").open("a") as got:
+            got.write(hashlib.sha256(path.read_bytes()).hexdigest() + "\n")
+
+    def got(self) -> list[str]:
+        """The digests it got, in order."""
+        file = self.folder / f"{self.name}.got"
+        return file.read_text().split() if file.exists() else []
+
+
+class Bench:
+    """A workflow with its records and audit log in one folder and one database."""
+
+    def __init__(self, folder: Path, url: str, *, graph: PlantedGraph | None = None, seconds: float = 0.0) -> None:
+        self.settings = settings_for(folder)
+        self.records = Records(url)
+        self.audit = AuditLog(self.settings.audit_folder)
+        self.graph = graph or PlantedGraph()
+        self.destinations = {name: PlantedDestination(name, folder, seconds) for name in DESTINATIONS}
+        self.models = {"liver": ModelFacts("planted", "1.0", "0" * 64, folder)}
+        self.spool = folder / "instances"
+        self.spool.mkdir(parents=True, exist_ok=True)
+        self.workflow = Workflow(
+            settings=self.settings,
+            records=self.records,
+            audit=self.audit,
+            spool_path_of=lambda digest: self.spool / f"{digest}.dcm",
+            runner=self.graph,
+            verify=verify,
+            destinations=self.destinations,
+            triton_target=lambda: "unix:/nowhere",
+            models=self.models,
+            program_version="0",
+        )
+
+    def receive(self, *instances: Instance) -> None:
+        """Keep and record instances, as the listener does."""
+        for one in instances:
+            (self.spool / f"{one.digest}.dcm").write_bytes(b"kept")
+            self.records.record_instance(one)
+
+    def create_jobs(self) -> None:
+        """Make a job of each undecided series."""
+        for series in self.records.undecided_series():
+            assert self.workflow.create_job(series, self.settings.rule[0])
+
+    def work(self, until: Callable[[], bool], *, seconds: float = 30.0, stop_seconds: float = 20.0) -> None:
+        """Run a worker until the condition holds; fail if it does not."""
+        asyncio.run(self._work(until, seconds, stop_seconds))
+
+    async def _work(self, until: Callable[[], bool], seconds: float, stop_seconds: float) -> None:
+        stop = asyncio.Event()
+        worker = Worker(records=self.records, tasks=self.workflow, destinations=DESTINATIONS, stop_seconds=stop_seconds)
+        running = asyncio.create_task(worker.run(stop))
+        deadline = time.monotonic() + seconds
+        held = False
+        while not held and not running.done() and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+            held = await asyncio.to_thread(until)
+        stop.set()
+        await running
+        assert held, f"not in {seconds} s: {[(one.state, one.code, one.reason) for one in self.records.jobs()]}"
+
+    def job(self) -> Job:
+        """The only job."""
+        (job,) = self.records.jobs()
+        return job
+
+    def all_ended(self) -> bool:
+        """Whether every job has ended."""
+        return all(one.ended for one in self.records.jobs())
+
+    def queued_tasks(self) -> list[tuple[Any, ...]]:
+        """What is left in the task queue."""
+        with psycopg.connect(self.records.url) as connection:
+            return connection.execute("SELECT task_name, status::text FROM procrastinate_jobs").fetchall()
+
+
+@contextmanager
+def bench(folder: Path, url: str, *, graph: PlantedGraph | None = None, seconds: float = 0.0) -> Iterator[Bench]:
+    """Give an open bench."""
+    made = Bench(folder, url, graph=graph, seconds=seconds)
+    with made.records, made.audit:
+        yield made
+
+
+def main(folder: str, url: str) -> None:
+    """Work until killed."""
+    with bench(Path(folder), url, graph=PlantedGraph(seconds=0.1), seconds=0.03) as made:
+        worker = Worker(records=made.records, tasks=made.workflow, destinations=DESTINATIONS)
+        started = Path(folder) / f"started.{os.getpid()}"
+        asyncio.run(worker.run(asyncio.Event(), started=started.touch))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

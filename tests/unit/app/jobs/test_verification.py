@@ -1,0 +1,298 @@
+"""A result that is not what was computed, where it lies or whose it is, is caught, whatever is wrong with it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian
+
+from app.app import segment_records, write_labels
+from app.errors import VerificationFailed
+from app.graph import LABELS_FILE, CompletionRecord, LabelsRecord, ModelRecord, ObjectRecord
+from app.jobs.verification import verify_results
+from tests.phantom import Phantom, variants
+from tests.segmented_phantom import ALGORITHM, SEGMENTS, write_segmented
+
+PHANTOM = Phantom()
+
+
+@dataclass(frozen=True)
+class _Results:
+    record: CompletionRecord
+    folder: Path
+    files: list[Path]
+
+    def verify(self) -> None:
+        verify_results(self.record, self.folder, self.files)
+
+
+def _results(folder: Path, phantom: Phantom = PHANTOM) -> _Results:
+    files = phantom.write(folder / "ct")
+    written, _, labels = write_segmented(files, folder / "segmentation.dcm")
+    record = CompletionRecord(
+        identity="identity",
+        objects=(
+            ObjectRecord(
+                file=written.path.name,
+                sop_class_uid=written.sop_class_uid,
+                sop_instance_uid=written.sop_instance_uid,
+                series_instance_uid=written.series_instance_uid,
+                digest=written.digest,
+            ),
+        ),
+        labels=LabelsRecord(LABELS_FILE, write_labels(folder / LABELS_FILE, labels)),
+        segments=segment_records(labels, SEGMENTS),
+        model=ModelRecord("planted", ALGORITHM.version, ALGORITHM.weights_digest),
+        steps={},
+    )
+    return _Results(record, folder, files)
+
+
+def _changed(results: _Results, change: Callable[[Dataset], None]) -> _Results:
+    """The results with another object, whose digest the record has: as if the graph itself had written it so."""
+    path = results.folder / results.record.objects[0].file
+    dataset = pydicom.dcmread(path)
+    change(dataset)
+    dataset.save_as(path, enforce_file_format=True)
+    one = replace(results.record.objects[0], digest=hashlib.sha256(path.read_bytes()).hexdigest())
+    return replace(results, record=replace(results.record, objects=(one,)))
+
+
+def _frames(dataset: Dataset) -> np.ndarray:
+    return np.array(dataset.pixel_array).reshape(-1, dataset.Rows, dataset.Columns)
+
+
+def _set_frames(dataset: Dataset, frames: np.ndarray) -> None:
+    packed = np.packbits(frames.reshape(-1), bitorder="little").tobytes()
+    dataset.PixelData = packed + b"\0" * (len(packed) % 2)
+
+
+@pytest.mark.parametrize("name", variants(PHANTOM))
+def test_what_was_written_verifies(name: str, tmp_path: Path) -> None:
+    results = _results(tmp_path, variants(PHANTOM)[name])
+    (one,) = verify_results(results.record, tmp_path, results.files)
+    assert one.path == tmp_path / "segmentation.dcm"
+    assert (one.digest, one.sop_instance_uid) == (
+        results.record.objects[0].digest,
+        results.record.objects[0].sop_instance_uid,
+    )
+    assert one.transfer_syntax_uid == ExplicitVRLittleEndian
+
+
+def test_a_record_survives_its_way_through_json(tmp_path: Path) -> None:
+    record = _results(tmp_path).record
+    assert CompletionRecord.from_json(record.to_json()) == record
+
+
+# --- planted faults in the object ---
+
+
+def _flip_rows(dataset: Dataset) -> None:
+    _set_frames(dataset, _frames(dataset)[:, ::-1])
+
+
+def _flip_columns(dataset: Dataset) -> None:
+    _set_frames(dataset, _frames(dataset)[:, :, ::-1])
+
+
+def _flip_slices(dataset: Dataset) -> None:
+    _set_frames(dataset, _frames(dataset)[::-1])
+
+
+def _one_voxel(dataset: Dataset) -> None:
+    frames = _frames(dataset)
+    frames[0, 3, 3] ^= 1
+    _set_frames(dataset, frames)
+
+
+def _shift(dataset: Dataset) -> None:
+    for groups in dataset.PerFrameFunctionalGroupsSequence:
+        x, y, z = groups.PlanePositionSequence[0].ImagePositionPatient
+        groups.PlanePositionSequence[0].ImagePositionPatient = [x, y, z + 2.5]
+
+
+def _shift_in_plane(dataset: Dataset) -> None:
+    for groups in dataset.PerFrameFunctionalGroupsSequence:
+        x, y, z = groups.PlanePositionSequence[0].ImagePositionPatient
+        groups.PlanePositionSequence[0].ImagePositionPatient = [x + 0.1, y, z]
+
+
+def _swap_spacing(dataset: Dataset) -> None:
+    measures = dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    measures.PixelSpacing = measures.PixelSpacing[::-1]
+
+
+def _turn(dataset: Dataset) -> None:
+    orientation = dataset.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0]
+    orientation.ImageOrientationPatient = [-1, 0, 0, 0, 1, 0]
+
+
+def _swap_segments(dataset: Dataset) -> None:
+    for groups in dataset.PerFrameFunctionalGroupsSequence:
+        item = groups.SegmentIdentificationSequence[0]
+        item.ReferencedSegmentNumber = 3 - item.ReferencedSegmentNumber
+
+
+def _swap_labels(dataset: Dataset) -> None:
+    first, second = dataset.SegmentSequence[:2]
+    first.SegmentLabel, second.SegmentLabel = second.SegmentLabel, first.SegmentLabel
+
+
+def _swap_codes(dataset: Dataset) -> None:
+    first, second = dataset.SegmentSequence[:2]
+    kinds = first.SegmentedPropertyTypeCodeSequence, second.SegmentedPropertyTypeCodeSequence
+    second.SegmentedPropertyTypeCodeSequence, first.SegmentedPropertyTypeCodeSequence = kinds
+
+
+def _drop_frame(dataset: Dataset) -> None:
+    _set_frames(dataset, _frames(dataset)[:-1])
+    del dataset.PerFrameFunctionalGroupsSequence[-1]
+    dataset.NumberOfFrames = int(dataset.NumberOfFrames) - 1
+
+
+def _double_frame(dataset: Dataset) -> None:
+    frames = _frames(dataset)
+    _set_frames(dataset, np.concatenate([frames, frames[:1]]))
+    dataset.PerFrameFunctionalGroupsSequence.append(dataset.PerFrameFunctionalGroupsSequence[0])
+    dataset.NumberOfFrames = int(dataset.NumberOfFrames) + 1
+
+
+def _cut(dataset: Dataset) -> None:
+    dataset.PixelData = dataset.PixelData[:10]
+
+
+def _other_weights(dataset: Dataset) -> None:
+    for item in dataset.SegmentSequence:
+        item.SegmentationAlgorithmIdentificationSequence[0].AlgorithmParameters = "weights_sha256=ffff"
+
+
+def _unreferenced(dataset: Dataset) -> None:
+    del dataset.ReferencedSeriesSequence[0].ReferencedInstanceSequence[0]
+
+
+def _setting(keyword: str, value: object) -> Callable[[Dataset], None]:
+    def change(dataset: Dataset) -> None:
+        setattr(dataset, keyword, value)
+
+    return change
+
+
+FAULTS: dict[str, Callable[[Dataset], None]] = {
+    "rows flipped": _flip_rows,
+    "columns flipped": _flip_columns,
+    "slices flipped": _flip_slices,
+    "one voxel": _one_voxel,
+    "shifted by a slice": _shift,
+    "shifted in the plane": _shift_in_plane,
+    "spacing swapped": _swap_spacing,
+    "turned": _turn,
+    "segments swapped": _swap_segments,
+    "labels swapped": _swap_labels,
+    "codes swapped": _swap_codes,
+    "a frame missing": _drop_frame,
+    "a frame doubled": _double_frame,
+    "pixel data cut": _cut,
+    "other weights": _other_weights,
+    "a source not referred to": _unreferenced,
+    "another patient": _setting("PatientID", "PHANTOM-2"),
+    "another name": _setting("PatientName", "Other^Name"),
+    "another birth date": _setting("PatientBirthDate", "19600103"),
+    "another accession number": _setting("AccessionNumber", "A2"),
+    "another study": _setting("StudyInstanceUID", "1.2.3"),
+    "another frame of reference": _setting("FrameOfReferenceUID", "1.2.3"),
+    "another instance": _setting("SOPInstanceUID", "1.2.3"),
+    "its source's series": _setting("SeriesInstanceUID", PHANTOM.uid("series")),
+    "no frame of reference": _setting("FrameOfReferenceUID", None),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_caught(fault: str, tmp_path: Path) -> None:
+    results = _changed(_results(tmp_path), FAULTS[fault])
+    with pytest.raises(VerificationFailed) as caught:
+        results.verify()
+    for secret in ("Phantom^Limner", "PHANTOM", "1960"):
+        assert secret not in str(caught.value)
+
+
+def test_rewriting_alone_is_no_fault(tmp_path: Path) -> None:
+    _changed(_results(tmp_path), lambda dataset: None).verify()
+
+
+# --- planted faults around it ---
+
+
+def test_a_file_that_changed_after_it_was_recorded(tmp_path: Path) -> None:
+    results = _results(tmp_path)
+    path = tmp_path / "segmentation.dcm"
+    path.write_bytes(path.read_bytes() + b"\0")
+    with pytest.raises(VerificationFailed, match="not the file that was written"):
+        results.verify()
+
+
+@pytest.mark.parametrize("name", ["segmentation.dcm", LABELS_FILE])
+def test_a_file_that_is_missing(name: str, tmp_path: Path) -> None:
+    results = _results(tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(VerificationFailed):
+        results.verify()
+
+
+def test_labels_that_do_not_lie_on_the_source(tmp_path: Path) -> None:
+    results = _results(tmp_path)
+    with np.load(tmp_path / LABELS_FILE) as stored:
+        content = dict(stored)
+    content["affine"] = content["affine"] @ np.diag([-1.0, 1, 1, 1])
+    np.savez_compressed(tmp_path / LABELS_FILE, **content)
+    digest = hashlib.sha256((tmp_path / LABELS_FILE).read_bytes()).hexdigest()
+    record = replace(results.record, labels=LabelsRecord(LABELS_FILE, digest))
+    with pytest.raises(VerificationFailed, match="does not lie on the source"):
+        replace(results, record=record).verify()
+
+
+def test_the_series_of_another_patient(tmp_path: Path) -> None:
+    results = _results(tmp_path)
+    other = replace(PHANTOM, patient_id="PHANTOM-2", patient_name="Other^Name").write(tmp_path / "other")
+    with pytest.raises(VerificationFailed):
+        replace(results, files=other).verify()
+
+
+def test_a_series_of_more_slices(tmp_path: Path) -> None:
+    results = _results(tmp_path)
+    other = replace(PHANTOM, slices=7).write(tmp_path / "other")
+    with pytest.raises(VerificationFailed):
+        replace(results, files=other).verify()
+
+
+def test_a_record_with_other_counts(tmp_path: Path) -> None:
+    results = _results(tmp_path)
+    first, *others = results.record.segments
+    record = replace(results.record, segments=(replace(first, voxels=first.voxels + 1), *others))
+    with pytest.raises(VerificationFailed):
+        replace(results, record=record).verify()
+
+
+def test_uids_that_follow_from_another_job(tmp_path: Path) -> None:
+    results = _results(tmp_path)
+    with pytest.raises(VerificationFailed, match="do not follow from its job"):
+        replace(results, record=replace(results.record, identity="another")).verify()
+
+
+def test_a_record_without_objects(tmp_path: Path) -> None:
+    results = _results(tmp_path)
+    with pytest.raises(VerificationFailed):
+        replace(results, record=replace(results.record, objects=())).verify()
+
+
+def test_names_in_the_record_do_not_lead_out_of_the_folder(tmp_path: Path) -> None:
+    results = _results(tmp_path / "in")
+    one = replace(results.record.objects[0], file="../../etc/passwd")
+    with pytest.raises(VerificationFailed):
+        replace(results, record=replace(results.record, objects=(one,))).verify()
