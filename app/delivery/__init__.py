@@ -1,0 +1,1 @@
+"""Step 4, RETURN: bring each result to each destination."""

@@ -1,0 +1,34 @@
+"""What a destination of results is, whatever protocol it speaks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+
+class Destination(Protocol):
+    """A place that results are sent to."""
+
+    @property
+    def name(self) -> str:
+        """What rules and records call it."""
+
+    def check(self) -> None:
+        """Ask whether it answers, without sending anything.
+
+        Raises
+        ------
+        DeliveryError
+            If it does not; the message says what to do.
+        """
+
+    def deliver(self, path: Path) -> None:
+        """Send one Part 10 file, exactly as it is. Sending the same file again does no harm.
+
+        Raises
+        ------
+        DeliveryError
+            If it was not taken; it may be later.
+        DeliveryRefused
+            If it was refused for good.
+        """
