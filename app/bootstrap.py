@@ -1,0 +1,247 @@
+"""The one place where the server's parts are made and joined, started in order and stopped in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import signal
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from app.audit.events import AuditEvent, Outcome
+from app.audit.log import AuditLog
+from app.delivery.dimse import DimseDestination
+from app.errors import SettingsError
+from app.jobs.graph_process import GraphProcess
+from app.jobs.identity import ModelFacts
+from app.jobs.records import Records
+from app.jobs.verification import verify_results
+from app.jobs.worker import Worker
+from app.jobs.workflow import Workflow
+from app.listener.adoption import adopt_unrecorded
+from app.listener.association import Listener
+from app.listener.spool import Spool
+from app.routing.completion import CompletionScanner
+from app.routing.rules import RuleSet
+from app.serving.postgres import EmbeddedPostgres
+from app.serving.triton import EmbeddedTriton
+from app.settings import Settings
+from app.telemetry import configure_logging, get_logger
+from operators.errors import InferenceFailed, ModelPackageError
+from operators.model_package import ModelPackage
+from operators.nnunet.network import check_served
+from operators.nnunet.plans import read_configuration
+from operators.shared_memory import is_running, process_mark
+
+_SERVER_FILE = "server.json"
+_CHECK_SECONDS = 10.0
+
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    """What a running server tells the command line: where its parts are. Kept in the run folder."""
+
+    process_mark: str
+    """Number and start of its process: a number alone comes back, in a container with each restart."""
+    database_url: str
+    triton_target: str
+    listener_port: int
+
+
+async def serve(settings: Settings) -> None:
+    """Run the server until SIGTERM or SIGINT.
+
+    Parts start in the order of what they need: audit log, PostgreSQL, Triton, workers, and the listener last, so that
+    nothing is acknowledged that could not be worked on. They stop in reverse: what is in flight is finished first.
+    """
+    configure_logging(settings.logging)
+    packages, rules = load_packages(settings), RuleSet(settings.rule)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # also as process 1, for which the kernel's default is to ignore them
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    settings.run_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    runner = GraphProcess()
+    runner.warm()  # the fork server comes first: it must inherit neither threads nor sockets
+    with contextlib.ExitStack() as stack:
+        audit = stack.enter_context(AuditLog(settings.audit_folder))
+        database_url = stack.enter_context(_database(settings))
+        triton_target = stack.enter_context(_triton(settings))
+        _check_served(packages, triton_target)
+        records = stack.enter_context(Records(database_url))
+        spool = Spool(settings.spool_folder, settings.listener.low_water_bytes)
+        spool.prepare()
+        adopt_unrecorded(spool, records)
+        records.restart_quiet_times()
+        workflow = Workflow(
+            settings=settings,
+            records=records,
+            audit=audit,
+            spool_path_of=spool.path_of,
+            runner=runner,
+            verify=verify_results,
+            destinations={one.name: one for one in _destinations(settings)},
+            triton_target=lambda: triton_target,
+            models={pipeline: _facts_of(package) for pipeline, package in packages.items()},
+            program_version=version("limner"),
+        )
+        scanner = CompletionScanner(
+            settings=settings,
+            records=records,
+            audit=audit,
+            rules=rules,
+            spool_path_of=spool.path_of,
+            create_job=workflow.create_job,
+        )
+        worker = Worker(records=records, tasks=workflow, destinations=[one.name for one in settings.destination])
+        listener = Listener(settings.listener, spool, records.record_instance, audit)
+        await _run(settings, stop, audit, listener, scanner, worker, database_url, triton_target)
+
+
+async def _run(
+    settings: Settings,
+    stop: asyncio.Event,
+    audit: AuditLog,
+    listener: Listener,
+    scanner: CompletionScanner,
+    worker: Worker,
+    database_url: str,
+    triton_target: str,
+) -> None:
+    """Start what works and what listens, wait for the stop, and end them in reverse."""
+    stop_work = asyncio.Event()
+    work = [asyncio.create_task(worker.run(stop_work)), asyncio.create_task(scanner.run(stop_work))]
+    stopped = asyncio.create_task(stop.wait())
+    try:
+        audit.append(AuditEvent.APPLICATION_STARTED, Outcome.SUCCESS, **_facts(settings))
+        listener.start()
+        with _announced(settings, RunningServer(process_mark(), database_url, triton_target, listener.port)):
+            _log.info("server.started", port=listener.port)
+            # a worker that ends by itself has met a defect: the server must not go on taking studies
+            await asyncio.wait([stopped, *work], return_when=asyncio.FIRST_COMPLETED)
+            _log.info("server.stopping")
+            await asyncio.to_thread(listener.stop)
+    finally:
+        stopped.cancel()
+        stop_work.set()
+        await asyncio.gather(*work)
+        audit.append(AuditEvent.APPLICATION_STOPPED, Outcome.SUCCESS, **_facts(settings))
+    _log.info("server.stopped")
+
+
+def load_packages(settings: Settings) -> dict[str, ModelPackage]:
+    """Read the model of each pipeline.
+
+    Raises
+    ------
+    SettingsError
+        If a pipeline's model can't be used.
+    """
+    packages = {}
+    for pipeline in settings.pipeline:
+        try:
+            packages[pipeline.name] = ModelPackage.load(settings.model_repository / pipeline.model)
+            read_configuration(packages[pipeline.name])
+        except ModelPackageError as error:
+            raise SettingsError(f"pipeline '{pipeline.name}': {error}", code=error.code) from error
+    return packages
+
+
+def _facts_of(package: ModelPackage) -> ModelFacts:
+    return ModelFacts(
+        name=package.name, version=package.version, weights_digest=package.weights_digest, folder=package.folder
+    )
+
+
+def _check_served(packages: Mapping[str, ModelPackage], triton_target: str) -> None:
+    """Refuse to start where Triton serves another model than a pipeline's folder describes.
+
+    A Triton that does not answer yet is no reason: studies are taken, and their jobs wait for it.
+    """
+    for pipeline, package in packages.items():
+        try:
+            check_served(package, triton_target, deadline_seconds=_CHECK_SECONDS)
+        except InferenceFailed as error:
+            if error.code in ("model-mismatch", "model-missing"):
+                raise SettingsError(f"pipeline '{pipeline}': {error}", code=error.code) from error
+            _log.warning("triton.not_ready", code=error.code, pipeline=pipeline)
+
+
+@contextlib.contextmanager
+def open_records(settings: Settings) -> Iterator[Records]:
+    """Give the records to a command: of the running server, or of the database started for the moment."""
+    running = running_server(settings)
+    with contextlib.ExitStack() as stack:
+        url = running.database_url if running is not None else stack.enter_context(_database(settings))
+        yield stack.enter_context(Records(url, maximum_connections=2))
+
+
+def running_server(settings: Settings) -> RunningServer | None:
+    """Return where the running server's parts are; None if no server runs on this data folder."""
+    try:
+        found = RunningServer(**json.loads((settings.run_folder / _SERVER_FILE).read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+    return found if is_running(found.process_mark) else None
+
+
+@contextlib.contextmanager
+def _announced(settings: Settings, running: RunningServer) -> Iterator[None]:
+    path = settings.run_folder / _SERVER_FILE
+    aside = path.with_suffix(".part")
+    aside.write_text(json.dumps(asdict(running)))
+    aside.replace(path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _database(settings: Settings) -> Iterator[str]:
+    if settings.database.url is not None:
+        yield settings.database.url
+        return
+    settings.data_folder.mkdir(parents=True, exist_ok=True)
+    server = EmbeddedPostgres(settings.database_folder, settings.run_folder)
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+
+
+@contextlib.contextmanager
+def _triton(settings: Settings) -> Iterator[str]:
+    if settings.triton.address is not None:
+        yield settings.triton.address
+        return
+    with embedded_triton(settings, settings.run_folder) as server:
+        yield server.target
+
+
+def embedded_triton(settings: Settings, run_folder: Path) -> EmbeddedTriton:
+    """Make the embedded Triton that the settings describe; its context starts and stops it."""
+    return EmbeddedTriton(
+        settings.triton.python,
+        settings.model_repository,
+        run_folder,
+        start_seconds=settings.triton.start_seconds,
+        probe_seconds=settings.triton.probe_seconds,
+    )
+
+
+def _destinations(settings: Settings) -> Iterator[DimseDestination]:
+    for one in settings.destination:
+        yield DimseDestination(one, one.calling_ae_title or settings.listener.ae_title)
+
+
+def _facts(settings: Settings) -> dict[str, str | int]:
+    digest = hashlib.sha256(settings.model_dump_json().encode()).hexdigest()
+    return {"version": version("limner"), "settings_digest": digest, "process_id": os.getpid()}

@@ -1,0 +1,145 @@
+"""What `limner check` looks at: each check says what it found, and when it fails, what to do."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from app import bootstrap
+from app.delivery.dimse import DimseDestination
+from app.errors import LimnerError
+from app.routing.rules import RuleSet
+from app.settings import DestinationSettings, Settings
+from operators.errors import OperatorError
+from operators.model_package import ModelPackage
+from operators.nnunet.network import check_served
+from operators.triton import probe
+
+_PROBE_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """One line of `limner check`."""
+
+    name: str
+    ok: bool
+    detail: str
+    advice: str = ""
+
+
+def check_all(settings: Settings) -> list[CheckResult]:
+    """Run every check, the quick ones first. A failing check never stops the others."""
+    return [
+        _check_folders(settings),
+        *_check_models(settings),
+        _check_rules(settings),
+        _check_triton(settings),
+        *(_check_destination(one, settings) for one in settings.destination),
+    ]
+
+
+def check_listener(settings: Settings) -> CheckResult:
+    """Ask the running listener by C-ECHO: the health check of a container."""
+    listener = settings.listener
+    host = "127.0.0.1" if listener.host == "0.0.0.0" else listener.host  # noqa: S104 - compared, not bound
+    itself = DestinationSettings(
+        name="listener", ae_title=listener.ae_title, host=host, port=listener.port, timeout_seconds=5
+    )
+    known = [source.ae_title for source in listener.source]
+    calling = listener.ae_title if not known or listener.ae_title in known else known[0]
+    try:
+        DimseDestination(itself, calling).check()
+    except LimnerError as error:
+        if error.code == "association-rejected" and known:
+            # who rejects, lives; but each rejection is an audit record
+            advice = f"add a [[listener.source]] with ae_title {listener.ae_title} and hosts 127.0.0.1 for this check"
+            return CheckResult("listener", True, f"answers, and rejects this check: {advice}")
+        return CheckResult("listener", False, str(error), "start the server with `limner serve`")
+    return CheckResult("listener", True, f"{listener.ae_title} answers C-ECHO on {host}:{listener.port}")
+
+
+def _check_folders(settings: Settings) -> CheckResult:
+    folder = settings.data_folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        trial = folder / ".limner-check"
+        trial.write_bytes(b"")
+        trial.unlink()
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        advice = "make the folder writable for the server's user, or set data_folder"
+        return CheckResult("data folder", False, f"{folder}: {error.strerror}", advice)
+    detail = f"{folder} is writable, {free / 1e9:.1f} GB free"
+    if free < settings.listener.low_water_bytes:
+        return CheckResult(
+            "data folder", False, detail, "free space is below listener.low_water_bytes: instances would be refused"
+        )
+    return CheckResult("data folder", True, detail)
+
+
+def _check_models(settings: Settings) -> Iterator[CheckResult]:
+    for pipeline in settings.pipeline:
+        name = f"pipeline {pipeline.name}"
+        folder = settings.model_repository / pipeline.model
+        try:
+            package = ModelPackage.load(folder)
+        except OperatorError as error:
+            yield CheckResult(name, False, str(error), f"complete the model's folder {folder}")
+        else:
+            yield CheckResult(name, True, f"{package.name} {package.version}, weights {package.weights_digest[:12]}…")
+
+
+def _check_rules(settings: Settings) -> CheckResult:
+    try:
+        RuleSet(settings.rule)
+    except LimnerError as error:
+        return CheckResult("rules", False, str(error), "correct the rule; docs/reference/rules.md says how they match")
+    if not settings.rule:
+        return CheckResult("rules", False, "there is no [[rule]]", "add one: without rules nothing is ever run")
+    return CheckResult(
+        "rules", True, f"{len(settings.rule)} in order: {', '.join(rule.name for rule in settings.rule)}"
+    )
+
+
+def _check_triton(settings: Settings) -> CheckResult:
+    running = bootstrap.running_server(settings)
+    address = settings.triton.address if running is None else running.triton_target
+    try:
+        if address is not None:
+            probe(address, deadline_seconds=_PROBE_SECONDS)
+            served = ", ".join(_check_served(settings, address))
+            return CheckResult(
+                "triton", True, f"answers an inference at {address} and serves {served or 'no pipeline'}"
+            )
+        with (
+            tempfile.TemporaryDirectory(prefix="limner-check-") as scratch,
+            bootstrap.embedded_triton(settings, Path(scratch)) as embedded,
+        ):
+            served = ", ".join(_check_served(settings, embedded.target))
+    except (OperatorError, LimnerError) as error:
+        advice = "`make environment` sets up the embedded Triton; or name another in triton.address"
+        return CheckResult("triton", False, str(error), advice)
+    return CheckResult("triton", True, f"the embedded server starts, answers an inference and serves {served}")
+
+
+def _check_served(settings: Settings, address: str) -> Iterator[str]:
+    for model in dict.fromkeys(pipeline.model for pipeline in settings.pipeline):
+        folder = settings.model_repository / model
+        if folder.is_dir():  # where it is not, the pipeline's own check says so
+            check_served(ModelPackage.load(folder), address, deadline_seconds=_PROBE_SECONDS)
+            yield model
+
+
+def _check_destination(destination: DestinationSettings, settings: Settings) -> CheckResult:
+    name = f"destination {destination.name}"
+    calling = destination.calling_ae_title or settings.listener.ae_title
+    try:
+        DimseDestination(destination, calling).check()
+    except LimnerError as error:
+        advice = f"check address, port and AE titles, and that {destination.ae_title} knows {calling}"
+        return CheckResult(name, False, str(error), advice)
+    return CheckResult(name, True, f"{destination.ae_title} answers C-ECHO at {destination.host}:{destination.port}")

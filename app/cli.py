@@ -1,0 +1,301 @@
+"""The command line `limner`. The only module that prints."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import pydicom
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from app import bootstrap, checks
+from app.audit.verification import verify
+from app.delivery.sending import send_folder
+from app.errors import LimnerError, SettingsError
+from app.jobs.entries import Job, Series, describe_way
+from app.routing.rules import Decision, RuleSet
+from app.settings import Settings, load_settings
+
+app = typer.Typer(
+    name="limner",
+    help="A clinical inference server beside a PACS: studies in by DICOM, segmentations out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # a traceback with local values could show a patient's data
+)
+rules_commands = typer.Typer(help="The rules that decide what happens to a series.", no_args_is_help=True)
+audit_commands = typer.Typer(help="The audit log.", no_args_is_help=True)
+app.add_typer(rules_commands, name="rules")
+app.add_typer(audit_commands, name="audit")
+
+console = Console()
+errors = Console(stderr=True)
+
+SettingsOption = Annotated[
+    Path | None,
+    typer.Option("--settings", "-s", help="The TOML settings file; without it, defaults and LIMNER__… variables."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+
+@app.command()
+def serve(settings: SettingsOption = None) -> None:
+    """Run the server until SIGTERM or SIGINT; what is in flight then is finished first."""
+    asyncio.run(bootstrap.serve(load_settings(settings)))
+
+
+@app.command()
+def check(
+    settings: SettingsOption = None,
+    listener: Annotated[
+        bool, typer.Option("--listener", help="Only ask the running listener by C-ECHO (a container's health check).")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Check settings, folders, models, Triton and destinations; say for each what to do. Exit code 1 if any fails."""
+    loaded = load_settings(settings)
+    results = [checks.check_listener(loaded)] if listener else checks.check_all(loaded)
+    if as_json:
+        _print_json([{"check": one.name, "ok": one.ok, "detail": one.detail, "advice": one.advice} for one in results])
+    else:
+        for one in results:
+            _say(("✓", "green") if one.ok else ("✗", "red"), f" {one.name}: {one.detail}")
+            if not one.ok and one.advice:
+                _say(f"  → {one.advice}")
+    if not all(one.ok for one in results):
+        raise typer.Exit(1)
+
+
+@app.command()
+def submit(
+    folder: Annotated[Path, typer.Argument(help="A folder with DICOM files, or one file.", exists=True)],
+    settings: SettingsOption = None,
+    to: Annotated[str | None, typer.Option(help="HOST:PORT of the receiver; the settings' own listener else.")] = None,
+    called: Annotated[str | None, typer.Option(help="The called AE title; the settings' listener's else.")] = None,
+    calling: Annotated[str, typer.Option(help="The calling AE title.")] = "LIMNER-SUBMIT",
+    as_json: JsonOption = False,
+) -> None:
+    """Send a folder by C-STORE, as a modality does. Exit code 1 if any file was not accepted."""
+    loaded = load_settings(settings)
+    host, port = _address(to, loaded)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=errors, disable=not errors.is_terminal) as progress:
+        bar = progress.add_task("sending", total=None)
+        report = send_folder(
+            folder,
+            host=host,
+            port=port,
+            called_ae_title=called or loaded.listener.ae_title,
+            calling_ae_title=calling,
+            progress=lambda done, total: progress.update(bar, completed=done, total=total),
+        )
+    if as_json:
+        _print_json([{"file": str(one.path), "status": one.status, "accepted": one.accepted} for one in report.files])
+    else:
+        for one in report.files:
+            if not one.accepted:
+                _say(f"{one.path}: {one.message}", to=errors)
+        accepted = sum(one.accepted for one in report.files)
+        _say(f"{accepted} of {len(report.files)} files accepted by {host}:{port}")
+    if not report.files or not all(one.accepted for one in report.files):
+        raise typer.Exit(1)
+
+
+@app.command()
+def jobs(
+    settings: SettingsOption = None,
+    limit: Annotated[int, typer.Option(help="The newest so many.", min=1)] = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """List the jobs, newest first: state, progress, reason, deliveries. JSON adds each step and its time."""
+    with bootstrap.open_records(load_settings(settings)) as records:
+        found = records.jobs(limit)
+        inputs = {job.id: records.input_digests(job.id) for job in found}
+    if as_json:
+        _print_json([_job_as_json(job, inputs[job.id]) for job in found])
+        return
+    table = Table("job", "state", "pipeline", "rule", "attempt", "progress", "deliveries", "reason")
+    for job in found:
+        progress = f"{job.progress_step} {job.progress_done}/{job.progress_total}" if job.progress_total else ""
+        deliveries = ", ".join(f"{one.destination}: {one.state}" for one in job.deliveries)
+        reason = f"{job.code}: {job.reason}" if job.code else ""
+        table.add_row(
+            str(job.id), job.state, job.pipeline, job.rule, str(job.attempt), progress, deliveries, escape(reason)
+        )
+    console.print(table)
+
+
+@app.command()
+def series(settings: SettingsOption = None, as_json: JsonOption = False) -> None:
+    """List the series that came in, and what was decided about each."""
+    with bootstrap.open_records(load_settings(settings)) as records:
+        found = records.series()
+    if as_json:
+        _print_json([_series_as_json(one) for one in found])
+        return
+    table = Table("series", "state", "rule", "reason", "revision", "from")
+    for one in found:
+        table.add_row(
+            one.series_instance_uid,
+            one.state,
+            one.rule or "",
+            escape(one.reason or ""),
+            str(one.revision),
+            one.calling_ae_title,
+        )
+    console.print(table)
+
+
+@rules_commands.command()
+def explain(
+    file: Annotated[Path, typer.Argument(help="A DICOM file.", exists=True, dir_okay=False)],
+    settings: SettingsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say which rule takes a file and why the others don't. Shows values of the file: mind who looks on."""
+    loaded = load_settings(settings)
+    try:
+        dataset = pydicom.dcmread(file, stop_before_pixels=True)
+    except (pydicom.errors.InvalidDicomError, OSError, ValueError) as error:
+        raise LimnerError(
+            f"{file} can't be read as DICOM: {type(error).__name__}", code="unreadable-instance"
+        ) from error
+    decision = RuleSet(loaded.rule).decide(dataset)
+    if as_json:
+        _print_json(_decision_as_json(decision))
+    else:
+        _print_decision(decision)
+
+
+@audit_commands.command("verify")
+def audit_verify(settings: SettingsOption = None, as_json: JsonOption = False) -> None:
+    """Check the whole chain; name each record that was edited, deleted, reordered or cut off: exit code 1 then."""
+    folder = load_settings(settings).audit_folder
+    report = verify(folder)
+    if as_json:
+        _print_json({"ok": report.ok, "records": report.records, "problems": list(report.problems)})
+    elif report.ok:
+        _say(("audit chain verified", "green"), f": {report.records} records in {folder}")
+    else:
+        _say(("the audit log does not verify", "red"), f": {len(report.problems)} problems in {folder}")
+        for problem in report.problems:
+            _say(f"  {problem}")
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run the command line; errors that people can act on are one line, not a traceback."""
+    try:
+        app()
+    except LimnerError as error:
+        _say((error.code, "red"), f": {error}", to=errors)
+        sys.exit(2)
+
+
+def _say(*parts: str | tuple[str, str], to: Console = console) -> None:
+    """Print a line as it is: brackets are no markup, and a long line is not folded. A part may bring its style."""
+    to.print(Text.assemble(*parts), highlight=False, soft_wrap=True)
+
+
+def _address(to: str | None, settings: Settings) -> tuple[str, int]:
+    if to is None:
+        host = settings.listener.host
+        return ("127.0.0.1" if host == "0.0.0.0" else host), settings.listener.port  # noqa: S104 - compared, not bound
+    host, _, port = to.rpartition(":")
+    if not host or not port.isdigit():
+        raise SettingsError(f"--to is '{to}'; expected HOST:PORT, as in --to 127.0.0.1:11112")
+    return host, int(port)
+
+
+def _job_as_json(job: Job, inputs: list[str]) -> dict[str, Any]:
+    return {
+        "id": str(job.id),
+        "key": job.key,
+        "state": job.state,
+        "code": job.code,
+        "reason": job.reason,
+        "rule": job.rule,
+        "pipeline": job.pipeline,
+        "model": {"name": job.model_name, "version": job.model_version, "weights_digest": job.weights_digest},
+        "study_instance_uid": job.study_instance_uid,
+        "series_instance_uid": job.series_instance_uid,
+        "attempt": job.attempt,
+        "progress_step": job.progress_step,
+        "progress_done": job.progress_done,
+        "progress_total": job.progress_total,
+        "inputs": inputs,
+        "results": [
+            {"path": one.path, "digest": one.digest, "sop_instance_uid": one.sop_instance_uid} for one in job.results
+        ],
+        "deliveries": [
+            {
+                "destination": one.destination,
+                "digest": one.digest,
+                "state": one.state,
+                "attempts": one.attempts,
+                "code": one.code,
+                "reason": one.reason,
+            }
+            for one in job.deliveries
+        ],
+        "way": [{"step": step, "seconds": round(seconds, 3)} for step, seconds in describe_way(job)],
+    }
+
+
+def _series_as_json(series: Series) -> dict[str, Any]:
+    return {
+        "study_instance_uid": series.study_instance_uid,
+        "series_instance_uid": series.series_instance_uid,
+        "state": series.state,
+        "rule": series.rule,
+        "reason": series.reason,
+        "revision": series.revision,
+        "calling_ae_title": series.calling_ae_title,
+    }
+
+
+def _decision_as_json(decision: Decision) -> dict[str, Any]:
+    return {
+        "rule": None if decision.rule is None else decision.rule.name,
+        "rules": [
+            {
+                "rule": one.rule,
+                "taken": one.taken,
+                "conditions": [
+                    {"keyword": c.keyword, "expected": c.expected, "found": c.found, "holds": c.holds}
+                    for c in one.conditions
+                ],
+            }
+            for one in decision.explanations
+        ],
+    }
+
+
+def _print_decision(decision: Decision) -> None:
+    if decision.rule is None:
+        _say(("no rule applies", "yellow"))
+    else:
+        destinations = ", ".join(decision.rule.destinations) or "nowhere"
+        _say("rule ", (decision.rule.name, "bold"), f" takes it: pipeline {decision.rule.pipeline}, to {destinations}")
+    for one in decision.explanations:
+        _say(f"{'✓' if one.taken else '✗'} {one.rule}")
+        for condition in one.conditions:
+            mark = "✓" if condition.holds else "✗"
+            _say(f"    {mark} {condition.keyword}: expected {condition.expected}, found {condition.found}")
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""The command line finds the server that runs, and is not misled by one that was killed."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from app.bootstrap import running_server
+from app.settings import Settings
+from operators.shared_memory import process_mark
+
+
+def _settings(folder: Path, mark: str) -> Settings:
+    settings = Settings(data_folder=folder)
+    settings.run_folder.mkdir()
+    facts = {"process_mark": mark, "database_url": "postgresql://", "triton_target": "unix:/t", "listener_port": 104}
+    (settings.run_folder / "server.json").write_text(json.dumps(facts))
+    return settings
+
+
+def test_a_living_server_is_found(tmp_path: Path) -> None:
+    found = running_server(_settings(tmp_path, process_mark()))
+    assert found is not None
+    assert found.listener_port == 104
+
+
+@pytest.mark.parametrize(
+    "mark", [f"{os.getpid()}_1", "", "no mark"], ids=["same number, other process", "empty", "text"]
+)
+def test_what_a_killed_server_left_is_not_taken_for_a_server(tmp_path: Path, mark: str) -> None:
+    assert running_server(_settings(tmp_path, mark)) is None
+
+
+def test_without_a_server_there_is_none(tmp_path: Path) -> None:
+    assert running_server(Settings(data_folder=tmp_path)) is None
