@@ -1,0 +1,62 @@
+"""What tests share. Each fixture imports what it needs itself, so that a test pays only for what it uses."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def abdominal_ct_source() -> Path:
+    """The folder with the real abdominal CT as published (identifiers blank) and its reference segmentation."""
+    from tests import data
+
+    return data.abdominal_ct_source()
+
+
+@pytest.fixture(scope="session")
+def abdominal_ct(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The 20 files of the real abdominal CT, complete; shared by the session, so to be read only."""
+    from tests import data
+
+    return data.abdominal_ct_series(tmp_path_factory.mktemp("abdominal_ct"))
+
+
+@pytest.fixture(scope="session")
+def triton() -> Iterator[Any]:
+    """A running embedded Triton that serves the project's model repository."""
+    from tests.triton_fixture import running_triton
+
+    with running_triton() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Any]:
+    """A running embedded PostgreSQL."""
+    from tests.database_fixture import running_postgres
+
+    with running_postgres() as running:
+        yield running
+
+
+@pytest.fixture
+def network() -> Iterator[Any]:
+    """Two addresses that reach only each other: one for Limner, one for the peers behind it."""
+    from tests.peers import peer_network
+
+    with peer_network() as one:
+        yield one
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In CI a skipped test is a failed run: everything that tests need is there, or something is broken."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    skipped = reporter.stats.get("skipped", []) if reporter is not None else []
+    if os.environ.get("CI") == "true" and skipped:
+        reporter.write_line(f"\n{len(skipped)} skipped, and in CI nothing may be", red=True, bold=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

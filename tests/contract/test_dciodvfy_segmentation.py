@@ -1,0 +1,63 @@
+"""dicom3tools' judgement of our Segmentations: no error in the object, none between it and its source series."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from operators.segmentation_writer import write_segmentation
+from operators.series_volume import read_series
+from tests.peers import require, run_dcentvfy, run_dciodvfy
+from tests.phantom import CORONAL, OBLIQUE, Phantom, setting
+from tests.segmented_phantom import ALGORITHM, SEGMENTS, write_segmented
+
+PHANTOM = Phantom()
+CASES = {
+    "axial": PHANTOM,
+    "coronal": replace(PHANTOM, orientation=CORONAL),
+    "oblique": replace(PHANTOM, orientation=OBLIQUE, against_normal=True),
+    "japanese": replace(
+        PHANTOM, character_set=["", "ISO 2022 IR 87"], patient_name="Yamada^Tarou=山田^太郎=やまだ^たろう"
+    ),
+    "korean": replace(PHANTOM, character_set=["", "ISO 2022 IR 149"], patient_name="Hong^Gildong=洪^吉洞=홍^길동"),
+    "utf-8": replace(PHANTOM, character_set="ISO_IR 192", patient_name="Wang^XiaoDong=王^小東"),
+}
+
+
+@pytest.fixture(autouse=True)
+def _judges() -> None:
+    require("dciodvfy", "dcentvfy")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_no_error_in_a_phantoms_segmentation(name: str, tmp_path: Path) -> None:
+    files = CASES[name].write(tmp_path / "ct")
+    written, _, _ = write_segmented(files, tmp_path / "seg.dcm")
+    assert run_dciodvfy(written.path) == []
+    assert run_dcentvfy([*files, written.path]) == ""
+
+
+def test_no_error_in_the_real_cts_segmentation(abdominal_ct: list[Path], tmp_path: Path) -> None:
+    written, _, _ = write_segmented(abdominal_ct, tmp_path / "seg.dcm")
+    assert run_dciodvfy(written.path) == []
+    assert run_dcentvfy([*abdominal_ct, written.path]) == ""
+
+
+def test_no_error_in_an_empty_one(tmp_path: Path) -> None:
+    series = read_series(PHANTOM.write(tmp_path / "ct"))
+    empty = series.volume.with_array(np.zeros(series.volume.shape, np.uint8))
+    written = write_segmentation(
+        empty, series, SEGMENTS, ALGORITHM, identity="x", series_description="", path=tmp_path / "seg.dcm"
+    )
+    assert run_dciodvfy(written.path) == []
+
+
+def test_no_error_from_a_source_that_lacks_type_2_attributes(tmp_path: Path) -> None:
+    edit = setting(
+        PatientBirthDate=None, PatientSex=None, AccessionNumber=None, StudyID=None, StudyTime=None, StudyDate=None
+    )
+    written, _, _ = write_segmented(PHANTOM.write(tmp_path / "ct", edit=edit), tmp_path / "seg.dcm")
+    assert run_dciodvfy(written.path) == []

@@ -1,0 +1,164 @@
+"""The graph on the real SDK and a real Triton: in the server's child process, and alone on a folder."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.app import SegmentationApp
+from app.graph import LABELS_FILE, RECORD_FILE, CompletionRecord, GraphRequest
+from app.jobs.graph_process import GraphProcess
+from app.jobs.verification import verify_results
+from operators.errors import InferenceFailed, ModelPackageError, SeriesRefused
+from tests.phantom import write_phantom_series
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+MODEL = REPOSITORY / "triton_models" / "nnunet_liver_spleen_demo"
+APPLICATION = "app.app:SegmentationApp"
+
+
+@pytest.fixture(scope="module")
+def graphs() -> Iterator[GraphProcess]:
+    graphs = GraphProcess()
+    graphs.warm()
+    yield graphs
+    graphs.cancel()
+
+
+def _request(files: list[Path], folder: Path, target: str) -> GraphRequest:
+    return GraphRequest(
+        input_files=tuple(files),
+        output_folder=folder,
+        model_folder=MODEL,
+        triton_target=target,
+        identity="identity",
+        series_description="",
+        request_seconds=120,
+        shared_memory=True,
+    )
+
+
+def _run(graphs: GraphProcess, request: GraphRequest, seen: list[tuple[str, int, int]]) -> CompletionRecord:
+    return graphs.run(
+        request,
+        APPLICATION,
+        time_limit_seconds=240,
+        memory_limit_bytes=4 << 30,
+        progress=lambda *facts: seen.append(facts),
+    )
+
+
+def _labels(folder: Path) -> dict[str, np.ndarray]:
+    with np.load(folder / LABELS_FILE) as stored:
+        return dict(stored)
+
+
+def test_a_child_process_segments_the_real_ct(
+    graphs: GraphProcess, triton: Any, abdominal_ct: list[Path], tmp_path: Path
+) -> None:
+    seen: list[tuple[str, int, int]] = []
+    record = _run(graphs, _request(abdominal_ct, tmp_path, triton.target), seen)
+    (verified,) = verify_results(record, tmp_path, abdominal_ct)
+    assert verified.path.name == "segmentation.dcm"
+    assert [(segment.label, segment.volume_ml > 50) for segment in record.segments] == [
+        ("Liver", True),
+        ("Spleen", True),
+    ]
+    assert [step for step, done, total in seen if done == total] == ["read", "infer", "write"]
+    assert set(record.steps) == {"read", "infer", "write"}
+    assert all(seconds > 0 for seconds in record.steps.values())
+
+
+def test_alone_on_a_folder_it_gives_the_same_label_map(
+    graphs: GraphProcess, triton: Any, abdominal_ct: list[Path], tmp_path: Path
+) -> None:
+    _run(graphs, _request(abdominal_ct, tmp_path / "server", triton.target), [])
+    result = _python_m_app(abdominal_ct[0].parent, tmp_path / "alone", triton.target)
+    assert result.returncode == 0, result.stderr
+    assert "Liver" in result.stdout
+    server, alone = _labels(tmp_path / "server"), _labels(tmp_path / "alone")
+    assert server.keys() == alone.keys()
+    assert all(np.array_equal(server[key], alone[key]) for key in server)
+
+
+def test_alone_it_takes_the_variables_of_a_map(triton: Any, abdominal_ct: list[Path], tmp_path: Path) -> None:
+    environment = {
+        **os.environ,
+        "HOLOSCAN_INPUT_PATH": str(abdominal_ct[0].parent),
+        "HOLOSCAN_OUTPUT_PATH": str(tmp_path / "out"),
+        "HOLOSCAN_MODEL_PATH": str(MODEL.parent),
+        "TRITON_SERVER_NETLOC": triton.target,
+    }
+    result = subprocess.run(
+        [sys.executable, "-m", "app"], cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "out" / RECORD_FILE).is_file()
+
+
+def test_alone_a_refusal_is_told_and_leaves_no_record(triton: Any, abdominal_ct: list[Path], tmp_path: Path) -> None:
+    for number, path in enumerate(abdominal_ct):
+        if number != 7:
+            (tmp_path / "in").mkdir(exist_ok=True)
+            (tmp_path / "in" / path.name).symlink_to(path)
+    result = _python_m_app(tmp_path / "in", tmp_path / "out", triton.target)
+    assert result.returncode == 1
+    assert result.stderr.startswith("slice-missing: expected a slice every 2.00 mm")
+    assert not (tmp_path / "out" / RECORD_FILE).exists()
+
+
+def test_a_refusal_crosses_from_the_graph(graphs: GraphProcess, triton: Any, tmp_path: Path) -> None:
+    files = write_phantom_series(tmp_path / "ct")
+    with pytest.raises(SeriesRefused) as caught:
+        _run(graphs, _request(files[:1], tmp_path / "out", triton.target), [])
+    assert caught.value.code == "too-few-slices"
+
+
+def test_no_triton_is_an_inference_that_failed(graphs: GraphProcess, tmp_path: Path) -> None:
+    files = write_phantom_series(tmp_path / "ct")
+    request = replace(_request(files, tmp_path / "out", f"unix:{tmp_path}/none.sock"), request_seconds=3)
+    with pytest.raises(InferenceFailed) as caught:
+        _run(graphs, request, [])
+    assert caught.value.code == "triton-unreachable"
+
+
+def test_no_model_is_said_so(graphs: GraphProcess, tmp_path: Path) -> None:
+    files = write_phantom_series(tmp_path / "ct")
+    request = replace(_request(files, tmp_path / "out", "unix:/none"), model_folder=tmp_path / "no-model")
+    with pytest.raises(ModelPackageError):
+        _run(graphs, request, [])
+
+
+def test_a_phantom_goes_through_and_a_retry_is_the_same_object(
+    graphs: GraphProcess, triton: Any, tmp_path: Path
+) -> None:
+    files = write_phantom_series(tmp_path / "ct")
+    first = _run(graphs, _request(files, tmp_path / "1", triton.target), [])
+    second = _run(graphs, _request(files[::-1], tmp_path / "2", triton.target), [])
+    assert first.objects == second.objects
+    assert first.labels == second.labels
+
+
+def test_the_sdk_leaves_the_logging_of_its_host_alone(triton: Any, tmp_path: Path) -> None:
+    root = logging.getLogger()
+    before = root.level, list(root.handlers)
+    files = write_phantom_series(tmp_path / "ct")
+    request = _request(files, tmp_path / "out", triton.target)
+    request.output_folder.mkdir()
+    SegmentationApp(request, lambda step, done, total: None).run()
+    assert (root.level, list(root.handlers)) == before
+    assert (request.output_folder / RECORD_FILE).is_file()
+
+
+def _python_m_app(source: Path, output: Path, target: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "app", "-i", str(source), "-o", str(output), "-m", str(MODEL.parent), "-t", target]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)

@@ -1,0 +1,149 @@
+"""Completion on a real PostgreSQL: quiet series and studies are decided, once a revision."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom.dataset import Dataset, FileMetaDataset
+
+from app.routing.completion import CompletionScanner
+from app.routing.rules import RuleSet
+from app.settings import ListenerSettings, RuleSettings, SourceSettings
+from tests.database_fixture import fresh_database
+from tests.job_harness import DESTINATIONS, Bench, bench, instance
+
+
+@pytest.fixture
+def url(postgres: str) -> Iterator[str]:
+    with fresh_database(postgres) as made:
+        yield made
+
+
+def _scanner(made: Bench, *rules: RuleSettings, **changed: Any) -> CompletionScanner:
+    return CompletionScanner(
+        settings=made.settings.model_copy(update=changed),
+        records=made.records,
+        audit=made.audit,
+        rules=RuleSet(rules or made.settings.rule),
+        spool_path_of=lambda digest: made.spool / f"{digest}.dcm",
+        create_job=made.workflow.create_job,
+    )
+
+
+def _rule(**changed: Any) -> RuleSettings:
+    return RuleSettings.model_validate({"name": "every", "pipeline": "liver", "destinations": DESTINATIONS, **changed})
+
+
+def _receive(made: Bench, number: int, *, series: int = 1, modality: str = "CT") -> None:
+    one = instance(number, series=series)
+    made.receive(one)
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1"
+    dataset.SOPClassUID = one.sop_class_uid
+    dataset.SOPInstanceUID = one.sop_instance_uid
+    dataset.Modality = modality
+    dataset.save_as(made.spool / f"{one.digest}.dcm", enforce_file_format=True)
+
+
+def _states(made: Bench) -> list[str]:
+    return [one.state for one in made.records.series()]
+
+
+def _scan_until(scanner: CompletionScanner, decided: int) -> None:
+    deadline = time.monotonic() + 20
+    while decided and time.monotonic() < deadline:
+        decided -= scanner.scan()
+        time.sleep(0.02)
+    assert decided == 0
+
+
+def _audited(made: Bench, event_type: str) -> list[dict[str, Any]]:
+    lines = [line for path in made.settings.audit_folder.glob("*.jsonl") for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in lines if f'"{event_type}"' in line]
+
+
+def test_a_series_is_decided_when_it_is_quiet(tmp_path: Path, url: str) -> None:
+    with bench(tmp_path, url) as made:
+        _receive(made, 1)
+        scanner = _scanner(made)
+        assert scanner.scan() == 0  # it may still come
+        _scan_until(scanner, 1)
+        assert _states(made) == ["routed"]
+        assert made.job().rule == "every"
+        assert len(_audited(made, "job-created")) == 1
+        assert made.queued_tasks() == [("segment", "todo")]
+        assert scanner.scan() == 0  # once
+
+
+def test_the_quiet_time_of_its_source_counts(tmp_path: Path, url: str) -> None:
+    patient = ListenerSettings(source=(SourceSettings(ae_title="MODALITY", quiet_seconds=3600),))
+    with bench(tmp_path, url) as made:
+        _receive(made, 1)
+        time.sleep(0.3)
+        assert _scanner(made, listener=patient).scan() == 0
+        assert _scanner(made).scan() == 1
+
+
+def test_no_rule_is_a_recorded_outcome(tmp_path: Path, url: str) -> None:
+    with bench(tmp_path, url) as made:
+        _receive(made, 1, modality="MR")
+        _scan_until(_scanner(made, _rule(match={"Modality": "CT"})), 1)
+        assert _states(made) == ["no-rule"]
+        assert made.records.jobs() == []
+        assert len(_audited(made, "no-rule-applies")) == 1
+
+
+def test_a_series_that_cannot_be_read_is_a_recorded_outcome(tmp_path: Path, url: str) -> None:
+    with bench(tmp_path, url) as made:
+        made.receive(instance(1))  # what lies in the spool is no DICOM
+        made.receive(instance(1, series=2))
+        (made.spool / f"{instance(1, series=2).digest}.dcm").unlink()  # and here nothing
+        _scan_until(_scanner(made), 2)
+        assert _states(made) == ["unreadable", "unreadable"]
+        assert [one.reason for one in made.records.series()] != [None, None]
+        assert made.records.jobs() == []
+
+
+def test_a_rule_may_wait_for_the_whole_study(tmp_path: Path, url: str) -> None:
+    with bench(tmp_path, url) as made:
+        scanner = _scanner(made, _rule(after="study"))
+        _receive(made, 1, series=1)
+        _scan_until(scanner, 1)
+        assert _states(made) == ["waiting-for-study"]
+        _receive(made, 1, series=2)
+        assert scanner.scan() == 0
+        assert made.records.jobs() == []
+        _scan_until(scanner, 3)  # the second series begins to wait, then both go on
+        assert _states(made) == ["routed", "routed"]
+        assert len(made.records.jobs()) == 2
+
+
+def test_a_late_instance_makes_a_second_job_of_the_whole(tmp_path: Path, url: str) -> None:
+    with bench(tmp_path, url) as made:
+        scanner = _scanner(made)
+        _receive(made, 1)
+        _scan_until(scanner, 1)
+        _receive(made, 2)
+        _scan_until(scanner, 1)
+        assert [job.instances for job in made.records.jobs()] == [2, 1]
+
+
+def test_it_runs_until_it_is_stopped(tmp_path: Path, url: str) -> None:
+    async def run_until_decided(made: Bench) -> None:
+        stop = asyncio.Event()
+        running = asyncio.create_task(_scanner(made).run(stop))
+        while _states(made) != ["routed"]:
+            await asyncio.sleep(0.02)
+        stop.set()
+        await asyncio.wait_for(running, 10)
+
+    with bench(tmp_path, url) as made:
+        _receive(made, 1)
+        asyncio.run(asyncio.wait_for(run_until_decided(made), 30))

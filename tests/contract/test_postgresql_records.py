@@ -1,0 +1,158 @@
+"""The records on a real PostgreSQL: what is recorded once, what starts a series anew, what an outage answers."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg
+import pytest
+
+from app.errors import OutOfResources, ServingError
+from app.jobs.migrations import migrate
+from app.jobs.records import Records
+from tests.database_fixture import fresh_database
+from tests.job_harness import instance
+
+
+@pytest.fixture
+def url(postgres: str) -> Iterator[str]:
+    with fresh_database(postgres) as made:
+        yield made
+
+
+@pytest.fixture
+def records(url: str) -> Iterator[Records]:
+    with Records(url) as opened:
+        yield opened
+
+
+def test_migrations_apply_once_even_when_programs_start_together(url: str) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(migrate, [url] * 4))
+    migrate(url)
+    with psycopg.connect(url) as connection:
+        found = connection.execute("SELECT name FROM migrations WHERE name NOT LIKE 'procrastinate/%'").fetchall()
+        assert found == [("001_records.sql",)]
+        assert connection.execute("SELECT count(*) FROM jobs").fetchone() == (0,)
+
+
+def test_a_migration_that_reads_differently_is_refused(url: str) -> None:
+    migrate(url)
+    with psycopg.connect(url) as connection:
+        connection.execute("UPDATE migrations SET digest = 'other' WHERE name = '001_records.sql'")
+    with pytest.raises(ServingError, match="another text"):
+        migrate(url)
+
+
+def test_an_instance_is_recorded_once(records: Records) -> None:
+    first = instance(1)
+    records.record_instance(first)
+    (before,) = records.series()
+    records.record_instance(first)
+    (after,) = records.series()
+    assert before == after
+    assert (after.state, after.revision, after.calling_ae_title) == ("receiving", 1, "MODALITY")
+
+
+def test_other_content_of_an_instance_counts_from_then_on(records: Records) -> None:
+    records.record_instance(instance(1))
+    records.record_instance(instance(1, content="corrected"))
+    (series,) = records.undecided_series()
+    with records.transaction() as connection:
+        inputs = records.lock_inputs(connection, series)
+    assert inputs == [(instance(1).sop_instance_uid, instance(1, content="corrected").digest)]
+
+
+def test_content_after_the_decision_makes_a_new_revision(records: Records) -> None:
+    records.record_instance(instance(1))
+    (series,) = records.undecided_series()
+    assert records.conclude_series(series, "no-rule")
+    assert records.undecided_series() == []
+    records.record_instance(instance(1))  # known: nothing new
+    assert records.undecided_series() == []
+    records.record_instance(instance(2))
+    (again,) = records.undecided_series()
+    assert (again.state, again.revision) == ("receiving", 2)
+
+
+def test_a_decision_about_what_has_changed_meanwhile_is_not_recorded(records: Records) -> None:
+    records.record_instance(instance(1))
+    (series,) = records.undecided_series()
+    records.record_instance(instance(2))
+    assert not records.conclude_series(series, "no-rule")
+    with records.transaction() as connection:
+        assert records.lock_inputs(connection, series) is None
+
+
+def test_a_clock_that_was_set_back_does_not_hold_a_series(records: Records) -> None:
+    records.record_instance(instance(1))
+    with records.transaction() as connection:
+        connection.execute("UPDATE series SET last_received_at = clock_timestamp() + interval '1 hour'")
+    (series,) = records.undecided_series()
+    assert 0 <= series.quiet_seconds < 10
+
+
+def test_the_time_that_the_server_was_down_is_not_quiet_time(records: Records) -> None:
+    records.record_instance(instance(1))
+    with records.transaction() as connection:
+        connection.execute("UPDATE series SET last_received_at = clock_timestamp() - interval '1 hour'")
+    records.restart_quiet_times()
+    (series,) = records.undecided_series()
+    assert 0 <= series.quiet_seconds < 10
+
+
+def test_many_associations_record_one_series_at_once(records: Records) -> None:
+    instances = [instance(number) for number in range(60)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(records.record_instance, instances * 2))
+    (series,) = records.undecided_series()
+    with records.transaction() as connection:
+        inputs = records.lock_inputs(connection, series)
+    assert inputs is not None
+    assert len(inputs) == 60
+
+
+def test_files_without_a_record_are_adopted(records: Records) -> None:
+    known, unknown = instance(1), instance(2)
+    records.record_instance(known)
+    assert records.unknown_digests([known.digest, unknown.digest]) == {unknown.digest}
+    records.adopt([unknown])
+    assert records.unknown_digests([known.digest, unknown.digest]) == set()
+
+
+def test_the_study_counts_as_quiet_only_when_all_its_series_are(records: Records) -> None:
+    records.record_instance(instance(1, series=1))
+    with records.transaction() as connection:
+        connection.execute("UPDATE series SET last_received_at = clock_timestamp() - interval '1 hour'")
+    records.record_instance(instance(1, series=2))
+    first, second = records.undecided_series()
+    assert first.quiet_seconds > 3000
+    assert first.study_quiet_seconds < 100
+    assert second.study_quiet_seconds < 100
+
+
+def test_an_unreachable_database_asks_the_sender_to_try_again(url: str) -> None:
+    records = Records(url, timeout_seconds=0.5)
+    with records:
+        records.close()
+        with pytest.raises(OutOfResources) as refused:
+            records.record_instance(instance(1))
+    assert refused.value.dimse_status == 0xA700
+
+
+def test_a_lost_connection_is_replaced(records: Records, postgres: str) -> None:
+    records.record_instance(instance(1))
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
+            (psycopg.conninfo.conninfo_to_dict(records.url)["dbname"],),
+        )
+    records.record_instance(instance(2))
+    assert len(records.series()) == 1
+
+
+def test_an_unknown_job_is_none(records: Records) -> None:
+    assert records.jobs() == []
+    assert records.job(uuid.uuid4()) is None

@@ -1,0 +1,165 @@
+"""Writes the pages that are made from code: `python -m tests.docs.render`. Tests hold the pages to the code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydicom.uid import UID
+from typer.main import get_command
+
+from app import cli, settings
+from app.identifiers import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from app.listener.presentation import (
+    NEWER_STORAGE_SOP_CLASSES,
+    REFUSED_TRANSFER_SYNTAXES,
+    RETIRED_STORAGE_SOP_CLASSES,
+    STORAGE_SOP_CLASSES,
+    TRANSFER_SYNTAXES,
+)
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SETTINGS_PAGE = REPOSITORY / "docs/reference/settings.md"
+COMMAND_LINE_PAGE = REPOSITORY / "docs/reference/command-line.md"
+CONFORMANCE_PAGE = REPOSITORY / "docs/reference/conformance.md"
+
+_CONFORMANCE_HEAD = """# DICOM conformance
+
+What Limner offers and asks for over DIMSE, in the order of PS3.2. *Made from `app/listener/presentation.py` by
+`python -m tests.docs.render`; a test keeps it true.*
+
+| | |
+|---|---|
+| Implementation Class UID | `{class_uid}` |
+| Implementation Version Name | `{version}` |
+| Services as SCP | Verification, Storage |
+| Services as SCU | Verification (`limner check`), Storage (results, and `limner submit`) |
+| Maximum PDU, associations, time-outs | the `[listener]` settings |
+| Character sets | the source's Specific Character Set is kept, its values unchanged |
+| Security | called and calling AE title and host are checked; TLS is not built yet |
+
+As SCU, an association proposes exactly the SOP class and transfer syntax of what it sends: results are Segmentation
+Storage in Explicit VR Little Endian. As SCP, Success (0x0000) means that the instance is on disk, synced and recorded;
+[refusals](refusals.md) has the other statuses. Limner is no archive: it offers neither Storage Commitment nor
+Query/Retrieve.
+"""
+
+_SETTINGS_HEAD = """# Settings
+
+One TOML file, given with `--settings`. An environment variable overrides a key: `LIMNER__LISTENER__PORT=104`. Unknown
+keys are errors. Times are seconds, sizes are bytes. Relative folders count from the file's own folder.
+
+*This page is made from `app/settings.py` by `python -m tests.docs.render`; a test keeps it true.*
+"""
+
+_SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
+    ("the top of the file", settings.Settings),
+    ("[listener]", settings.ListenerSettings),
+    ("[[listener.source]]", settings.SourceSettings),
+    ("[routing]", settings.RoutingSettings),
+    ("[[pipeline]]", settings.PipelineSettings),
+    ("[[rule]]", settings.RuleSettings),
+    ("[[destination]]", settings.DestinationSettings),
+    ("[triton]", settings.TritonSettings),
+    ("[database]", settings.DatabaseSettings),
+    ("[logging]", settings.LoggingSettings),
+)
+_TABLES = {"listener", "routing", "triton", "database", "logging", "pipeline", "rule", "destination", "source"}
+
+
+def settings_page() -> str:
+    """Return the settings page's text."""
+    parts = [_SETTINGS_HEAD]
+    for heading, section in _SECTIONS:
+        code = heading.startswith("[")
+        parts.append(f"## {f'`{heading}`' if code else heading[0].upper() + heading[1:]}\n")
+        if code and section.__doc__:
+            parts.append(_unindented(section.__doc__) + "\n")
+        parts.append("| key | default | meaning |\n|---|---|---|")
+        parts.extend(
+            f"| `{name}` | {_default(field)} | {field.description} |"
+            for name, field in section.model_fields.items()
+            if name not in _TABLES or not code and field.annotation in (Path, str)
+        )
+        parts.append("")
+    return "\n".join(parts)
+
+
+def _unindented(text: str) -> str:
+    lines = text.strip().splitlines()
+    return "\n".join(line.removeprefix("    ") for line in lines)
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "**required**"
+    value: Any = field.get_default(call_default_factory=True, validated_data={})
+    if isinstance(value, Path):
+        if value.is_absolute():
+            value = value.relative_to(REPOSITORY)
+        return f"`{value}`"
+    if value is None or value in ((), {}, ""):
+        return "none"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    return f"`{value}`"
+
+
+def command_line_page() -> str:
+    """Return the command line page's text: the help of each command."""
+    parts = ["# Command line\n\n*Made from `limner --help` by `python -m tests.docs.render`; a test keeps it true.*\n"]
+    command = get_command(cli.app)
+    parts.extend(_helps(command, "limner"))
+    return "\n".join(parts)
+
+
+def _helps(command: Any, path: str) -> list[str]:
+    parts = [f"## `{path}`\n\n{command.help}\n"]
+    rows = [_parameter_row(one) for one in command.params if one.name != "help"]
+    if rows:
+        parts.append("| parameter | meaning |\n|---|---|\n" + "\n".join(rows) + "\n")
+    for name, child in sorted(getattr(command, "commands", {}).items()):
+        parts.extend(_helps(child, f"{path} {name}"))
+    return parts
+
+
+def _parameter_row(parameter: Any) -> str:
+    names = ", ".join(parameter.opts) if parameter.opts[0].startswith("-") else parameter.name.upper()
+    return f"| `{names}` | {parameter.help} |"
+
+
+def conformance_page() -> str:
+    """Return the conformance page's text: the tables of what the listener accepts."""
+    head = _CONFORMANCE_HEAD.format(class_uid=IMPLEMENTATION_CLASS_UID, version=IMPLEMENTATION_VERSION_NAME)
+    accepted = "\n".join(f"| {name} | `{uid}` |" for uid, name in TRANSFER_SYNTAXES.items())
+    refused = "\n".join(f"| {UID(uid).name} | `{uid}` | {why} |" for uid, why in REFUSED_TRANSFER_SYNTAXES.items())
+    classes = "\n".join(f"| {_class_name(uid)} | `{uid}` |" for uid in STORAGE_SOP_CLASSES)
+    return (
+        f"{head}\n## Transfer syntaxes accepted, the preferred first\n\n| name | UID |\n|---|---|\n{accepted}\n"
+        f"\n## Transfer syntaxes refused on purpose\n\n| name | UID | why |\n|---|---|---|\n{refused}\n"
+        f"\n## Storage SOP classes accepted\n\n| name | UID |\n|---|---|\n{classes}\n"
+    )
+
+
+_KEYWORDS = {str(uid): keyword for uid, keyword in {**NEWER_STORAGE_SOP_CLASSES, **RETIRED_STORAGE_SOP_CLASSES}.items()}
+
+
+def _class_name(uid: str) -> str:
+    name = UID(uid).name
+    if name != uid:
+        return name
+    return _KEYWORDS[uid]  # newer than pydicom's dictionary, or dropped from it
+
+
+def main() -> None:
+    """Write the pages."""
+    SETTINGS_PAGE.write_text(settings_page())
+    COMMAND_LINE_PAGE.write_text(command_line_page())
+    CONFORMANCE_PAGE.write_text(conformance_page())
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,55 @@
+"""The documentation says what the code does."""
+
+import re
+from pathlib import Path
+
+from tests.docs import render
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def test_settings_page_is_made_from_the_settings() -> None:
+    assert render.SETTINGS_PAGE.read_text() == render.settings_page(), "run: python -m tests.docs.render"
+
+
+def test_command_line_page_is_made_from_the_help_texts() -> None:
+    assert render.COMMAND_LINE_PAGE.read_text() == render.command_line_page(), "run: python -m tests.docs.render"
+
+
+def test_conformance_page_is_made_from_what_the_listener_accepts() -> None:
+    assert render.CONFORMANCE_PAGE.read_text() == render.conformance_page(), "run: python -m tests.docs.render"
+
+
+def test_the_map_of_a_studys_way_names_files_that_exist() -> None:
+    readme = (REPOSITORY / "README.md").read_text()
+    table = readme.split("## The way of one study")[1].split("## Run it")[0]
+    named = re.findall(r"`((?:app|operators)/[\w/]+\.py)`", table)
+    assert len(named) >= 10
+    assert [name for name in named if not (REPOSITORY / name).is_file()] == []
+
+
+def test_the_map_passes_through_every_package_of_the_way() -> None:
+    readme = (REPOSITORY / "README.md").read_text()
+    table = readme.split("## The way of one study")[1].split("## Run it")[0]
+    for package in ("listener", "routing", "jobs", "delivery", "audit"):
+        assert f"`app/{package}/" in table, f"app/{package} is missing from the README's map"
+
+
+def test_every_link_between_pages_leads_somewhere() -> None:
+    pages = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *(REPOSITORY / "docs").rglob("*.md")]
+    broken = []
+    for page in pages:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+            if not (page.parent / target).exists():
+                broken.append(f"{page.relative_to(REPOSITORY)}: {target}")
+    assert broken == []
+
+
+def test_every_refusal_code_is_documented() -> None:
+    page = (REPOSITORY / "docs/reference/refusals.md").read_text()
+    files = [path for folder in ("app", "operators") for path in (REPOSITORY / folder).rglob("*.py")]
+    code = "\n".join(path.read_text() for path in files)
+    used = set(re.findall(r'code="([a-z0-9-]+)"', code))
+    assert used
+    missing = sorted(one for one in used if f"`{one}`" not in page)
+    assert missing == [], f"docs/reference/refusals.md does not explain {missing}"

@@ -1,0 +1,414 @@
+"""Real peers as processes: Orthanc and DCMTK's storage SCP in a network namespace, and independent judges of objects.
+
+Debian's Orthanc and storescp listen on every address and can't be told otherwise. They run in a network namespace that
+is joined to the test machine by a pair of virtual interfaces only, so nothing outside the machine can reach them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+START_SECONDS = 60.0
+ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1"}
+"""DCMTK and Orthanc wait for delayed acknowledgements without this: 20 images a second instead of some hundreds."""
+
+_SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_counter = itertools.count()
+
+
+def find_program(name: str) -> str | None:
+    """In the judges' own environment, then the system; never in the server's (pynetdicom brings a storescu too)."""
+    return shutil.which(name, path=f"{REPOSITORY / '.tools' / 'bin'}:{_SYSTEM_PATH}")
+
+
+def program(name: str) -> str:
+    found = find_program(name)
+    assert found is not None, f"{name} is not installed; use require() first"
+    return found
+
+
+def require(*names: str) -> None:
+    """Skip the test, saying why, unless all these programs are there; in CI (CI=true) fail it instead.
+
+    The name "root" stands for the right to make network namespaces and containers.
+    """
+    missing = [name for name in names if name != "root" and find_program(name) is None]
+    if "root" in names and not _may_make_networks():
+        missing.append("root (with the right to make network namespaces)")
+    if missing:
+        reason = f"needs {', '.join(missing)}: run `make test`, which installs the peers as root on Debian or Ubuntu"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+
+@cache
+def _may_make_networks() -> bool:
+    """Root alone is not enough: in a container it may lack the right."""
+    if os.geteuid() != 0 or (ip := find_program("ip")) is None:
+        return False
+    name = f"limner-test-{os.getpid()}-trial"
+    if subprocess.run([ip, "netns", "add", name], capture_output=True, check=False).returncode != 0:
+        return False
+    return subprocess.run([ip, "netns", "delete", name], capture_output=True, check=False).returncode == 0
+
+
+# --- the network between Limner and its peers -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PeerNetwork:
+    """Two addresses that reach only each other: Limner listens on the host's, the peers run behind the peer's."""
+
+    namespace: str
+    host_address: str
+    peer_address: str
+
+    def command(self, *arguments: str) -> list[str]:
+        """The command that runs `arguments` inside the namespace."""
+        return [program("ip"), "netns", "exec", self.namespace, *arguments]
+
+
+@contextmanager
+def peer_network() -> Iterator[PeerNetwork]:
+    """A network namespace of its own, removed with what runs in it at the end."""
+    require("root", "ip")
+    _remove_abandoned_networks()
+    number = next(_counter)
+    namespace = f"limner-test-{os.getpid()}-{number}"
+    block = (os.getpid() * 8 + number) % (1 << 14)  # 10.203.0.0/16 has so many blocks of four addresses
+    base = f"10.203.{block >> 6}."
+    network = PeerNetwork(namespace, f"{base}{(block & 63) * 4 + 1}", f"{base}{(block & 63) * 4 + 2}")
+    inner, outer = f"lt{block}p", f"lt{block}h"
+    try:
+        for arguments in (
+            f"netns add {namespace}",
+            f"link add {outer} type veth peer name {inner} netns {namespace}",
+            f"address add {network.host_address}/30 dev {outer}",
+            f"link set {outer} up",
+            f"-n {namespace} address add {network.peer_address}/30 dev {inner}",
+            f"-n {namespace} link set {inner} up",
+            f"-n {namespace} link set lo up",
+        ):
+            _ip(*arguments.split())
+        yield network
+    finally:
+        _remove_network(namespace)
+
+
+def _ip(*arguments: str) -> str:
+    result = subprocess.run([program("ip"), *arguments], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, f"ip {' '.join(arguments)}: {result.stderr}"
+    return result.stdout
+
+
+def _remove_network(namespace: str) -> None:
+    for pid in _ip("netns", "pids", namespace).split():
+        os.kill(int(pid), signal.SIGKILL)
+    _ip("netns", "delete", namespace)  # the interfaces go with it
+
+
+def _remove_abandoned_networks() -> None:
+    """Of test runs that were killed."""
+    for found in re.finditer(r"^limner-test-(\d+)-\d+", _ip("netns", "list"), re.MULTILINE):
+        if not Path(f"/proc/{found[1]}").exists():
+            _remove_network(found[0])
+
+
+@contextmanager
+def _running(command: Sequence[str], log: Path, address: str, port: int) -> Iterator[None]:
+    """A process that listens on `address`:`port`; ended by SIGTERM."""
+    with (
+        log.open("ab") as output,
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=ENVIRONMENT) as process,
+    ):
+        try:
+            deadline = time.monotonic() + START_SECONDS
+            while not _listens(address, port):
+                assert process.poll() is None, f"{command} ended at start:\n{log.read_text(errors='replace')}"
+                assert time.monotonic() < deadline, f"{command} does not listen:\n{log.read_text(errors='replace')}"
+                time.sleep(0.1)
+            yield
+        finally:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _listens(address: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(2)
+        return probe.connect_ex((address, port)) == 0
+
+
+# --- peers ----------------------------------------------------------------------------------------------------------
+
+
+class Orthanc:
+    """A running Orthanc, asked through its REST interface. Its AE title is PACS."""
+
+    AE_TITLE = "PACS"
+    DICOM_PORT = 4242
+    HTTP_PORT = 8042
+
+    def __init__(self, network: PeerNetwork, log: Path) -> None:
+        self.host = network.peer_address
+        self.port = self.DICOM_PORT
+        self.log = log
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # never through a proxy
+
+    def request(self, method: str, path: str, body: bytes | None = None) -> bytes:
+        """What `path` answers; urllib.error.HTTPError when it refuses."""
+        url = f"http://{self.host}:{self.HTTP_PORT}{path}"
+        with self._opener.open(urllib.request.Request(url, data=body, method=method), timeout=60) as response:
+            content: bytes = response.read()
+            return content
+
+    def get(self, path: str) -> Any:
+        return json.loads(self.request("GET", path))
+
+    def upload(self, path: Path) -> str:
+        """Store a file through REST; return Orthanc's name of the instance."""
+        answer: dict[str, str] = json.loads(self.request("POST", "/instances", path.read_bytes()))
+        return answer["ID"]
+
+    def series(self, **query: str) -> list[dict[str, Any]]:
+        """Series whose DICOM attributes match, e.g. ``Modality="SEG"``."""
+        return self.find("Series", **query)
+
+    def find(self, level: str, **query: str) -> list[dict[str, Any]]:
+        """Resources of a level (Study, Series, Instance) whose DICOM attributes match."""
+        body = json.dumps({"Level": level, "Query": query, "Expand": True}).encode()
+        found: list[dict[str, Any]] = json.loads(self.request("POST", "/tools/find", body))
+        return found
+
+    def download(self, instance: str, path: Path) -> Path:
+        """Write the file of the instance that Orthanc calls `instance`."""
+        path.write_bytes(self.request("GET", f"/instances/{instance}/file"))
+        return path
+
+    def delete_everything(self) -> None:
+        for study in self.get("/studies"):
+            self.request("DELETE", f"/studies/{study}")
+
+    def wait_for_series(self, count: int, seconds: float = 240.0, **query: str) -> list[dict[str, Any]]:
+        """Wait until `count` series match; return them."""
+        deadline = time.monotonic() + seconds
+        while len(found := self.series(**query)) < count:
+            assert time.monotonic() < deadline, f"{len(found)} of {count} series {query} came within {seconds} s"
+            time.sleep(0.3)
+        return found
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """Its own jobs, auto-routing among them."""
+        found: list[dict[str, Any]] = self.get("/jobs?expand")
+        return found
+
+    def wait_for_jobs(self, count: int, seconds: float = 60.0) -> list[dict[str, Any]]:
+        """Wait until `count` of its own jobs ended, all of them well; return them."""
+        deadline = time.monotonic() + seconds
+        while len(ended := [job for job in self.jobs() if job["State"] in ("Success", "Failure")]) < count:
+            assert time.monotonic() < deadline, f"{len(ended)} of {count} jobs ended within {seconds} s"
+            time.sleep(0.2)
+        assert all(job["State"] == "Success" for job in ended), ended
+        return ended
+
+
+@contextmanager
+def running_orthanc(
+    network: PeerNetwork, folder: Path, *, route_to: tuple[str, int] | None = None
+) -> Iterator[Orthanc]:
+    """An empty Orthanc. It sends each stable CT series to the AE title and port `route_to` at the host's address."""
+    require("Orthanc")
+    folder.mkdir(parents=True, exist_ok=True)
+    title, port = route_to or ("LIMNER", 11112)
+    script = folder / "route.lua"
+    script.write_text(_ROUTE.format(title=title) if route_to else "")
+    configuration = {
+        "Name": Orthanc.AE_TITLE,
+        "StorageDirectory": str(folder / "storage"),
+        "IndexDirectory": str(folder / "storage"),
+        "Plugins": ["/usr/share/orthanc/plugins/libOrthancGdcm.so", "/usr/share/orthanc/plugins/libOrthancDicomWeb.so"],
+        "HttpPort": Orthanc.HTTP_PORT,
+        "RemoteAccessAllowed": True,  # within the namespace's pair of addresses
+        "AuthenticationEnabled": False,
+        "DicomAet": Orthanc.AE_TITLE,
+        "DicomPort": Orthanc.DICOM_PORT,
+        "DicomCheckCalledAet": True,
+        "DicomModalities": {title: {"AET": title, "Host": network.host_address, "Port": port, "Timeout": 60}},
+        "StableAge": 1,
+        "LuaScripts": [str(script)],
+        "OverwriteInstances": True,
+    }
+    path = folder / "orthanc.json"
+    path.write_text(json.dumps(configuration, indent=2))
+    log = folder / "orthanc.log"
+    command = network.command(program("Orthanc"), str(path))
+    with _running(command, log, network.peer_address, Orthanc.HTTP_PORT):
+        orthanc = Orthanc(network, log)
+        orthanc.get("/system")
+        yield orthanc
+
+
+# Only images are routed: a segmentation that comes back must not go round. SendToModality() can't send a whole series.
+_ROUTE = """
+function OnStableSeries(series, tags, metadata)
+  if tags['Modality'] == 'CT' then
+    RestApiPost('/modalities/{title}/store', '{{"Resources":["' .. series .. '"],"Asynchronous":true}}')
+  end
+end
+"""
+
+
+@dataclass(frozen=True)
+class StorageProvider:
+    """DCMTK's storescp; what it got lies in `folder`."""
+
+    ae_title: str
+    host: str
+    port: int
+    folder: Path
+    log: Path
+
+    def files(self) -> list[Path]:
+        """What arrived completely, by name."""
+        return sorted(path for path in self.folder.iterdir() if path.is_file())
+
+
+@contextmanager
+def running_storescp(
+    network: PeerNetwork, folder: Path, *, ae_title: str = "ARCHIVE", port: int = 11113
+) -> Iterator[StorageProvider]:
+    """A storage SCP that takes every storage class in every transfer syntax."""
+    require("storescp")
+    received = folder / "received"
+    received.mkdir(parents=True, exist_ok=True)
+    log = folder / "storescp.log"
+    command = network.command(
+        program("storescp"), "--accept-all", "-aet", ae_title, "-od", str(received), "-pdu", "131072", str(port)
+    )
+    with _running(command, log, network.peer_address, port):
+        yield StorageProvider(ae_title, network.peer_address, port, received, log)
+
+
+def dcmsend(files: Sequence[Path], host: str, port: int, *, called: str, calling: str = "MODALITY") -> str:
+    """Send files as DCMTK does, in their own transfer syntaxes; return what it printed."""
+    return _run("dcmsend", "-v", "-aet", calling, "-aec", called, host, str(port), *map(str, files))
+
+
+def echoscu(host: str, port: int, *, called: str, calling: str = "MODALITY") -> str:
+    """C-ECHO as DCMTK does it; fails the test if there is no answer."""
+    return _run("echoscu", "-v", "-aet", calling, "-aec", called, host, str(port))
+
+
+def _run(name: str, *arguments: str) -> str:
+    result = subprocess.run(
+        [program(name), *arguments], capture_output=True, text=True, errors="replace", env=ENVIRONMENT, check=False
+    )
+    assert result.returncode == 0, f"{name} ended with {result.returncode}:\n{result.stdout}{result.stderr}"
+    return result.stdout + result.stderr
+
+
+# --- judges ---------------------------------------------------------------------------------------------------------
+
+
+def run_dciodvfy(path: Path) -> list[str]:
+    """The errors that dicom3tools finds in an object; none is right for a SEG. (Warnings are left out.)"""
+    result = subprocess.run(
+        [program("dciodvfy"), str(path)], capture_output=True, text=True, errors="replace", check=False
+    )
+    lines = (result.stdout + result.stderr).splitlines()
+    assert result.returncode in (0, 1), f"dciodvfy ended with {result.returncode}: {lines[-3:]}"
+    assert lines, "dciodvfy said nothing: not even the name of the object's class"
+    return [line for line in lines if line.startswith("Error")]
+
+
+def run_dcentvfy(paths: Sequence[Path]) -> str:
+    """What dicom3tools finds inconsistent between objects of one study; empty is right."""
+    result = subprocess.run(
+        [program("dcentvfy"), *map(str, paths)], capture_output=True, text=True, errors="replace", check=False
+    )
+    return result.stdout + result.stderr
+
+
+@dataclass(frozen=True)
+class SegmentImage:
+    """One segment as dcmqi reads it."""
+
+    number: int
+    label: str
+    mask: NDArray[np.bool_]
+    """Axes (slice, row, column)."""
+    affine: NDArray[np.float64]
+    """4x4, from (slice, row, column) to millimetres in the patient's LPS system."""
+
+
+def dcmqi_labels(segmentation: Path, folder: Path) -> dict[int, SegmentImage]:
+    """Let dcmqi read a SEG; return its segments by number."""
+    import SimpleITK  # noqa: PLC0415 - only the tests that judge need it, and it takes a second
+
+    folder.mkdir(parents=True, exist_ok=True)
+    _run(
+        "segimage2itkimage", "--inputDICOM", str(segmentation), "--outputDirectory", str(folder), "--outputType", "nii"
+    )
+    attributes = json.loads((folder / "meta.json").read_text())["segmentAttributes"]
+    segments = {}
+    for position, group in enumerate(attributes, start=1):
+        image = SimpleITK.ReadImage(str(folder / f"{position}.nii.gz"))
+        array = SimpleITK.GetArrayFromImage(image)
+        affine = _affine(image.GetOrigin(), image.GetSpacing(), image.GetDirection())
+        for segment in group:
+            number = int(segment["labelID"])
+            segments[number] = SegmentImage(number, str(segment["SegmentLabel"]), array == number, affine)
+    return segments
+
+
+def _affine(origin: Sequence[float], spacing: Sequence[float], direction: Sequence[float]) -> NDArray[np.float64]:
+    affine = np.eye(4)
+    columns = np.array(direction).reshape(3, 3) * np.array(spacing)
+    affine[:3, :3] = columns[:, ::-1]  # SimpleITK's axes are (x, y, z), those of its arrays (z, y, x)
+    affine[:3, 3] = origin
+    return affine
+
+
+def place(
+    segments: Mapping[int, SegmentImage], shape: tuple[int, ...], affine: NDArray[np.float64]
+) -> NDArray[np.uint8]:
+    """Lay segments onto another grid by their places in the patient; the grids' voxels must coincide within 0.01 mm.
+
+    `affine` maps (slice, row, column) of the result to LPS millimetres, as `highdicom.Volume.affine` does.
+    """
+    labels = np.zeros(shape, np.uint8)
+    for segment in segments.values():
+        to_grid = np.linalg.inv(affine) @ segment.affine
+        voxels = np.argwhere(segment.mask)
+        places = voxels @ to_grid[:3, :3].T + to_grid[:3, 3]
+        nearest = np.rint(places).astype(int)
+        spacing = np.linalg.norm(affine[:3, :3], axis=0)
+        assert (np.abs(places - nearest) * spacing < 0.01).all(), f"segment {segment.number} lies between the voxels"
+        assert (nearest >= 0).all(), f"segment {segment.number} lies outside"
+        assert (nearest < shape).all(), f"segment {segment.number} lies outside"
+        labels[tuple(nearest.T)] = segment.number
+    return labels
