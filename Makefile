@@ -1,0 +1,40 @@
+# `make help` lists the targets. Everything is set up by the targets that need it, and only once.
+# PYTHON=… names the interpreter (3.11 or 3.12); otherwise the first fitting one is taken.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help demo test check environment image clean
+
+VENV := .venv/bin
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
+
+demo: ## the main job on real data: a CT goes in by C-STORE, a DICOM-SEG comes out; needs no root
+	@deploy/environment.sh server triton
+	@$(VENV)/python deploy/demo/demo.py
+
+test: ## the whole test suite; as root on Debian or Ubuntu it installs the peers it talks to
+	@tests/install_peers.sh
+	@deploy/environment.sh server triton development tools
+	@$(MAKE) --no-print-directory check
+	@$(VENV)/python -m pytest $(PYTEST)
+
+check: ## style, types, import contracts and spelling
+	@deploy/environment.sh server development
+	$(VENV)/ruff check .
+	$(VENV)/ruff format --check .
+	$(VENV)/mypy
+	$(VENV)/lint-imports
+	$(VENV)/codespell
+
+environment: ## set up .venv (the server) and .triton (the embedded Triton)
+	@deploy/environment.sh server triton
+
+image: ## build the server's container image and send a study through a container of it; needs root, podman, buildah
+	@deploy/environment.sh server
+	@deploy/image/build.sh
+	@deploy/image/smoke.sh
+
+clean: ## remove what the other targets made, the environments too
+	rm -rf .venv .triton .tools .demo .cache .image .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
