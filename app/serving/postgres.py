@@ -19,7 +19,6 @@ import importlib.util
 import os
 import shutil
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -32,12 +31,12 @@ import psutil
 import psycopg
 
 from app.errors import ServingError
-from app.serving.postgres_process import Account, account_for, end, postmaster_of, reachable, recorded_socket_folder
+from app.serving.postgres_process import Account, account_for, end, postmaster_of, reachable
+from app.serving.socket_folder import make_socket_folder, remove_socket_folder
 from app.telemetry import get_logger
 
 _SUPERUSER = "limner"
 _SOCKET_NAME = ".s.PGSQL.5432"
-_SOCKET_PATH_LIMIT = 107  # bytes that fit sun_path, unix(7)
 _LOG_TAIL_BYTES = 2000
 _KEEP_SECONDS = 1.0  # how often the server's process is looked at
 
@@ -120,7 +119,8 @@ class EmbeddedPostgres:
             self._account = account_for(self._folder)
             self._end_orphan()
             self._make_cluster()
-            self._socket_folder = self._make_socket_folder()
+            self._socket_folder = make_socket_folder(self._sockets, _SOCKET_NAME)
+            self._give_away(self._socket_folder)
             self._keep_running(self._socket_folder)
             self._wait_until_ready(_url(self._socket_folder))
         except BaseException:
@@ -139,7 +139,7 @@ class EmbeddedPostgres:
             self._process.wait(timeout=self._stop_seconds)
         self._process = None
         if self._socket_folder is not None:
-            shutil.rmtree(self._socket_folder, ignore_errors=True)
+            remove_socket_folder(self._sockets)
             self._socket_folder = None
         if self._lock is not None:
             os.close(self._lock)
@@ -161,6 +161,10 @@ class EmbeddedPostgres:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    @property
+    def _sockets(self) -> Path:
+        return self._run_folder / "postgresql"
 
     def _take_lock(self) -> None:
         if self._lock is not None:
@@ -184,9 +188,7 @@ class EmbeddedPostgres:
         if orphan is not None:
             _log.warning("postgresql.orphan_ended", pid=orphan.pid)
             end(orphan, self._stop_seconds)
-        leftover = recorded_socket_folder(self._folder)
-        if leftover is not None and leftover.name.startswith("limner-"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        remove_socket_folder(self._sockets)
 
     def _make_cluster(self) -> None:
         version_file = self._folder / "PG_VERSION"
@@ -223,16 +225,6 @@ class EmbeddedPostgres:
     def _give_away(self, folder: Path) -> None:
         if self._account.uid is not None and self._account.gid is not None:
             os.chown(folder, self._account.uid, self._account.gid)
-
-    def _make_socket_folder(self) -> Path:
-        folder = self._run_folder / "postgresql"
-        if len(os.fsencode(folder / _SOCKET_NAME)) > _SOCKET_PATH_LIMIT:
-            base = "/tmp" if len(tempfile.gettempdir()) > _SOCKET_PATH_LIMIT // 2 else None  # noqa: S108 (0700, mkdtemp)
-            folder = Path(tempfile.mkdtemp(prefix="limner-", dir=base))
-        folder.mkdir(mode=0o700, exist_ok=True)
-        folder.chmod(0o700)
-        self._give_away(folder)
-        return folder
 
     def _keep_running(self, socket_folder: Path) -> None:
         """Launch from a thread that lives as long as the server: the kernel ends a child with its parent thread."""

@@ -73,12 +73,6 @@ def _pid_file_lines(folder: Path) -> list[str]:
         return []
 
 
-def recorded_socket_folder(folder: Path) -> Path | None:
-    """Return where the socket of the server that last ran on `folder` lies, if it did not end in order."""
-    lines = _pid_file_lines(folder)
-    return Path(lines[4]) if len(lines) > 4 and lines[4] else None
-
-
 def postmaster_of(folder: Path) -> psutil.Process | None:
     """Return the running server of the cluster in `folder`; a process that merely got its number is not it."""
     lines = _pid_file_lines(folder)

@@ -7,10 +7,7 @@ inference fails several times in a row, the server is started anew at the same a
 
 from __future__ import annotations
 
-import os
 import secrets
-import shutil
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -19,6 +16,7 @@ from types import TracebackType
 import structlog
 
 from app.errors import ServingError
+from app.serving.triton_folder import TritonFolder
 from app.serving.triton_process import (
     SHARED_MEMORY_PREFIX,
     TritonParts,
@@ -37,8 +35,6 @@ _PROBE_DEADLINE_SECONDS = 15.0
 _PROBE_FAILURES = 3
 _SHORTEST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 30.0
-_LONGEST_SOCKET_PATH = 90
-"""A unix socket's path has 107 bytes at most; the rest is for the names in the folder."""
 
 
 class EmbeddedTriton:
@@ -67,7 +63,7 @@ class EmbeddedTriton:
         self._start_seconds = start_seconds
         self._probe_seconds = probe_seconds
         self._log_file = run_folder / "triton.log"
-        self._folder: Path | None = None
+        self._folder: TritonFolder | None = None
         self._process: TritonProcess | None = None
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
@@ -90,7 +86,7 @@ class EmbeddedTriton:
         """Its gRPC address; the same from start to stop, whatever happens to the server in between."""
         if self._folder is None:
             raise ServingError("the embedded Triton was not started", code="triton-not-started")
-        return TritonProcess.target(self._folder)
+        return self._folder.target
 
     @property
     def restarts(self) -> int:
@@ -133,8 +129,8 @@ class EmbeddedTriton:
         self._run_folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(self._run_folder)
         remove_stale_regions()
-        self._folder = self._make_folder()
-        parts.lay_out_backends(self._folder / "backends")
+        self._folder = TritonFolder.make(self._run_folder)
+        parts.lay_out_backends(self._folder.backends)
         self._stopping.clear()
         self._failure = None
         # the server is bound to the life of the thread that starts it, so one thread does so from first to last
@@ -154,7 +150,7 @@ class EmbeddedTriton:
             thread.join()
         folder, self._folder = self._folder, None
         if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+            folder.remove()
 
     def wait_ready(self, timeout: float) -> None:
         """Wait until it answers, through a restart if need be.
@@ -174,15 +170,6 @@ class EmbeddedTriton:
         raise ServingError(
             f"the embedded Triton did not answer within {timeout:g} s:\n{log_tail(self._log_file)}", code="triton-start"
         )
-
-    def _make_folder(self) -> Path:
-        """A folder only this user can enter, named after this process, with a path short enough for a socket."""
-        prefix = f"triton-{process_mark()}-"
-        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=self._run_folder.resolve()))
-        if len(os.fsencode(folder)) > _LONGEST_SOCKET_PATH:
-            folder.rmdir()
-            folder = Path(tempfile.mkdtemp(prefix=prefix))
-        return folder
 
     # --- in the supervisor's thread ---
 
@@ -212,10 +199,9 @@ class EmbeddedTriton:
         folder = self._folder
         if folder is None:
             raise ServingError("the embedded Triton has no folder", code="triton-not-started")
-        for socket in ("grpc:1", "metrics"):
-            (folder / socket).unlink(missing_ok=True)
         prefix = f"{SHARED_MEMORY_PREFIX}{process_mark()}_{secrets.token_hex(4)}_"
         try:
+            folder.remove_sockets()
             return TritonProcess(parts, self._repository, folder, self._log_file, prefix)
         except OSError as error:
             raise ServingError(f"the embedded Triton can't be started: {error}", code="triton-start") from error

@@ -18,6 +18,7 @@ from pathlib import Path
 import psutil
 
 from app.errors import ServingError
+from app.serving.triton_folder import TritonFolder
 from operators.shared_memory import is_running
 
 SHARED_MEMORY_PREFIX = "limner_triton_"
@@ -170,24 +171,23 @@ class TritonProcess:
     repository
         The model repository.
     folder
-        A private folder for backends and sockets; no TCP port is opened.
+        Where its backends lie and its sockets come; no TCP port is opened.
     log
         What the server prints is added to it.
     prefix
         How the server's shared memory regions are called.
     """
 
-    def __init__(self, parts: TritonParts, repository: Path, folder: Path, log: Path, prefix: str) -> None:
+    def __init__(self, parts: TritonParts, repository: Path, folder: TritonFolder, log: Path, prefix: str) -> None:
         self._prefix = prefix
         self._stubs: list[psutil.Process] = []
         command = [
             str(parts.program),
             f"--model-repository={repository}",
-            f"--backend-directory={folder / 'backends'}",
-            # the port becomes part of the socket's name
-            f"--grpc-address=unix:{folder / 'grpc'}",
+            f"--backend-directory={folder.backends}",
+            f"--grpc-address={folder.grpc_address}",
             "--grpc-port=1",
-            f"--metrics-address=unix:{folder / 'metrics'}",
+            f"--metrics-address={folder.metrics_address}",
             "--allow-http=false",
             "--allow-gpu-metrics=false",
             "--disable-auto-complete-config",
@@ -206,11 +206,6 @@ class TritonProcess:
                 umask=0o077,
                 start_new_session=True,  # a terminal's Ctrl-C is for Limner, which then ends the server in order
             )
-
-    @staticmethod
-    def target(folder: Path) -> str:
-        """The gRPC address of a server whose folder is `folder`."""
-        return f"unix:{folder / 'grpc'}:1"
 
     @property
     def pid(self) -> int:
@@ -266,12 +261,11 @@ def remove_leftovers(run_folder: Path) -> None:
 
     A killed Limner's server is told to end by the kernel; one that did not obey is killed here.
     """
-    for folder in run_folder.glob("triton-*-*"):
-        if not is_running(folder.name.split("-")[1]):
-            for process in psutil.process_iter(["cmdline"]):
-                if any(str(folder) in part for part in process.info["cmdline"] or []) and _runs(process):
-                    process.kill()
-            shutil.rmtree(folder, ignore_errors=True)
+    for folder in TritonFolder.left_by_the_dead(run_folder):
+        for process in psutil.process_iter(["cmdline"]):
+            if any(str(folder.path) in part for part in process.info["cmdline"] or []) and _runs(process):
+                process.kill()
+        folder.remove()
     for region in _SHARED_MEMORY_FOLDER.glob(f"{SHARED_MEMORY_PREFIX}*"):
         pid, ticks, *_ = [*region.name.removeprefix(SHARED_MEMORY_PREFIX).split("_"), ""]
         if not is_running(f"{pid}_{ticks}"):

@@ -22,7 +22,7 @@ import sys, time
 from pathlib import Path
 from app.serving.postgres import EmbeddedPostgres
 folder = Path(sys.argv[1])
-server = EmbeddedPostgres(folder / "database", folder / "run")
+server = EmbeddedPostgres(folder / "database", Path(sys.argv[2]))
 print(server.start(), flush=True)
 time.sleep(600)
 """
@@ -62,20 +62,29 @@ def test_it_starts_answers_and_ends_leaving_nothing(folder: Path) -> None:
     server.stop()  # once more does no harm
 
 
-def test_it_ends_with_a_killed_parent_and_keeps_what_was_committed(folder: Path) -> None:
-    holder = subprocess.Popen([sys.executable, "-c", _HOLDER, str(folder)], stdout=subprocess.PIPE, text=True)
+@pytest.mark.parametrize("path", ["run", "long-" * 20], ids=["short", "too long for a socket"])
+def test_it_ends_with_a_killed_parent_and_keeps_what_was_committed(folder: Path, path: str) -> None:
+    run_folder = folder / path
+    holder = subprocess.Popen(
+        [sys.executable, "-c", _HOLDER, str(folder), str(run_folder)], stdout=subprocess.PIPE, text=True
+    )
     assert holder.stdout is not None
     url = holder.stdout.readline().strip()
     with psycopg.connect(url) as connection:
-        connection.execute("CREATE TABLE IF NOT EXISTS kept (number integer)")
+        (socket_folder,) = connection.execute("SHOW unix_socket_directories").fetchone() or ("",)
+        assert Path(socket_folder).is_relative_to(folder) == (path == "run")
+        connection.execute("DROP TABLE IF EXISTS kept")
+        connection.execute("CREATE TABLE kept (number integer)")
         connection.execute("INSERT INTO kept VALUES (1)")
     postmaster = _postmaster(folder)
     holder.kill()
     holder.wait()
     holder.stdout.close()
     postmaster.wait(timeout=20)
-    with _server(folder) as again, psycopg.connect(again) as connection:
+    with EmbeddedPostgres(folder / "database", run_folder) as again, psycopg.connect(again) as connection:
         assert connection.execute("SELECT count(*) FROM kept").fetchone() == (1,)
+    assert not Path(socket_folder).exists()
+    assert [left.name for left in run_folder.iterdir()] == ["postgresql.log"]
 
 
 def test_a_killed_postgresql_comes_back_on_the_same_socket(folder: Path) -> None:

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import venv
@@ -18,6 +19,7 @@ import pytest
 
 from app.errors import ServingError
 from app.serving.triton import EmbeddedTriton
+from app.serving.triton_folder import TritonFolder
 from app.serving.triton_process import TritonParts, TritonProcess
 from operators.errors import InferenceFailed
 from operators.nnunet.network import INPUT_NAME, OUTPUT_NAME, network_signature
@@ -148,27 +150,35 @@ triton = EmbeddedTriton(
     Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), start_seconds=180, probe_seconds=5
 )
 triton.start()
-print(triton.pid, flush=True)
+print(triton.pid, os.path.dirname(triton.target.removeprefix("unix:")), flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_it_ends_with_a_killed_limner_and_the_next_start_cleans_up(tmp_path: Path) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", STARTS_AND_IS_KILLED, triton_python(), MODEL_REPOSITORY, tmp_path],
-        capture_output=True,
-        text=True,
-        cwd=REPOSITORY_ROOT,
-        timeout=240,
-        check=False,
-    )
-    assert ended.returncode == -signal.SIGKILL, ended.stderr
-    until(lambda: not psutil.pid_exists(int(ended.stdout)))
-    assert list(tmp_path.glob("triton-*-*"))
-    triton = EmbeddedTriton(triton_python(), MODEL_REPOSITORY, tmp_path, start_seconds=START_SECONDS, probe_seconds=5.0)
-    with triton:
-        assert len(list(tmp_path.glob("triton-*-*"))) == 1
-    assert not list(tmp_path.glob("triton-*-*"))
+@pytest.mark.parametrize("path", ["run", "long-" * 20], ids=["short", "too long for a socket"])
+def test_it_ends_with_a_killed_limner_and_the_next_start_cleans_up(path: str) -> None:
+    with tempfile.TemporaryDirectory(prefix="limner-test-") as short:
+        folder = Path(short, path)
+        ended = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", STARTS_AND_IS_KILLED, triton_python(), MODEL_REPOSITORY, folder],
+            capture_output=True,
+            text=True,
+            cwd=REPOSITORY_ROOT,
+            timeout=240,
+            check=False,
+        )
+        assert ended.returncode == -signal.SIGKILL, ended.stderr
+        pid, socket_folder = ended.stdout.split()
+        until(lambda: not psutil.pid_exists(int(pid)))
+        assert Path(socket_folder).is_dir()
+        assert Path(socket_folder).is_relative_to(folder) == (path == "run")
+        triton = EmbeddedTriton(
+            triton_python(), MODEL_REPOSITORY, folder, start_seconds=START_SECONDS, probe_seconds=5.0
+        )
+        with triton:
+            assert not Path(socket_folder).exists()
+            assert len(list(folder.glob("triton-*-*"))) == 1
+        assert [left.name for left in folder.iterdir()] == ["triton.log"]
 
 
 # --- a server that can't start says why ---
@@ -344,9 +354,16 @@ def test_a_server_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert caught.value.code == "triton-unreachable"
 
 
-def test_a_server_that_is_just_starting_is_waited_for(tmp_path: Path) -> None:
+@pytest.fixture
+def triton_folder(tmp_path: Path) -> Iterator[TritonFolder]:
+    folder = TritonFolder.make(tmp_path)
+    yield folder
+    folder.remove()
+
+
+def test_a_server_that_is_just_starting_is_waited_for(triton_folder: TritonFolder, tmp_path: Path) -> None:
     parts = TritonParts.find(triton_python())
-    parts.lay_out_backends(tmp_path / "backends")
+    parts.lay_out_backends(triton_folder.backends)
     processes: list[TritonProcess] = []
     begun, done = threading.Event(), threading.Event()
 
@@ -354,7 +371,7 @@ def test_a_server_that_is_just_starting_is_waited_for(tmp_path: Path) -> None:
         begun.wait()
         time.sleep(0.5)
         processes.append(
-            TritonProcess(parts, MODEL_REPOSITORY, tmp_path, tmp_path / "log", f"limner_test_{os.getpid()}_")
+            TritonProcess(parts, MODEL_REPOSITORY, triton_folder, tmp_path / "log", f"limner_test_{os.getpid()}_")
         )
         done.wait()
         processes[0].end(in_order=True)
@@ -363,20 +380,20 @@ def test_a_server_that_is_just_starting_is_waited_for(tmp_path: Path) -> None:
     thread.start()
     try:
         begun.set()
-        with probe_handle(TritonProcess.target(tmp_path)) as model:
+        with probe_handle(triton_folder.target) as model:
             model.infer({"numbers": np.zeros(4, SINGLE)})
     finally:
         done.set()
         thread.join()
 
 
-def test_a_lost_model_process_is_told_apart_and_may_be_tried_again(tmp_path: Path) -> None:
+def test_a_lost_model_process_is_told_apart_and_may_be_tried_again(triton_folder: TritonFolder, tmp_path: Path) -> None:
     """Without a supervisor the server would answer so for ever."""
     parts = TritonParts.find(triton_python())
-    parts.lay_out_backends(tmp_path / "backends")
-    process = TritonProcess(parts, MODEL_REPOSITORY, tmp_path, tmp_path / "log", f"limner_test_{os.getpid()}_")
+    parts.lay_out_backends(triton_folder.backends)
+    process = TritonProcess(parts, MODEL_REPOSITORY, triton_folder, tmp_path / "log", f"limner_test_{os.getpid()}_")
     try:
-        with probe_handle(TritonProcess.target(tmp_path)) as model:
+        with probe_handle(triton_folder.target) as model:
             process.remember_stubs()
             assert not process.has_lost_stub()
             for stub in process.stub_pids():
