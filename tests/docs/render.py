@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import typer
 from pydantic import BaseModel
@@ -67,7 +67,6 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("[database]", settings.DatabaseSettings),
     ("[logging]", settings.LoggingSettings),
 )
-_TABLES = {"listener", "routing", "triton", "database", "logging", "pipeline", "rule", "destination", "source"}
 
 
 def settings_page() -> str:
@@ -82,10 +81,16 @@ def settings_page() -> str:
         parts.extend(
             f"| `{name}` | {_default(field)} | {field.description} |"
             for name, field in section.model_fields.items()
-            if name not in _TABLES or not code and field.annotation in (Path, str)
+            if not _is_table(field)
         )
         parts.append("")
     return "\n".join(parts)
+
+
+def _is_table(field: FieldInfo) -> bool:
+    """Whether a key holds a table or several: those have sections of their own."""
+    kinds = (field.annotation, *get_args(field.annotation))
+    return any(isinstance(kind, type) and issubclass(kind, BaseModel) for kind in kinds)
 
 
 def _unindented(text: str) -> str:

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from app.settings import Settings
 from tests.docs import render
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -10,6 +11,16 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 def test_settings_page_is_made_from_the_settings() -> None:
     assert render.SETTINGS_PAGE.read_text() == render.settings_page(), "run: python -m tests.docs.render"
+
+
+def test_every_key_of_every_table_of_the_settings_has_its_row() -> None:
+    sections = re.split(r"^## ", render.SETTINGS_PAGE.read_text(), flags=re.MULTILINE)[1:]
+    rows = {tuple(re.findall(r"^\| `(\w+)` \|", section, flags=re.MULTILINE)) for section in sections}
+    schema = Settings.model_json_schema()
+    for table in (schema, *schema["$defs"].values()):
+        kinds = {key: {**value, **value.get("items", {})} for key, value in table["properties"].items()}
+        keys = tuple(key for key, kind in kinds.items() if "$ref" not in kind)
+        assert keys in rows, f"the page has no table with the keys {keys}"
 
 
 def test_command_line_page_is_made_from_the_help_texts() -> None:
