@@ -34,7 +34,8 @@ Edit = Callable[[int, Dataset], "Dataset | None"]
 
 def value_at(positions: NDArray[np.float64]) -> NDArray[np.float64]:
     """The truth: Hounsfield units at positions (…, 3) in patient coordinates, mm, not rounded."""
-    return positions @ _GRADIENT + 40.0
+    values: NDArray[np.float64] = positions @ _GRADIENT + 40.0
+    return values
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pynetdicom import AE, AllStoragePresentationContexts, evt
-from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+from pynetdicom.sop_class import Verification
 
 
 class DemonstrationArchive:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
 
 from app.routing.completion import CompletionScanner
 from app.routing.rules import RuleSet
@@ -45,7 +46,7 @@ def _receive(made: Bench, number: int, *, series: int = 1, modality: str = "CT")
     made.receive(one)
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1"
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset.SOPClassUID = one.sop_class_uid
     dataset.SOPInstanceUID = one.sop_instance_uid
     dataset.Modality = modality

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import psycopg
@@ -150,6 +151,9 @@ def test_a_shutdown_gives_the_attempt_back(tmp_path: Path, url: str) -> None:
         if run <= 4 and graph.cancelled.wait(20):
             raise GraphFailed("ended", code="graph-crashed")
 
+    def has_run(run: int) -> bool:
+        return graph.runs == run
+
     graph.plan = until_cancelled
     for run in range(1, 5):  # more shutdowns than the maximum of attempts
         with bench(tmp_path / str(run), url, graph=graph) as made:
@@ -158,7 +162,7 @@ def test_a_shutdown_gives_the_attempt_back(tmp_path: Path, url: str) -> None:
                 _queue(made)
             else:
                 made.receive(instance(1), instance(2))
-            made.work(lambda run=run: graph.runs == run, stop_seconds=0.2)
+            made.work(partial(has_run, run), stop_seconds=0.2)
             assert (made.job().state, made.job().tries) == ("queued", 0)
     with bench(tmp_path / "last", url, graph=graph) as made:
         made.receive(instance(1), instance(2))

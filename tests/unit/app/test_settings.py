@@ -160,7 +160,7 @@ def test_a_file_that_is_not_toml(tmp_path: Path) -> None:
 
 def test_settings_do_not_change() -> None:
     with pytest.raises(ValidationError, match="frozen"):
-        ListenerSettings().port = 1  # type: ignore[misc]
+        ListenerSettings().port = 1
 
 
 def test_every_key_is_described() -> None:

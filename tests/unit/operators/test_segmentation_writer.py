@@ -21,7 +21,7 @@ from operators.series_volume import read_series
 from tests.phantom import Phantom, setting, variants
 from tests.segmented_phantom import ALGORITHM, LIVER, SEGMENTS, label_volume, write_segmented
 
-NAMES = {
+NAMES: dict[str, tuple[str | list[str] | None, str]] = {
     # PS3.5 annexes H and I; the first of Japan's sets is empty, which says ASCII
     "japanese": (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎=やまだ^たろう"),
     "japanese-katakana": (["ISO 2022 IR 13", "ISO 2022 IR 87"], "ﾔﾏﾀﾞ^ﾀﾛｳ=山田^太郎=やまだ^たろう"),

@@ -17,7 +17,7 @@ from operators.triton import PROBE_MODEL, TritonModel, probe
 Answer = Callable[[Any, Any], Any]
 
 
-class Service(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
+class Service(service_pb2_grpc.GRPCInferenceServiceServicer):
     """Serves one model that adds one; `answer` may be replaced."""
 
     def __init__(self) -> None:

@@ -1,5 +1,6 @@
 import pydicom.uid
 import pytest
+from pydicom._uid_dict import UID_dictionary
 from pynetdicom import ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, build_context
 from pynetdicom.presentation import negotiate_as_acceptor
 from pynetdicom.service_class import StorageServiceClass
@@ -39,9 +40,7 @@ def test_every_syntax_the_toolkit_knows_is_accepted_or_refused_with_a_reason() -
     assert set(map(str, ALL_TRANSFER_SYNTAXES)) <= judged
     assert not set(TRANSFER_SYNTAXES) & set(REFUSED_TRANSFER_SYNTAXES)
     known = {
-        uid
-        for uid, (_, kind, _, retired, _) in pydicom.uid.UID_dictionary.items()
-        if kind == "Transfer Syntax" and not retired
+        uid for uid, (_, kind, _, retired, _) in UID_dictionary.items() if kind == "Transfer Syntax" and not retired
     }
     assert known <= judged
 

@@ -13,6 +13,7 @@ from pydicom import Dataset, dcmread
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileMetaDataset
 from pydicom.tag import Tag
+from pydicom.uid import ExplicitVRLittleEndian
 
 from app.errors import SettingsError
 from app.routing.rules import RuleSet
@@ -100,7 +101,7 @@ def test_conditions(match: dict[str, Any], expected: bool) -> None:
 def test_file_meta_information_is_looked_at() -> None:
     dataset = ct()
     dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1"
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     assert RuleSet([rule(TransferSyntaxUID="1.2.840.10008.1.2.1")]).decide(dataset).rule is not None
 
 
@@ -167,7 +168,8 @@ def test_values_that_break_their_representation_are_no_numbers_and_no_error(
     dataset = Dataset()
     tag = Tag(keyword)
     dataset[tag] = RawDataElement(tag, representation, len(value), value, 0, False, True)
-    rules = RuleSet([rule(**{keyword: {"minimum": -1e300}}), rule(**{keyword: {"present": True}})])
+    conditions: list[dict[str, Any]] = [{keyword: {"minimum": -1e300}}, {keyword: {"present": True}}]
+    rules = RuleSet([rule(**condition) for condition in conditions])
     number, present = rules.decide(dataset).explanations
     assert present.holds
     assert number.holds is (representation == "UN")  # pydicom takes the keyword's own representation for it

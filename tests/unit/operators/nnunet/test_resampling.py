@@ -32,7 +32,8 @@ def direct(array: NDArray[np.float32], new_shape: Shape, order: int) -> NDArray[
     """scipy's spline over the whole array at once in double precision, clipped: what nnU-Net computes."""
     factors = [new / old for new, old in zip(new_shape, array.shape, strict=True)]
     result = ndimage.zoom(array.astype(float), factors, order=order, mode="nearest", grid_mode=True)
-    return np.clip(result, array.min(), array.max())
+    clipped: NDArray[np.float64] = np.clip(result, array.min(), array.max())
+    return clipped
 
 
 @settings(max_examples=60, deadline=None)
