@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from app import bootstrap, checks
@@ -122,7 +122,7 @@ def jobs(
     if as_json:
         _print_json([_job_as_json(job, inputs[job.id]) for job in found])
         return
-    table = Table("job", "state", "pipeline", "rule", "attempt", "progress", "deliveries", "reason")
+    table = _table("job", "state", "pipeline", "rule", "attempt", "progress", "deliveries", "reason")
     for job in found:
         progress = f"{job.progress_step} {job.progress_done}/{job.progress_total}" if job.progress_total else ""
         deliveries = ", ".join(f"{one.destination}: {one.state}" for one in job.deliveries)
@@ -141,7 +141,7 @@ def series(settings: SettingsOption = None, as_json: JsonOption = False) -> None
     if as_json:
         _print_json([_series_as_json(one) for one in found])
         return
-    table = Table("series", "state", "rule", "reason", "revision", "from")
+    table = _table("series", "state", "rule", "reason", "revision", "from")
     for one in found:
         table.add_row(
             one.series_instance_uid,
@@ -204,6 +204,11 @@ def main() -> None:
 def _say(*parts: str | tuple[str, str], to: Console = console) -> None:
     """Print a line as it is: brackets are no markup, and a long line is not folded. A part may bring its style."""
     to.print(Text.assemble(*parts), highlight=False, soft_wrap=True)
+
+
+def _table(*headings: str) -> Table:
+    """Return a table that folds what is too long for its column: half of an identifier is of no use."""
+    return Table(*(Column(heading, overflow="fold") for heading in headings))
 
 
 def _address(to: str | None, settings: Settings) -> tuple[str, int]:

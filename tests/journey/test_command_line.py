@@ -105,6 +105,10 @@ def test_sigterm_finishes_what_runs_and_the_log_that_was_touched_is_found_out(
     assert events[0] == "APPLICATION_STARTED"
     assert events[-1] == "APPLICATION_STOPPED"
     (job,) = server.jobs()  # read with no server running
+    for listing in ("jobs", "series"):
+        shown = server.limner(listing)
+        assert shown.returncode == 0, shown.stderr
+        assert "…" not in shown.stdout  # a narrow terminal cuts nothing off
     assert job["state"] in ("delivering", "closed", "queued")
     with server.running_server():
         server.wait_for_jobs(1, states=("closed",))
