@@ -34,6 +34,7 @@ from app.graph import (
     SegmentRecord,
 )
 from operators.durable import write_durably
+from operators.label_maps import label_counts
 from operators.model_package import ModelPackage
 from operators.nnunet.operator import NnUNetOperator
 from operators.segmentation_writer import Algorithm, SegmentationWriterOperator, WrittenObject
@@ -110,7 +111,7 @@ class SegmentationApp(sdk.Application):
 class CompletionRecordOperator(sdk.Operator):
     """Write the label map, then the completion record: the sink of the graph.
 
-    Input ports ``labels``: a ``highdicom.Volume`` of uint8; ``written``: the object made of it.
+    Input ports ``labels``: a ``highdicom.Volume`` of uint8 or uint16; ``written``: the object made of it.
     """
 
     def __init__(
@@ -164,7 +165,7 @@ def write_labels(path: Path, labels: highdicom.Volume) -> str:
 
 def segment_records(labels: highdicom.Volume, segments: Sequence[SegmentSpec]) -> tuple[SegmentRecord, ...]:
     """Return each segment with what was found of it; numbers count as the Segmentation's do."""
-    counts = np.bincount(labels.array.reshape(-1), minlength=256)
+    counts = label_counts(labels.array)
     voxel_ml = float(labels.voxel_volume) / _CUBIC_MM_PER_ML
     return tuple(
         SegmentRecord(

@@ -11,8 +11,8 @@ from typing import Any
 RECORD_FILE = "result.json"
 """Written last, so that its being there says that all the rest is."""
 LABELS_FILE = "labels.npz"
-"""The label map: ``labels`` (uint8, axes slice, row, column), ``affine`` to patient coordinates (LPS, mm), and
-``frame_of_reference_uid``."""
+"""The label map: ``labels`` (uint8 or uint16, axes slice, row, column), ``affine`` to patient coordinates (LPS, mm),
+and ``frame_of_reference_uid``."""
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,13 @@ import highdicom
 import numpy as np
 import pydicom
 from highdicom.seg import Segmentation, SegmentationTypeValues
-from numpy.typing import NDArray
 from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage
 
 from operators.derived_uids import derived_uid, instance_uid, series_uid
 from operators.durable import write_durably
 from operators.errors import OperatorError
+from operators.label_maps import MOST_LABELS, LabelMap, is_label_type, label_counts, labels_on, smallest_label_type
 from operators.sdk import Fragment, Operator, OperatorSpec
 from operators.segments import SegmentSpec
 from operators.series_volume import SeriesVolume
@@ -37,6 +37,10 @@ _SERIES_NUMBER_OFFSET = 1000
 """A result's Series Number is its source's and this: beside it, and not another acquisition's."""
 _MOST_SERIES_NUMBER = 99999
 _GEOMETRY_TOLERANCE_MM = 1e-4
+_MOST_PIXEL_DATA_BYTES = (1 << 32) - 2
+"""What the length field of Pixel Data can say (PS3.5 section 7.1.2)."""
+_MOST_NAMED = 10
+"""Label values that an error names."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +80,11 @@ def write_segmentation(
     Parameters
     ----------
     labels
-        uint8, axes slice, row, column, with exactly the series volume's geometry; 0 is background, other values are
-        label values of `segments`.
+        uint8 or uint16, axes slice, row, column, with exactly the series volume's geometry; 0 is background, other
+        values are label values of `segments`.
     segments
         Every label the model can paint. All are described, found or not; frames without a voxel of a segment are left
-        out. If nothing was found at all, every frame is written, empty: that is a result too.
+        out. If nothing was found at all, one empty frame is written: that is a result too.
     identity
         Of the job; all UIDs derive from it.
     series_description
@@ -90,10 +94,11 @@ def write_segmentation(
     ------
     OperatorError
         ``labels-elsewhere`` if the labels lie elsewhere than the series, ``label-undescribed`` if they hold a value
-        that no segment has.
+        that no segment has, ``segmentation-too-large`` if its frames are more than a DICOM object can hold.
     """
     _check_place(labels, series)
     numbered = labels.with_array(segment_numbers(labels.array, segments))
+    _check_size(numbered.array)
     segmentation = _segmentation(numbered, series, segments, algorithm, identity, say_ai(series_description))
     buffer = io.BytesIO()
     segmentation.save_as(buffer, enforce_file_format=True)
@@ -107,24 +112,28 @@ def write_segmentation(
     )
 
 
-def segment_numbers(labels: NDArray[np.uint8], segments: Sequence[SegmentSpec]) -> NDArray[np.uint8]:
-    """Return segment numbers, 1 to the number of segments in their order, in place of label values (uint8).
+def segment_numbers(labels: LabelMap, segments: Sequence[SegmentSpec]) -> LabelMap:
+    """Return segment numbers, 1 to the number of segments in their order, in place of label values.
+
+    They are uint8 as long as the segments' number allows it, else uint16.
 
     Raises
     ------
     OperatorError
         ``label-undescribed``.
     """
-    table = np.zeros(256, dtype=np.uint8)
+    table = np.zeros(MOST_LABELS + 1, smallest_label_type(len(segments)))
     for number, segment in enumerate(segments, start=1):
         table[segment.label_value] = number
-    found = np.unique(labels)
-    unknown = [int(value) for value in found if value != 0 and table[value] == 0]
+    found = label_counts(labels) > 0
+    unknown = (np.flatnonzero(found[1:] & (table[1:] == 0)) + 1).tolist()
     if unknown:
         raise OperatorError(
-            f"the labels hold the values {unknown}, which segments.json does not describe", code="label-undescribed"
+            f"the labels hold {len(unknown)} values that segments.json does not describe: {unknown[:_MOST_NAMED]}"
+            f"{' and others' if len(unknown) > _MOST_NAMED else ''}",
+            code="label-undescribed",
         )
-    numbered: NDArray[np.uint8] = table[labels]
+    numbered: LabelMap = table[labels]
     return numbered
 
 
@@ -139,8 +148,20 @@ def _check_place(labels: highdicom.Volume, series: SeriesVolume) -> None:
     # highdicom compares a volume's frame of reference with itself
     if not same or labels.frame_of_reference_uid != series.volume.frame_of_reference_uid:
         raise OperatorError("the labels do not lie where the series lies; nothing was written", code="labels-elsewhere")
-    if labels.dtype != np.uint8:
-        raise OperatorError(f"expected labels of type uint8, got {labels.dtype}", code="labels-elsewhere")
+    if not is_label_type(labels.dtype):
+        raise OperatorError(f"expected labels of type uint8 or uint16, got {labels.dtype}", code="labels-elsewhere")
+
+
+def _check_size(labels: LabelMap) -> None:
+    """Refuse, before any frame is made, what no DICOM object can hold."""
+    frames = sum(len(labels_on(plane)) for plane in labels)
+    size = frames * labels[0].size // 8
+    if size > _MOST_PIXEL_DATA_BYTES:
+        raise OperatorError(
+            f"the labels make {frames} frames, {size} bytes of Pixel Data, and {_MOST_PIXEL_DATA_BYTES} are possible; "
+            "use a model with fewer labels or a series with fewer slices",
+            code="segmentation-too-large",
+        )
 
 
 def _segmentation(
@@ -153,6 +174,11 @@ def _segmentation(
 ) -> Segmentation:
     identification = _identification(algorithm)
     date, time = moment_of(series.datasets)
+    empty = not np.any(numbered.array)
+    if empty:
+        # highdicom would write every slice of every segment: gigabytes of nothing where segments are many. So it is
+        # given one voxel, which is taken out again below
+        numbered.array[0, 0, 0] = 1
     segmentation = Segmentation(
         source_images=normalised_headers(series.datasets, float(numbered.spacing_between_slices)),
         pixel_array=numbered,
@@ -178,9 +204,10 @@ def _segmentation(
         series_date=date,
         series_time=time,
         specific_character_set=None,  # the source's, put in below: highdicom refuses some that are in use
-        # an empty result keeps all its frames; highdicom does so by itself, but warns
-        omit_empty_frames=bool(np.any(numbered.array)),
+        omit_empty_frames=True,
     )
+    if empty:
+        segmentation.PixelData = bytes(len(segmentation.PixelData))
     _make_repeatable(segmentation, identity, date, time)
     take_over_identity(segmentation, series.datasets[0], own_text=_own_text(series_description, segments, algorithm))
     return segmentation
@@ -226,7 +253,7 @@ def _own_text(series_description: str, segments: Sequence[SegmentSpec], algorith
 class SegmentationWriterOperator(Operator):
     """Write the labels as a DICOM Segmentation.
 
-    Input ports ``series``: a `SeriesVolume`; ``labels``: a ``highdicom.Volume`` of uint8 on its grid.
+    Input ports ``series``: a `SeriesVolume`; ``labels``: a ``highdicom.Volume`` of uint8 or uint16 on its grid.
     Output port ``written``: a `WrittenObject`.
 
     Parameters are those of `write_segmentation`, and `folder` to write to; `progress` is called before and after.

@@ -18,6 +18,7 @@ from highdicom.seg import SegmentAlgorithmTypeValues, SegmentDescription
 from highdicom.sr import CodedConcept
 
 from operators.errors import ModelPackageError
+from operators.label_maps import MOST_LABELS
 
 _LABEL_LENGTH = 64
 """Characters of Segment Label and Code Meaning, VR LO (PS3.5 section 6.2)."""
@@ -44,7 +45,7 @@ class SegmentSpec:
     """One label of a model."""
 
     label_value: int
-    """What the label map holds."""
+    """What the label map holds, 1 to 65535."""
     label: str
     """Segment Label."""
     category: Code
@@ -85,7 +86,8 @@ def load_segments(path: Path) -> tuple[SegmentSpec, ...]:
     Raises
     ------
     ModelPackageError
-        ``file-unreadable`` if it is no metainfo JSON or lacks a code; ``labels-differ`` if a label comes twice.
+        ``file-unreadable`` if it is no metainfo JSON or lacks a code; ``labels-differ`` if a label comes twice or
+        can't be in a label map.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -96,9 +98,10 @@ def load_segments(path: Path) -> tuple[SegmentSpec, ...]:
             code="file-unreadable",
         ) from error
     values = [segment.label_value for segment in segments]
-    if not segments or len(set(values)) < len(values) or min(values) < 1:
+    if not segments or len(set(values)) < len(values) or min(values) < 1 or max(values) > MOST_LABELS:
         raise ModelPackageError(
-            f"{path.name} must hold at least one segment, each with a labelID of its own above 0; it has {values}",
+            f"{path.name} must hold at least one segment, each with a labelID of its own from 1 to {MOST_LABELS}; "
+            f"it has {values}",
             code="labels-differ",
         )
     return tuple(sorted(segments, key=lambda segment: segment.label_value))

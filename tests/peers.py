@@ -395,12 +395,12 @@ def _affine(origin: Sequence[float], spacing: Sequence[float], direction: Sequen
 
 def place(
     segments: Mapping[int, SegmentImage], shape: tuple[int, ...], affine: NDArray[np.float64]
-) -> NDArray[np.uint8]:
+) -> NDArray[np.uint16]:
     """Lay segments onto another grid by their places in the patient; the grids' voxels must coincide within 0.01 mm.
 
     `affine` maps (slice, row, column) of the result to LPS millimetres, as `highdicom.Volume.affine` does.
     """
-    labels = np.zeros(shape, np.uint8)
+    labels = np.zeros(shape, np.uint16)
     for segment in segments.values():
         to_grid = np.linalg.inv(affine) @ segment.affine
         voxels = np.argwhere(segment.mask)

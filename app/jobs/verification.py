@@ -25,6 +25,7 @@ from app.graph import CompletionRecord, ObjectRecord, SegmentRecord
 from app.identifiers import UID
 from operators.derived_uids import instance_uid, series_uid
 from operators.instances import PARSE_ERRORS
+from operators.label_maps import LabelMap, is_label_type, label_counts, labels_on
 
 _TOLERANCE_VOXELS = 0.02
 """Of a voxel: positions are stored as decimal strings of 16 characters."""
@@ -77,7 +78,7 @@ class VerifiedObject:
 class _Labels:
     """The label map as the graph computed it."""
 
-    array: NDArray[np.uint8]
+    array: LabelMap
     affine: Floats
     frame_of_reference_uid: str
 
@@ -131,10 +132,11 @@ def _read_labels(record: CompletionRecord, folder: Path) -> _Labels:
     content = _read_checked(folder / Path(record.labels.file).name, record.labels.digest)
     with np.load(io.BytesIO(content), allow_pickle=False) as stored:
         labels = _Labels(stored["labels"], stored["affine"], str(stored["frame_of_reference_uid"]))
-    _require(labels.array.dtype == np.uint8, "the label map is not of type uint8")
+    _require(is_label_type(labels.array.dtype), "the label map is neither of type uint8 nor of type uint16")
+    counts = label_counts(labels.array)
     for segment in record.segments:
-        found = int(np.count_nonzero(labels.array == segment.label_value))
-        _require(found == segment.voxels, f"the record counts other voxels of segment {segment.number}")
+        same = int(counts[segment.label_value]) == segment.voxels
+        _require(same, f"the record counts other voxels of segment {segment.number}")
     return labels
 
 
@@ -246,7 +248,7 @@ def _check_voxels(dataset: pydicom.Dataset, labels: _Labels, segments: Sequence[
     """Each frame is its slice of the label map, and what has no frame is empty."""
     (shared,) = dataset.SharedFunctionalGroupsSequence
     values = {segment.number: segment.label_value for segment in segments}
-    seen: dict[int, set[int]] = {number: set() for number in values}
+    shown: list[set[int]] = [set() for _ in labels.array]
     for groups, frame in zip(dataset.PerFrameFunctionalGroupsSequence, iter_pixels(dataset, raw=True), strict=True):
         orientation = _group(groups, shared, "PlaneOrientationSequence").ImageOrientationPatient
         spacing = _group(groups, shared, "PixelMeasuresSequence").PixelSpacing
@@ -254,15 +256,15 @@ def _check_voxels(dataset: pydicom.Dataset, labels: _Labels, segments: Sequence[
         number = int(_group(groups, shared, "SegmentIdentificationSequence").ReferencedSegmentNumber)
         corners = _corners(position, orientation, spacing, dataset)
         plane = _plane(labels, corners, _TOLERANCE_VOXELS, "a frame lies elsewhere than the label map's slices")
-        _require(plane not in seen[number], "two frames show one slice of a segment")
-        seen[number].add(plane)
+        _require(values[number] not in shown[plane], "two frames show one slice of a segment")
+        shown[plane].add(values[number])
         same = np.array_equal(frame != 0, labels.array[plane] == values[number])
         _require(same, f"the voxels of segment {number} differ")
-    for number, planes in seen.items():
-        left = [plane for plane in range(len(labels.array)) if plane not in planes]
-        _require(not np.any(labels.array[left] == values[number]), f"frames of segment {number} are missing")
-    described = np.isin(labels.array, [0, *values.values()])
-    _require(bool(np.all(described)), "the label map holds a label without a segment")
+    described = set(values.values())
+    for computed, there in zip(labels.array, shown, strict=True):
+        found = set(labels_on(computed).tolist())
+        _require(found <= described, "the label map holds a label without a segment")
+        _require(found <= there, f"frames of the label values {sorted(found - there)[:10]} are missing")
 
 
 def _group(groups: pydicom.Dataset, shared: pydicom.Dataset, keyword: str) -> pydicom.Dataset:

@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from operators.segmentation_writer import write_segmentation
-from operators.series_volume import read_series
 from tests.peers import require, run_dcentvfy, run_dciodvfy
 from tests.phantom import CORONAL, OBLIQUE, Phantom, setting
-from tests.segmented_phantom import ALGORITHM, SEGMENTS, write_segmented
+from tests.segmented_phantom import MANY_SEGMENTS, many_labels, no_labels, write_segmented
 
 PHANTOM = Phantom()
 CASES = {
@@ -47,12 +44,17 @@ def test_no_error_in_the_real_cts_segmentation(abdominal_ct: list[Path], tmp_pat
 
 
 def test_no_error_in_an_empty_one(tmp_path: Path) -> None:
-    series = read_series(PHANTOM.write(tmp_path / "ct"))
-    empty = series.volume.with_array(np.zeros(series.volume.shape, np.uint8))
-    written = write_segmentation(
-        empty, series, SEGMENTS, ALGORITHM, identity="x", series_description="", path=tmp_path / "seg.dcm"
-    )
+    files = PHANTOM.write(tmp_path / "ct")
+    written, _, _ = write_segmented(files, tmp_path / "seg.dcm", paint=no_labels)
     assert run_dciodvfy(written.path) == []
+    assert run_dcentvfy([*files, written.path]) == ""
+
+
+def test_no_error_in_one_of_more_segments_than_a_byte_counts(tmp_path: Path) -> None:
+    files = PHANTOM.write(tmp_path / "ct")
+    written, _, _ = write_segmented(files, tmp_path / "seg.dcm", paint=many_labels, segments=MANY_SEGMENTS)
+    assert run_dciodvfy(written.path) == []
+    assert run_dcentvfy([*files, written.path]) == ""
 
 
 def test_no_error_from_a_source_that_lacks_type_2_attributes(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from operators.segmentation_writer import segment_numbers
 from tests.peers import dcmqi_labels, place, require
 from tests.phantom import Phantom, variants
-from tests.segmented_phantom import SEGMENTS, write_segmented
+from tests.segmented_phantom import MANY_SEGMENTS, SEGMENTS, many_labels, no_labels, write_segmented
 
 PHANTOM = Phantom(slices=7, rows=12, columns=20, row_spacing=1.25, column_spacing=0.5, slice_spacing=3.0)
 CASES = variants(PHANTOM) | {"square": replace(PHANTOM, row_spacing=0.75, column_spacing=0.75)}
@@ -39,6 +39,23 @@ def test_the_label_map_comes_back_where_it_was(name: str, tmp_path: Path) -> Non
     last = last + down * (phantom.rows - 1) + right * (phantom.columns - 1)
     places = np.argwhere(segments[2].mask) @ segments[2].affine[:3, :3].T + segments[2].affine[:3, 3]
     assert np.linalg.norm(places - last, axis=1).min() < 0.001
+
+
+def test_more_labels_than_a_byte_counts_come_back(tmp_path: Path) -> None:
+    written, _, labels = write_segmented(
+        PHANTOM.write(tmp_path / "ct"), tmp_path / "seg.dcm", paint=many_labels, segments=MANY_SEGMENTS
+    )
+    segments = dcmqi_labels(written.path, tmp_path / "dcmqi")
+    back = place(segments, labels.spatial_shape, labels.affine)
+    assert np.array_equal(back, segment_numbers(labels.array, MANY_SEGMENTS))
+    assert back.max() == 299
+    assert segments[299].label == "Segment 299"
+
+
+def test_nothing_found_comes_back_as_nothing(tmp_path: Path) -> None:
+    written, _, labels = write_segmented(PHANTOM.write(tmp_path / "ct"), tmp_path / "seg.dcm", paint=no_labels)
+    segments = dcmqi_labels(written.path, tmp_path / "dcmqi")
+    assert not np.any(place(segments, labels.spatial_shape, labels.affine))
 
 
 def test_the_real_cts_label_map_comes_back(abdominal_ct: list[Path], tmp_path: Path) -> None:

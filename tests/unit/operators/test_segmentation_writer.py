@@ -10,16 +10,28 @@ import highdicom
 import numpy as np
 import pydicom
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from operators.derived_uids import instance_uid
 from operators.errors import OperatorError
-from operators.segmentation_writer import say_ai, write_segmentation
+from operators.label_maps import LabelMap
+from operators.segmentation_writer import say_ai, segment_numbers, write_segmentation
 from operators.segments import Code
 from operators.series_volume import read_series
 from tests.phantom import Phantom, setting, variants
-from tests.segmented_phantom import ALGORITHM, LIVER, SEGMENTS, label_volume, write_segmented
+from tests.segmented_phantom import (
+    ALGORITHM,
+    LIVER,
+    MANY_SEGMENTS,
+    SEGMENTS,
+    label_volume,
+    many_labels,
+    no_labels,
+    write_segmented,
+)
 
 NAMES: dict[str, tuple[str | list[str] | None, str]] = {
     # PS3.5 annexes H and I; the first of Japan's sets is empty, which says ASCII
@@ -77,7 +89,7 @@ def test_labels_that_lie_elsewhere_are_not_written(tmp_path: Path) -> None:
         highdicom.Volume(labels.array, shifted, "PATIENT", frame),
         highdicom.Volume(labels.array, labels.affine, "PATIENT", "1.2.3"),
         labels.flip_spatial(0),
-        labels.with_array(labels.array.astype(np.uint16)),
+        labels.with_array(labels.array.astype(np.int16)),
         labels[1:],
     ):
         with pytest.raises(OperatorError) as caught:
@@ -90,7 +102,7 @@ def test_labels_that_lie_elsewhere_are_not_written(tmp_path: Path) -> None:
 
 def test_a_label_without_a_segment_is_not_written(tmp_path: Path) -> None:
     series = read_series(Phantom().write(tmp_path / "ct"))
-    with pytest.raises(OperatorError, match=r"\[5\]") as caught:
+    with pytest.raises(OperatorError, match=r": \[5\]$") as caught:
         write_segmentation(
             label_volume(series),
             series,
@@ -101,6 +113,84 @@ def test_a_label_without_a_segment_is_not_written(tmp_path: Path) -> None:
             path=tmp_path / "seg.dcm",
         )
     assert caught.value.code == "label-undescribed"
+
+
+# --- many labels ---
+
+
+@st.composite
+def _described(draw: st.DrawFn) -> tuple[list[int], LabelMap]:
+    """Label values of segments, in any order, and a map that holds only them and background."""
+    kind, highest = draw(st.sampled_from([(np.uint8, 255), (np.uint16, 65535)]))
+    seed = draw(st.integers(0, 2**32 - 1))
+    count = draw(st.sampled_from([1, 2, 254, 255, 256, 300]))
+    chance = np.random.default_rng(seed)
+    values = chance.choice(np.arange(1, highest + 1), min(count, highest), replace=False)
+    return values.tolist(), chance.choice([0, *values], (3, 4, 50)).astype(kind)
+
+
+@given(_described())
+def test_renumbering_keeps_each_label_where_it_is(described: tuple[list[int], LabelMap]) -> None:
+    values, labels = described
+    before = labels.copy()
+    numbered = segment_numbers(labels, [replace(LIVER, label_value=value) for value in values])
+    assert numbered.dtype == (np.uint8 if len(values) < 256 else np.uint16)
+    assert np.array_equal(numbered == 0, labels == 0)
+    for number, value in enumerate(values, start=1):
+        assert np.array_equal(numbered == number, labels == value)
+    assert np.array_equal(labels, before)
+
+
+@given(_described(), st.data())
+def test_renumbering_names_what_no_segment_describes(
+    described: tuple[list[int], LabelMap], data: st.DataObject
+) -> None:
+    values, labels = described
+    missing = data.draw(st.sampled_from(values))
+    labels.flat[0] = missing
+    others = [replace(LIVER, label_value=value) for value in values if value != missing]
+    with pytest.raises(OperatorError, match=rf"1 values .*: \[{missing}\]$") as caught:
+        segment_numbers(labels, others)
+    assert caught.value.code == "label-undescribed"
+
+
+def test_an_error_names_only_the_first_of_many_labels() -> None:
+    with pytest.raises(OperatorError, match=r"299 values .*: \[103, [0-9, ]*, 130\] and others$"):
+        segment_numbers(many_labels((6, 10, 14)), SEGMENTS)
+
+
+def test_more_segments_than_a_byte_counts_lie_where_their_labels_lie(tmp_path: Path) -> None:
+    files = Phantom().write(tmp_path / "ct")
+    written, _, labels = write_segmented(files, tmp_path / "seg.dcm", paint=many_labels, segments=MANY_SEGMENTS)
+    read = highdicom.seg.segread(written.path)
+    assert (len(read.SegmentSequence), read.SegmentSequence[-1].SegmentNumber) == (300, 300)
+    frames = sum(len(set(plane.flat) - {0}) for plane in labels.array)
+    assert int(read.NumberOfFrames) == frames
+    found = read.get_volume(combine_segments=True, allow_missing_positions=True).match_geometry(labels)
+    assert np.array_equal(found.array, segment_numbers(labels.array, MANY_SEGMENTS))
+
+
+def test_the_highest_label_is_written(tmp_path: Path) -> None:
+    highest = replace(LIVER, label_value=65535)
+    written, _, _ = write_segmented(
+        Phantom().write(tmp_path / "ct"),
+        tmp_path / "seg.dcm",
+        paint=lambda shape: np.full(shape, 65535, np.uint16),
+        segments=[highest],
+    )
+    assert np.all(pydicom.dcmread(written.path).pixel_array == 1)
+
+
+def test_what_no_object_can_hold_is_refused_before_it_is_made(tmp_path: Path) -> None:
+    def paint(shape: tuple[int, int, int]) -> LabelMap:
+        return np.broadcast_to(np.arange(shape[1] * shape[2]).astype(np.uint16).reshape(shape[1:]), shape)
+
+    segments = [replace(LIVER, label_value=value) for value in range(1, 65536)]
+    files = Phantom(slices=9, rows=256, columns=256).write(tmp_path / "ct")
+    with pytest.raises(OperatorError, match=r"589815 frames, 4831764480 bytes") as caught:
+        write_segmented(files, tmp_path / "seg.dcm", paint=paint, segments=segments)
+    assert caught.value.code == "segmentation-too-large"
+    assert not (tmp_path / "seg.dcm").exists()
 
 
 # --- what it is ---
@@ -133,15 +223,13 @@ def test_it_is_binary_coded_and_says_what_made_it(tmp_path: Path) -> None:
 
 
 def test_nothing_found_is_a_result(tmp_path: Path) -> None:
-    series = read_series(Phantom().write(tmp_path / "ct"))
-    empty = series.volume.with_array(np.zeros(series.volume.shape, np.uint8))
-    written = write_segmentation(
-        empty, series, SEGMENTS, ALGORITHM, identity="x", series_description="", path=tmp_path / "seg.dcm"
-    )
+    files = Phantom().write(tmp_path / "ct")
+    written, _, labels = write_segmented(files, tmp_path / "seg.dcm", paint=no_labels)
     dataset = pydicom.dcmread(written.path)
     assert len(dataset.SegmentSequence) == len(SEGMENTS)
-    assert int(dataset.NumberOfFrames) == len(SEGMENTS) * 6
+    assert int(dataset.NumberOfFrames) == 1  # the fewest that are possible: as many as voxels would be gigabytes
     assert not np.any(dataset.pixel_array)
+    assert not np.any(labels.array)
 
 
 @pytest.mark.parametrize(

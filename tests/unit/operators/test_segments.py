@@ -52,8 +52,8 @@ def test_the_demo_models_segments() -> None:
 
 
 def test_segments_come_by_label_value_whatever_their_order(tmp_path: Path) -> None:
-    path = _write(tmp_path, _entry(labelID=52), _entry(labelID=5))
-    assert [segment.label_value for segment in load_segments(path)] == [5, 52]
+    path = _write(tmp_path, _entry(labelID=65535), _entry(labelID=52), _entry(labelID=5))
+    assert [segment.label_value for segment in load_segments(path)] == [5, 52, 65535]
 
 
 def test_the_modifier_goes_into_the_type_code(tmp_path: Path) -> None:
@@ -88,6 +88,7 @@ def test_a_segment_may_have_no_colour(tmp_path: Path) -> None:
         ([_entry(labelID="one")], "file-unreadable"),
         ([], "labels-differ"),
         ([_entry(labelID=0)], "labels-differ"),
+        ([_entry(labelID=65536)], "labels-differ"),
         ([_entry(), _entry()], "labels-differ"),
     ],
 )

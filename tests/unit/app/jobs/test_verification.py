@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,8 +18,18 @@ from app.app import segment_records, write_labels
 from app.errors import VerificationFailed
 from app.graph import LABELS_FILE, CompletionRecord, LabelsRecord, ModelRecord, ObjectRecord
 from app.jobs.verification import verify_results
+from operators.label_maps import LabelMap
+from operators.segments import SegmentSpec
 from tests.phantom import Phantom, variants
-from tests.segmented_phantom import ALGORITHM, SEGMENTS, write_segmented
+from tests.segmented_phantom import (
+    ALGORITHM,
+    MANY_SEGMENTS,
+    SEGMENTS,
+    asymmetric_labels,
+    many_labels,
+    no_labels,
+    write_segmented,
+)
 
 PHANTOM = Phantom()
 
@@ -33,9 +44,15 @@ class _Results:
         verify_results(self.record, self.folder, self.files)
 
 
-def _results(folder: Path, phantom: Phantom = PHANTOM) -> _Results:
+def _results(
+    folder: Path,
+    phantom: Phantom = PHANTOM,
+    *,
+    paint: Callable[[tuple[int, int, int]], LabelMap] = asymmetric_labels,
+    segments: Sequence[SegmentSpec] = SEGMENTS,
+) -> _Results:
     files = phantom.write(folder / "ct")
-    written, _, labels = write_segmented(files, folder / "segmentation.dcm")
+    written, _, labels = write_segmented(files, folder / "segmentation.dcm", paint=paint, segments=segments)
     record = CompletionRecord(
         identity="identity",
         objects=(
@@ -48,7 +65,7 @@ def _results(folder: Path, phantom: Phantom = PHANTOM) -> _Results:
             ),
         ),
         labels=LabelsRecord(LABELS_FILE, write_labels(folder / LABELS_FILE, labels)),
-        segments=segment_records(labels, SEGMENTS),
+        segments=segment_records(labels, segments),
         model=ModelRecord("planted", ALGORITHM.version, ALGORITHM.weights_digest),
         steps={},
     )
@@ -84,6 +101,29 @@ def test_what_was_written_verifies(name: str, tmp_path: Path) -> None:
         results.record.objects[0].sop_instance_uid,
     )
     assert str(one.transfer_syntax_uid) == str(ExplicitVRLittleEndian)
+
+
+def test_more_segments_than_a_byte_counts_verify(tmp_path: Path) -> None:
+    results = _results(tmp_path, paint=many_labels, segments=MANY_SEGMENTS)
+    assert [segment.voxels > 0 for segment in results.record.segments] == [True] * 299 + [False]
+    results.verify()
+
+
+def test_nothing_found_verifies(tmp_path: Path) -> None:
+    _results(tmp_path, paint=no_labels).verify()
+
+
+def test_no_volume_is_held_for_each_segment(tmp_path: Path) -> None:
+    phantom = Phantom(slices=2, rows=512, columns=512)
+    results = _results(tmp_path, phantom, paint=many_labels, segments=MANY_SEGMENTS)
+    volume = phantom.slices * phantom.rows * phantom.columns
+    tracemalloc.start()
+    try:
+        results.verify()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < len(MANY_SEGMENTS) * volume / 2
 
 
 def test_a_record_survives_its_way_through_json(tmp_path: Path) -> None:
@@ -137,7 +177,8 @@ def _turn(dataset: Dataset) -> None:
 def _swap_segments(dataset: Dataset) -> None:
     for groups in dataset.PerFrameFunctionalGroupsSequence:
         item = groups.SegmentIdentificationSequence[0]
-        item.ReferencedSegmentNumber = 3 - item.ReferencedSegmentNumber
+        number = int(item.ReferencedSegmentNumber)
+        item.ReferencedSegmentNumber = {1: 2, 2: 1}.get(number, number)
 
 
 def _swap_labels(dataset: Dataset) -> None:
@@ -211,6 +252,13 @@ FAULTS: dict[str, Callable[[Dataset], None]] = {
     "its source's series": _setting("SeriesInstanceUID", PHANTOM.uid("series")),
     "no frame of reference": _setting("FrameOfReferenceUID", None),
 }
+
+
+@pytest.mark.parametrize("fault", ["one voxel", "segments swapped", "a frame missing", "a frame doubled"])
+def test_a_planted_fault_among_many_segments_is_caught(fault: str, tmp_path: Path) -> None:
+    results = _results(tmp_path, paint=many_labels, segments=MANY_SEGMENTS)
+    with pytest.raises(VerificationFailed):
+        _changed(results, FAULTS[fault]).verify()
 
 
 @pytest.mark.parametrize("fault", FAULTS)
