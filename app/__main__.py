@@ -98,6 +98,7 @@ def _triton_target(address: str | None, repository: Path) -> Iterator[str]:
             Path(folder),
             start_seconds=triton.start_seconds,
             probe_seconds=triton.probe_seconds,
+            model_configuration=triton.model_configuration,
         )
         with embedded:
             yield embedded.target

@@ -234,6 +234,7 @@ def embedded_triton(settings: Settings, run_folder: Path) -> EmbeddedTriton:
         run_folder,
         start_seconds=settings.triton.start_seconds,
         probe_seconds=settings.triton.probe_seconds,
+        model_configuration=settings.triton.model_configuration,
     )
 
 

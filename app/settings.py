@@ -146,10 +146,24 @@ class TritonSettings(_Section):
         default=_REPOSITORY_FOLDER / ".triton" / "bin" / "python",
         description="The interpreter of the embedded Triton's own environment.",
     )
+    model_configuration: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9_-]+$",
+        description="The embedded Triton takes `configs/<this>.pbtxt` of each model that has one; else `config.pbtxt`.",
+    )
     start_seconds: float = Field(default=120.0, gt=0, description="Longest wait until the embedded Triton is ready.")
     probe_seconds: float = Field(default=10.0, gt=0, description="How often a tiny real inference checks it.")
     request_seconds: float = Field(default=300.0, gt=0, description="Deadline of one inference request.")
     shared_memory: bool = Field(default=True, description="Use system shared memory with a Triton on this host.")
+
+    @model_validator(mode="after")
+    def _configuration_is_for_the_embedded(self) -> TritonSettings:
+        if self.address is not None and self.model_configuration is not None:
+            raise ValueError(
+                "model_configuration is for the embedded Triton, and address names another: start that one with "
+                "--model-config-name instead"
+            )
+        return self
 
 
 class DatabaseSettings(_Section):

@@ -22,12 +22,27 @@ def triton_python() -> Path:
     return TRITON_PYTHON
 
 
+def fixture_repository(folder: Path) -> Path:
+    """Fill `folder` with the models of the project and those that only tests serve."""
+    for repository in (MODEL_REPOSITORY, REPOSITORY_ROOT / "tests" / "fixtures" / "triton"):
+        for configuration in repository.glob("*/config.pbtxt"):
+            (folder / configuration.parent.name).symlink_to(configuration.parent)
+    return folder
+
+
 @contextmanager
-def running_triton(repository: Path = MODEL_REPOSITORY, *, probe_seconds: float = 1.0) -> Iterator[EmbeddedTriton]:
+def running_triton(
+    repository: Path = MODEL_REPOSITORY, *, probe_seconds: float = 1.0, model_configuration: str | None = None
+) -> Iterator[EmbeddedTriton]:
     """A Triton that serves `repository`."""
     with tempfile.TemporaryDirectory(prefix="limner-test-") as folder:
         triton = EmbeddedTriton(
-            triton_python(), repository, Path(folder), start_seconds=START_SECONDS, probe_seconds=probe_seconds
+            triton_python(),
+            repository,
+            Path(folder),
+            start_seconds=START_SECONDS,
+            probe_seconds=probe_seconds,
+            model_configuration=model_configuration,
         )
         with triton:
             yield triton

@@ -52,16 +52,26 @@ class EmbeddedTriton:
         Longest wait until it answers.
     probe_seconds
         How often it is asked for a tiny inference.
+    model_configuration
+        Where a model has ``configs/<this>.pbtxt``, that is taken instead of its ``config.pbtxt``.
     """
 
     def __init__(
-        self, python: Path, repository: Path, run_folder: Path, *, start_seconds: float, probe_seconds: float
+        self,
+        python: Path,
+        repository: Path,
+        run_folder: Path,
+        *,
+        start_seconds: float,
+        probe_seconds: float,
+        model_configuration: str | None = None,
     ) -> None:
         self._python = python
         self._repository = repository
         self._run_folder = run_folder
         self._start_seconds = start_seconds
         self._probe_seconds = probe_seconds
+        self._model_configuration = model_configuration
         self._log_file = run_folder / "triton.log"
         self._folder: TritonFolder | None = None
         self._process: TritonProcess | None = None
@@ -116,7 +126,7 @@ class EmbeddedTriton:
         ------
         ServingError
             ``triton-environment`` if its environment is not usable, ``triton-repository`` if the repository lacks
-            the probe, ``triton-start`` with the log's tail if it did not come up.
+            the probe or the model configuration, ``triton-start`` with the log's tail if it did not come up.
         """
         if self._thread is not None:
             raise ServingError("the embedded Triton is running already", code="triton-running")
@@ -125,6 +135,7 @@ class EmbeddedTriton:
                 f"the model repository lacks {PROBE_MODEL}; copy that folder from Limner's triton_models",
                 code="triton-repository",
             )
+        self._check_model_configuration()
         parts = TritonParts.find(self._python)
         self._run_folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(self._run_folder)
@@ -141,6 +152,16 @@ class EmbeddedTriton:
         except ServingError:
             self.stop()
             raise
+
+    def _check_model_configuration(self) -> None:
+        """The server takes a name that no model has without a word, and would serve all as if none were given."""
+        name = self._model_configuration
+        if name is not None and not any(self._repository.glob(f"*/configs/{name}.pbtxt")):
+            raise ServingError(
+                f"no model of {self._repository} has configs/{name}.pbtxt; write one, or leave out "
+                "triton.model_configuration",
+                code="triton-repository",
+            )
 
     def stop(self) -> None:
         """End it, let what it is computing finish for a while, and leave nothing behind but its log."""
@@ -202,7 +223,14 @@ class EmbeddedTriton:
         prefix = f"{SHARED_MEMORY_PREFIX}{process_mark()}_{secrets.token_hex(4)}_"
         try:
             folder.remove_sockets()
-            return TritonProcess(parts, self._repository, folder, self._log_file, prefix)
+            return TritonProcess(
+                parts,
+                self._repository,
+                folder,
+                self._log_file,
+                prefix,
+                model_configuration=self._model_configuration,
+            )
         except OSError as error:
             raise ServingError(f"the embedded Triton can't be started: {error}", code="triton-start") from error
 

@@ -176,9 +176,20 @@ class TritonProcess:
         What the server prints is added to it.
     prefix
         How the server's shared memory regions are called.
+    model_configuration
+        Where a model has ``configs/<this>.pbtxt``, that is taken instead of its ``config.pbtxt``.
     """
 
-    def __init__(self, parts: TritonParts, repository: Path, folder: TritonFolder, log: Path, prefix: str) -> None:
+    def __init__(
+        self,
+        parts: TritonParts,
+        repository: Path,
+        folder: TritonFolder,
+        log: Path,
+        prefix: str,
+        *,
+        model_configuration: str | None = None,
+    ) -> None:
         self._prefix = prefix
         self._stubs: list[psutil.Process] = []
         command = [
@@ -195,6 +206,8 @@ class TritonProcess:
             "--model-load-thread-count=1",  # several at once have aborted in the python backend on busy machines
             f"--backend-config=python,shm-region-prefix-name={prefix}",
         ]
+        if model_configuration is not None:
+            command.append(f"--model-config-name={model_configuration}")
         _make_room(log)
         with log.open("ab") as output:
             self._process = subprocess.Popen(

@@ -175,3 +175,12 @@ def test_every_key_is_described() -> None:
         return found
 
     assert undescribed(Settings) == []
+
+
+def test_a_model_configuration_is_a_name_and_for_the_embedded_triton_alone(tmp_path: Path) -> None:
+    text = '[triton]\nmodel_configuration = "openvino"\n'
+    assert load_settings(write(tmp_path, text)).triton.model_configuration == "openvino"
+    with pytest.raises(SettingsError, match=r"triton.model_configuration"):
+        load_settings(write(tmp_path, '[triton]\nmodel_configuration = "../openvino"\n'))
+    with pytest.raises(SettingsError, match="start that one with --model-config-name"):
+        load_settings(write(tmp_path, f'{text}address = "triton:8001"\n'))
