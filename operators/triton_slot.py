@@ -132,8 +132,8 @@ class Slot:
         if call is None:
             return
         call.cancel()
-        # the server may still be computing: what it writes late must not land in the next answer, and to take a
-        # region away while it is used could end the server; it lets go of them when this process is gone
+        # the server may still be computing: what it writes late must not land in the next answer, and it does not let
+        # go of a region that it uses; the regions are left to it, and let go when this process is gone
         for region in self._regions.values():
             region.close()
         self._regions = {}
