@@ -53,6 +53,23 @@ class ModelPackage:
     card: Mapping[str, Any]
     """The card's front matter."""
 
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """The names of its input channels in the network's order, from ``dataset.json``.
+
+        Raises
+        ------
+        ModelPackageError
+            ``file-unreadable`` if they are not named and numbered as nnU-Net v2 does.
+        """
+        names = self.dataset.get("channel_names")
+        numbered = [str(number) for number in range(len(names))] if isinstance(names, dict) else []
+        if not isinstance(names, dict) or not names or set(names) != set(numbered):
+            raise ModelPackageError(
+                f'model {self.name}: dataset.json must hold channel_names, numbered from "0"', code="file-unreadable"
+            )
+        return tuple(str(names[number]) for number in numbered)
+
     @classmethod
     def load(cls, folder: Path) -> ModelPackage:
         """Read and check the model in `folder`.

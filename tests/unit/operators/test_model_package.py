@@ -96,3 +96,29 @@ def test_every_label_must_be_coded(folder: Path, change: Callable[[Path], object
     with pytest.raises(ModelPackageError) as caught:
         ModelPackage.load(folder)
     assert caught.value.code == "labels-differ"
+
+
+@pytest.mark.parametrize(
+    ("names", "channels"),
+    [
+        ({"0": "CT"}, ("CT",)),
+        ({"1": "FLAIR", "0": "T1"}, ("T1", "FLAIR")),
+        ({str(number): f"c{number}" for number in reversed(range(12))}, tuple(f"c{number}" for number in range(12))),
+    ],
+)
+def test_channels_come_in_the_networks_order(folder: Path, names: dict[str, str], channels: tuple[str, ...]) -> None:
+    _set_channels(folder, names)
+    assert ModelPackage.load(folder).channels == channels
+
+
+@pytest.mark.parametrize("names", [None, {}, ["CT"], {"1": "CT"}, {"0": "T1", "2": "FLAIR"}, {"a": "T1"}])
+def test_channels_that_are_not_numbered_as_nnunet_does(folder: Path, names: object) -> None:
+    _set_channels(folder, names)
+    with pytest.raises(ModelPackageError, match="channel_names") as caught:
+        _ = ModelPackage.load(folder).channels
+    assert caught.value.code == "file-unreadable"
+
+
+def _set_channels(folder: Path, names: object) -> None:
+    dataset = json.loads((folder / "dataset.json").read_text())
+    (folder / "dataset.json").write_text(json.dumps({**dataset, "channel_names": names}))
