@@ -1,4 +1,7 @@
-"""``python -m app -i DIR -o DIR``: the graph on one folder, as every MONAI Deploy application runs; what a MAP runs."""
+"""``python -m app -i DIR -o DIR``: the graph on one folder, as every MONAI Deploy application runs; what a MAP runs.
+
+For a model with several input channels: ``--channel NAME=DIR``, once a channel, in place of ``-i``.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,8 @@ from pathlib import Path
 from pydicom.misc import is_dicom
 
 from app.app import SegmentationApp
-from app.errors import LimnerError, VerificationFailed
-from app.graph import RECORD_FILE, CompletionRecord, GraphRequest
+from app.errors import LimnerError, SettingsError, VerificationFailed
+from app.graph import RECORD_FILE, ChannelInput, CompletionRecord, GraphRequest
 from app.identifiers import derive_uuid
 from app.jobs.verification import VerifiedObject, verify_results
 from app.serving.triton import EmbeddedTriton
@@ -31,13 +34,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the graph on a folder; return 0 only if its record is there and its objects were read back and verified."""
     options = _parse(arguments)
     try:
-        files = _dicom_files(options.input)
         package = ModelPackage.load(_model_folder(options.model_repository, options.model))
+        inputs = _inputs(options, package)
         options.output.mkdir(parents=True, exist_ok=True)
         (options.output / RECORD_FILE).unlink(missing_ok=True)
         with _triton_target(options.triton, options.model_repository) as target:
-            SegmentationApp(_request(options.output, files, package, target), _show).run()
-        record, objects = _verified(options.output, files)
+            SegmentationApp(_request(options.output, inputs, package, target), _show).run()
+        record, objects = _verified(options.output, inputs[0].files)
     except (OperatorError, LimnerError) as error:
         print(f"{error.code}: {error}", file=sys.stderr)
         return _FAILED
@@ -54,6 +57,15 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     model_repository = environment.model if Path(environment.model).is_dir() else settings.model_repository
     parser = argparse.ArgumentParser(prog="python -m app", description="Segment the series in a folder.")
     parser.add_argument("-i", "--input", type=Path, default=Path(environment.input), help="folder with one series")
+    parser.add_argument(
+        "-c",
+        "--channel",
+        type=_channel_folder,
+        action="append",
+        default=[],
+        metavar="NAME=FOLDER",
+        help="folder with the series of one input channel; once for each, for a model with several",
+    )
     parser.add_argument("-o", "--output", type=Path, default=Path(environment.output), help="folder for the results")
     parser.add_argument(
         "-m", "--model-repository", type=Path, default=Path(model_repository), help="folder with the models"
@@ -66,9 +78,33 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="gRPC address of a Triton that serves them; one is started if not given",
     )
     options = parser.parse_args(arguments)
-    if not options.input.is_dir():
-        parser.error(f"there is no input folder {options.input}")
+    folders = [folder for _, folder in options.channel] or [options.input]
+    for folder in folders:
+        if not folder.is_dir():
+            parser.error(f"there is no input folder {folder}")
     return options
+
+
+def _channel_folder(text: str) -> tuple[str, Path]:
+    name, _, folder = text.partition("=")
+    if not name or not folder:
+        raise argparse.ArgumentTypeError(f"'{text}' is not NAME=FOLDER, as in T1=/data/t1")
+    return name, Path(folder)
+
+
+def _inputs(options: argparse.Namespace, package: ModelPackage) -> tuple[ChannelInput, ...]:
+    """The files of each channel, in the model's order; SettingsError if the channels named are not the model's."""
+    folders: list[tuple[str, Path]] = options.channel
+    channels = package.channels
+    if not folders and len(channels) == 1:
+        return (ChannelInput("", _dicom_files(options.input)),)
+    if sorted(name for name, _ in folders) != sorted(channels):
+        named = ", ".join(name for name, _ in folders) or "none"
+        raise SettingsError(
+            f"the model {package.name} has the input channels {', '.join(channels)}, and --channel names {named}; "
+            "give --channel NAME=FOLDER once for each"
+        )
+    return tuple(ChannelInput(name, _dicom_files(dict(folders)[name])) for name in channels)
 
 
 def _dicom_files(folder: Path) -> tuple[Path, ...]:
@@ -104,12 +140,14 @@ def _triton_target(address: str | None, repository: Path) -> Iterator[str]:
             yield embedded.target
 
 
-def _request(output: Path, files: tuple[Path, ...], package: ModelPackage, target: str) -> GraphRequest:
+def _request(output: Path, inputs: tuple[ChannelInput, ...], package: ModelPackage, target: str) -> GraphRequest:
     triton = Settings().triton
-    digests = sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in files)
+    digests = sorted(
+        f"{one.channel}{hashlib.sha256(path.read_bytes()).hexdigest()}" for one in inputs for path in one.files
+    )
     identity = derive_uuid("folder", package.name, package.version, package.weights_digest, *digests)
     return GraphRequest(
-        input_files=files,
+        inputs=inputs,
         output_folder=output,
         model_folder=package.folder,
         triton_target=target,

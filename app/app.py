@@ -1,4 +1,4 @@
-"""The operator graph: a series in, a DICOM Segmentation and the completion record out.
+"""The operator graph: a series in (or one a channel of the model), a DICOM Segmentation and the completion record out.
 
 ::
 
@@ -50,7 +50,7 @@ _CUBIC_MM_PER_ML = 1000.0
 
 
 class SegmentationApp(sdk.Application):
-    """One series through one model.
+    """One series, or one a channel, through one model.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ class SegmentationApp(sdk.Application):
         read = SeriesVolumeOperator(
             self,
             sdk.CountCondition(self, 1),  # a source without it repeats for ever
-            files=request.input_files,
+            inputs={one.channel: one.files for one in request.inputs},
             progress=self._steps.of("read"),
             name="read",
         )

@@ -26,6 +26,7 @@ from app.jobs.workflow import Workflow
 from app.listener.adoption import adopt_unrecorded
 from app.listener.association import Listener
 from app.listener.spool import Spool
+from app.routing.channels import check_channels
 from app.routing.completion import CompletionScanner
 from app.routing.rules import RuleSet
 from app.serving.postgres import EmbeddedPostgres
@@ -99,6 +100,7 @@ async def serve(settings: Settings) -> None:
             rules=rules,
             spool_path_of=spool.path_of,
             create_job=workflow.create_job,
+            create_study_job=workflow.create_study_job,
         )
         worker = Worker(records=records, tasks=workflow, destinations=[one.name for one in settings.destination])
         listener = Listener(settings.listener, spool, records.record_instance, audit)
@@ -142,21 +144,29 @@ def load_packages(settings: Settings) -> dict[str, ModelPackage]:
     Raises
     ------
     SettingsError
-        If a pipeline's model can't be used.
+        If a pipeline's model can't be used, or has other input channels than a rule binds.
     """
     packages = {}
     for pipeline in settings.pipeline:
         try:
-            packages[pipeline.name] = ModelPackage.load(settings.model_repository / pipeline.model)
-            read_configuration(packages[pipeline.name])
+            package = packages[pipeline.name] = ModelPackage.load(settings.model_repository / pipeline.model)
+            read_configuration(package)
+            channels = package.channels
         except ModelPackageError as error:
             raise SettingsError(f"pipeline '{pipeline.name}': {error}", code=error.code) from error
+        for rule in settings.rule:
+            if rule.pipeline == pipeline.name:
+                check_channels(rule, package.name, channels)
     return packages
 
 
 def _facts_of(package: ModelPackage) -> ModelFacts:
     return ModelFacts(
-        name=package.name, version=package.version, weights_digest=package.weights_digest, folder=package.folder
+        name=package.name,
+        version=package.version,
+        weights_digest=package.weights_digest,
+        folder=package.folder,
+        channels=package.channels,
     )
 
 

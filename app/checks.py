@@ -10,7 +10,8 @@ from pathlib import Path
 
 from app import bootstrap
 from app.delivery.dimse import DimseDestination
-from app.errors import LimnerError
+from app.errors import LimnerError, SettingsError
+from app.routing.channels import check_channels
 from app.routing.rules import RuleSet
 from app.settings import DestinationSettings, Settings
 from operators.errors import OperatorError
@@ -87,8 +88,13 @@ def _check_models(settings: Settings) -> Iterator[CheckResult]:
         folder = settings.model_repository / pipeline.model
         try:
             package = ModelPackage.load(folder)
+            for rule in settings.rule:
+                if rule.pipeline == pipeline.name:
+                    check_channels(rule, package.name, package.channels)
         except OperatorError as error:
             yield CheckResult(name, False, str(error), f"complete the model's folder {folder}")
+        except SettingsError as error:
+            yield CheckResult(name, False, str(error), "correct the rule; docs/reference/rules.md says how it binds")
         else:
             yield CheckResult(name, True, f"{package.name} {package.version}, weights {package.weights_digest[:12]}…")
 

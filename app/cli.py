@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,8 +21,8 @@ from app import bootstrap, checks
 from app.audit.verification import verify
 from app.delivery.sending import send_folder
 from app.errors import LimnerError, SettingsError
-from app.jobs.entries import Job, Series, describe_way
-from app.routing.rules import Decision, RuleSet
+from app.jobs.entries import Job, JobInput, Series, describe_way
+from app.routing.rules import ConditionExplanation, Decision, RuleSet
 from app.settings import Settings, load_settings
 
 app = typer.Typer(
@@ -118,7 +119,7 @@ def jobs(
     """List the jobs, newest first: state, progress, reason, deliveries. JSON adds each step and its time."""
     with bootstrap.open_records(load_settings(settings)) as records:
         found = records.jobs(limit)
-        inputs = {job.id: records.input_digests(job.id) for job in found}
+        inputs = {job.id: records.job_inputs(job.id) for job in found}
     if as_json:
         _print_json([_job_as_json(job, inputs[job.id]) for job in found])
         return
@@ -221,7 +222,7 @@ def _address(to: str | None, settings: Settings) -> tuple[str, int]:
     return host, int(port)
 
 
-def _job_as_json(job: Job, inputs: list[str]) -> dict[str, Any]:
+def _job_as_json(job: Job, inputs: list[JobInput]) -> dict[str, Any]:
     return {
         "id": str(job.id),
         "key": job.key,
@@ -237,7 +238,8 @@ def _job_as_json(job: Job, inputs: list[str]) -> dict[str, Any]:
         "progress_step": job.progress_step,
         "progress_done": job.progress_done,
         "progress_total": job.progress_total,
-        "inputs": inputs,
+        "inputs": [one.digest for one in inputs],
+        "channels": _by_channel(inputs),
         "results": [
             {"path": one.path, "digest": one.digest, "sop_instance_uid": one.sop_instance_uid} for one in job.results
         ],
@@ -256,6 +258,15 @@ def _job_as_json(job: Job, inputs: list[str]) -> dict[str, Any]:
     }
 
 
+def _by_channel(inputs: list[JobInput]) -> dict[str, list[str]]:
+    """The digests that each channel reads; nothing where the rule binds none."""
+    channels: dict[str, list[str]] = {}
+    for one in inputs:
+        if one.channel:
+            channels.setdefault(one.channel, []).append(one.digest)
+    return channels
+
+
 def _series_as_json(series: Series) -> dict[str, Any]:
     return {
         "study_instance_uid": series.study_instance_uid,
@@ -271,18 +282,26 @@ def _series_as_json(series: Series) -> dict[str, Any]:
 def _decision_as_json(decision: Decision) -> dict[str, Any]:
     return {
         "rule": None if decision.rule is None else decision.rule.name,
+        "channels": list(decision.channels),
         "rules": [
             {
                 "rule": one.rule,
                 "taken": one.taken,
-                "conditions": [
-                    {"keyword": c.keyword, "expected": c.expected, "found": c.found, "holds": c.holds}
-                    for c in one.conditions
+                "conditions": _conditions_as_json(one.conditions),
+                "channels": [
+                    {"channel": c.channel, "holds": c.holds, "conditions": _conditions_as_json(c.conditions)}
+                    for c in one.channels
                 ],
             }
             for one in decision.explanations
         ],
     }
+
+
+def _conditions_as_json(conditions: Sequence[ConditionExplanation]) -> list[dict[str, Any]]:
+    return [
+        {"keyword": one.keyword, "expected": one.expected, "found": one.found, "holds": one.holds} for one in conditions
+    ]
 
 
 def _print_decision(decision: Decision) -> None:
@@ -291,11 +310,28 @@ def _print_decision(decision: Decision) -> None:
     else:
         destinations = ", ".join(decision.rule.destinations) or "nowhere"
         _say("rule ", (decision.rule.name, "bold"), f" takes it: pipeline {decision.rule.pipeline}, to {destinations}")
+        if decision.rule.channels:
+            _say(_binding_in_words(decision.channels))
     for one in decision.explanations:
         _say(f"{'✓' if one.taken else '✗'} {one.rule}")
-        for condition in one.conditions:
-            mark = "✓" if condition.holds else "✗"
-            _say(f"    {mark} {condition.keyword}: expected {condition.expected}, found {condition.found}")
+        _print_conditions(one.conditions, "    ")
+        for channel in one.channels:
+            _say(f"    {'✓' if channel.holds else '✗'} channel {channel.channel}")
+            _print_conditions(channel.conditions, "        ")
+
+
+def _binding_in_words(channels: tuple[str, ...]) -> str:
+    if len(channels) == 1:
+        return f"it is bound to the channel {channels[0]}"
+    if channels:
+        return f"it fits the channels {', '.join(channels)} at once: the job would be refused as channel-ambiguous"
+    return "it fits none of the rule's channels: the model does not get it"
+
+
+def _print_conditions(conditions: Sequence[ConditionExplanation], indent: str) -> None:
+    for condition in conditions:
+        mark = "✓" if condition.holds else "✗"
+        _say(f"{indent}{mark} {condition.keyword}: expected {condition.expected}, found {condition.found}")
 
 
 def _print_json(value: Any) -> None:

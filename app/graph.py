@@ -16,11 +16,21 @@ and ``frame_of_reference_uid``."""
 
 
 @dataclass(frozen=True)
+class ChannelInput:
+    """The series that feeds one channel of a model."""
+
+    channel: str
+    """Its name, as in the model's ``dataset.json``; empty where a series came without: the model's only channel."""
+    files: tuple[Path, ...]
+    """The instances of one series, in any order."""
+
+
+@dataclass(frozen=True)
 class GraphRequest:
     """One run: what to read, what to run on it, where to write."""
 
-    input_files: tuple[Path, ...]
-    """The instances of one series, in any order."""
+    inputs: tuple[ChannelInput, ...]
+    """One a channel, in the model's order. The first is the primary: results lie on its grid and refer to it."""
     output_folder: Path
     """Gets the objects, the label map and the completion record."""
     model_folder: Path
@@ -34,6 +44,11 @@ class GraphRequest:
     """Deadline of one inference request."""
     shared_memory: bool
     """Whether tensors go through shared memory."""
+
+    @property
+    def primary_files(self) -> tuple[Path, ...]:
+        """The instances of the first channel's series."""
+        return self.inputs[0].files
 
 
 @dataclass(frozen=True)

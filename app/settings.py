@@ -103,6 +103,9 @@ class RuleSettings(_Section):
     - ``{ minimum = …, maximum = … }``: a number within, ends included; either may be left out;
     - ``{ pattern = "…" }``: the whole value matches this regular expression;
     - ``{ present = true }`` or ``{ present = false }``: the attribute has a value, or has none.
+
+    ``channels`` maps the names of a model's input channels to such conditions, for models that read several series of
+    a study as one input: each series that the rule takes is bound to the channel whose conditions it fits.
     """
 
     name: str = Field(description="What records and `limner rules explain` call it.")
@@ -113,8 +116,20 @@ class RuleSettings(_Section):
     )
     priority: int = Field(default=0, ge=-100, le=100, description="Higher goes first.")
     match: dict[str, Any] = Field(default_factory=dict, description="Conditions on DICOM keywords; all must hold.")
+    channels: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="For each input channel of the model, the conditions on the series it reads."
+    )
 
     _name = field_validator("name")(staticmethod(_checked_name))
+
+    @model_validator(mode="after")
+    def _channels_wait_for_the_study(self) -> RuleSettings:
+        if self.channels and self.after != "study":
+            raise ValueError(
+                f"rule '{self.name}' has channels, and their series are together only when the study is complete; "
+                'write after = "study"'
+            )
+        return self
 
 
 class DestinationSettings(_Section):

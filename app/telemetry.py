@@ -38,6 +38,7 @@ PERMITTED_KEYS = frozenset(
         "called_ae_title",
         "calling_ae_title",
         "category",
+        "channels",
         "code",
         "cut_bytes",
         "deadline_seconds",

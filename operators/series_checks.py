@@ -13,6 +13,12 @@ from operators.instances import IMAGE_SOP_CLASSES, rescale
 
 _RESCALED_SOP_CLASSES = (CTImageStorage, PositronEmissionTomographyImageStorage)
 _IDENTIFIERS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+_ONE_STUDY = (
+    ("StudyInstanceUID", "mixed-series", "studies"),
+    ("PatientID", "mixed-patient", "patients (Patient ID)"),
+    ("PatientName", "mixed-patient", "patients (Patient's Name)"),
+    ("PatientBirthDate", "mixed-patient", "patients (Patient's Birth Date)"),
+)
 
 
 def check_same_series(headers: Sequence[pydicom.Dataset]) -> None:
@@ -30,14 +36,8 @@ def check_same_series(headers: Sequence[pydicom.Dataset]) -> None:
                 f"{missing} of {len(headers)} instances have no {keyword}; an archive that fills identifiers is needed",
                 code="missing-identifiers",
             )
-    for keyword, code, what in (
-        ("StudyInstanceUID", "mixed-series", "studies"),
-        ("SeriesInstanceUID", "mixed-series", "series"),
-        ("PatientID", "mixed-patient", "patients (Patient ID)"),
-        ("PatientName", "mixed-patient", "patients (Patient's Name)"),
-        ("PatientBirthDate", "mixed-patient", "patients (Patient's Birth Date)"),
-    ):
-        found = len({text(header, keyword) for header in headers})
+    for keyword, code, what in (*_ONE_STUDY, ("SeriesInstanceUID", "mixed-series", "series")):
+        found = _count(headers, keyword)
         if found > 1:
             raise SeriesRefused(f"expected one series of one patient, got instances of {found} {what}", code=code)
     if len({text(header, "SOPInstanceUID") for header in headers}) < len(headers):
@@ -45,6 +45,24 @@ def check_same_series(headers: Sequence[pydicom.Dataset]) -> None:
             "two different instances have the same SOP Instance UID; the sender must give each its own",
             code="duplicate-instance",
         )
+
+
+def check_same_study(headers: Sequence[pydicom.Dataset]) -> None:
+    """Refuse series, one header each, of several studies or patients.
+
+    Raises
+    ------
+    SeriesRefused
+        ``mixed-series`` or ``mixed-patient``.
+    """
+    for keyword, code, what in _ONE_STUDY:
+        found = _count(headers, keyword)
+        if found > 1:
+            raise SeriesRefused(f"expected series of one study of one patient, got {found} {what}", code=code)
+
+
+def _count(headers: Sequence[pydicom.Dataset], keyword: str) -> int:
+    return len({text(header, keyword) for header in headers})
 
 
 def check_pixels(headers: Sequence[pydicom.Dataset]) -> None:

@@ -23,14 +23,19 @@ What is refused, by ``SeriesRefused.code``:
 ``gantry-tilt``                         the slices are sheared: they do not lie along their normal
 ``slice-missing``                       slices are missing between others
 ``uneven-spacing``                      the slices are not evenly spaced
+``channel-elsewhere``                   a channel's series shows no part of what the first channel's shows
 ======================================  ==============================================================================
+
+Several series are one input where a model has several channels: each must be a volume by itself, all of one patient
+and study and in one frame of reference. What is wrong with one is said with the name of its channel.
 
 Lossy compression is accepted. Values beyond the padding value stay what they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,8 +47,9 @@ from numpy.typing import NDArray
 
 from operators.errors import SeriesRefused
 from operators.instances import read_header, read_pixels
+from operators.one_grid import on_grid
 from operators.sdk import Fragment, Operator, OperatorSpec
-from operators.series_checks import check_pixels, check_same_series, numbers
+from operators.series_checks import check_pixels, check_same_series, check_same_study, numbers
 from operators.series_geometry import SeriesGeometry, find_geometry
 
 Progress = Callable[[int, int], None]
@@ -52,13 +58,19 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class SeriesVolume:
-    """A series as one volume."""
+    """A series as one volume, or several, one a channel of the model, as volumes on the grid of the first."""
 
-    volume: highdicom.Volume
+    channels: tuple[highdicom.Volume, ...]
     """float32, rescaled (Hounsfield units for CT). Axes slice, row, column; the affine maps them to patient coordinates
-    (LPS, mm). Slices run so that the axes are right-handed, as highdicom orders them."""
+    (LPS, mm). Slices run so that the axes are right-handed, as highdicom orders them. All have the geometry of the
+    first; the others are 0 where their series shows nothing."""
     datasets: tuple[pydicom.Dataset, ...]
-    """The headers in the order of the volume's slices, without pixel data."""
+    """The headers of the first channel's series in the order of its slices, without pixel data."""
+
+    @property
+    def volume(self) -> highdicom.Volume:
+        """The first channel, whose series lends its grid."""
+        return self.channels[0]
 
 
 def read_series(files: Sequence[Path], progress: Progress | None = None) -> SeriesVolume:
@@ -90,7 +102,74 @@ def read_series(files: Sequence[Path], progress: Progress | None = None) -> Seri
         read_pixels(files[index], target)
         report(done, len(files))
     datasets = tuple(headers[index] for index in order)
-    return SeriesVolume(_volume(array, datasets[0], geometry), datasets)
+    return SeriesVolume((_volume(array, datasets[0], geometry),), datasets)
+
+
+def read_channels(inputs: Mapping[str, Sequence[Path]], progress: Progress | None = None) -> SeriesVolume:
+    """Return the volumes of one series a channel, all on the grid of the first.
+
+    Parameters
+    ----------
+    inputs
+        Name and instances of each channel, in the model's order.
+    progress
+        Called after each instance, of all channels together, and at the end.
+
+    Raises
+    ------
+    SeriesRefused
+        As `read_series` does, with the channel's name; ``mixed-series`` or ``mixed-patient`` if the series are of
+        several studies or patients, ``mixed-frame-of-reference`` and ``channel-elsewhere`` if they have no place in
+        common.
+    """
+    report = progress or (lambda done, total: None)
+    total = sum(len(files) for files in inputs.values())
+    begun = 0
+    first: SeriesVolume | None = None
+    channels: list[highdicom.Volume] = []
+    for channel, files in inputs.items():
+        with _naming(channel):
+            series = read_series(files, _counting_on(report, begun, total))
+            first = first or series
+            channels.append(_beside(series, first))
+        begun += len(files)
+    if first is None:
+        raise SeriesRefused("expected the series of at least one channel, got none", code="no-images")
+    report(total, total)
+    return SeriesVolume(tuple(channels), first.datasets)
+
+
+def _counting_on(report: Progress, begun: int, total: int) -> Progress:
+    return lambda done, _: report(begun + done, total)
+
+
+@contextmanager
+def _naming(channel: str) -> Iterator[None]:
+    """Say of a refusal which channel's series it is about."""
+    try:
+        yield
+    except SeriesRefused as error:
+        raise SeriesRefused(f"channel {channel}: {error}", code=error.code) from error
+
+
+def _beside(series: SeriesVolume, first: SeriesVolume) -> highdicom.Volume:
+    """The volume of a channel's series on the grid of the first channel's."""
+    if series is first:
+        return first.volume
+    check_same_study([first.datasets[0], series.datasets[0]])
+    if series.volume.frame_of_reference_uid != first.volume.frame_of_reference_uid:
+        raise SeriesRefused(
+            "expected the frame of reference of the first channel's series, got another; positions of different ones "
+            "can't be compared, so that series of one examination, or registered ones, are needed",
+            code="mixed-frame-of-reference",
+        )
+    volume = on_grid(series.volume, first.volume)
+    if volume is None:
+        raise SeriesRefused(
+            "expected a series that shows what the first channel's shows, got one that lies wholly beside it",
+            code="channel-elsewhere",
+        )
+    return volume
 
 
 def _volume(array: NDArray[np.float32], first: pydicom.Dataset, geometry: SeriesGeometry) -> highdicom.Volume:
@@ -106,22 +185,27 @@ def _volume(array: NDArray[np.float32], first: pydicom.Dataset, geometry: Series
 
 
 class SeriesVolumeOperator(Operator):
-    """Read a series: the source of the graph, so give it a ``CountCondition`` of 1.
+    """Read the series: the source of the graph, so give it a ``CountCondition`` of 1.
 
     Output port ``series``: a `SeriesVolume`.
 
     Parameters
     ----------
-    files
-        The instances.
+    inputs
+        Name and instances of each channel, in the model's order; of a single one the name does not matter.
     progress
         Called after each instance.
     """
 
     def __init__(
-        self, fragment: Fragment, *args: Any, files: Sequence[Path], progress: Progress | None = None, **kwargs: Any
+        self,
+        fragment: Fragment,
+        *args: Any,
+        inputs: Mapping[str, Sequence[Path]],
+        progress: Progress | None = None,
+        **kwargs: Any,
     ) -> None:
-        self._files = tuple(files)
+        self._inputs = dict(inputs)
         self._progress = progress
         super().__init__(fragment, *args, **kwargs)
 
@@ -131,4 +215,9 @@ class SeriesVolumeOperator(Operator):
 
     def compute(self, op_input: Any, op_output: Any, context: Any) -> None:
         """Read the series and emit it."""
-        op_output.emit(read_series(self._files, self._progress), "series")
+        if len(self._inputs) == 1:
+            (files,) = self._inputs.values()
+            series = read_series(files, self._progress)
+        else:
+            series = read_channels(self._inputs, self._progress)
+        op_output.emit(series, "series")

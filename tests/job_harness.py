@@ -150,7 +150,7 @@ class Bench:
         self.audit = AuditLog(self.settings.audit_folder)
         self.graph = graph or PlantedGraph()
         self.destinations = {name: PlantedDestination(name, folder, seconds) for name in DESTINATIONS}
-        self.models = {"liver": ModelFacts("planted", "1.0", "0" * 64, folder)}
+        self.models = {"liver": ModelFacts("planted", "1.0", "0" * 64, folder, ("CT",))}
         self.spool = folder / "instances"
         self.spool.mkdir(parents=True, exist_ok=True)
         self.workflow = Workflow(

@@ -63,6 +63,8 @@ class Phantom:
     series_description: str = "phantom"
     seed: int = 0
     """Study, series, instance and frame of reference UIDs derive from it."""
+    series: str = ""
+    """Series and instance UIDs derive from it too: other series of the same study, patient and frame of reference."""
     frame_of_reference: bool = True
 
     @property
@@ -112,9 +114,9 @@ class Phantom:
     def _attributes(self, index: int) -> dict[str, object]:
         return {
             "SOPClassUID": CTImageStorage,
-            "SOPInstanceUID": self.uid("instance", index),
+            "SOPInstanceUID": self.uid("instance", index, self.series),
             "StudyInstanceUID": self.uid("study"),
-            "SeriesInstanceUID": self.uid("series"),
+            "SeriesInstanceUID": self.uid("series", self.series),
             "PatientName": self.patient_name,
             "PatientID": self.patient_id,
             "PatientBirthDate": "19600102",

@@ -95,6 +95,11 @@ class AuditEvent(Enum):
         _own("no-rule-applies", "No rule applies"),
         "A complete series matches no rule; nothing is done with it.",
     )
+    NO_CHANNEL_FITS = (
+        _INSTANCES_ACCESSED,
+        _own("no-channel-fits", "No channel fits"),
+        "A rule took a complete series, and it fits no channel of the model; nothing is done with it.",
+    )
     JOB_CREATED = (_INSTANCES_ACCESSED, _own("job-created", "Job created"), "A rule took a series: a job was made.")
     GRAPH_STARTED = (
         _INSTANCES_ACCESSED,
@@ -156,6 +161,8 @@ DETAIL_KEYS = MappingProxyType(
         "bytes": "Size in bytes.",
         "called_ae_title": "The AE title the peer called.",
         "calling_ae_title": "The AE title the peer gave itself.",
+        "channel_series_instance_uids": "Series Instance UIDs of what feeds the channels, in the order of `channels`.",
+        "channels": "Names of the model's input channels that series feed, in its order.",
         "code": "Short stable name of a reason, as in refusals.md.",
         "cut_bytes": "Bytes cut from the end of the audit log.",
         "destination": "The destination's name in the settings.",

@@ -8,7 +8,11 @@ from app.jobs.records import Job, NewJob
 
 
 def audit_job(
-    audit: AuditLog, event: AuditEvent, job: Job | NewJob, outcome: Outcome = Outcome.SUCCESS, **detail: str | int
+    audit: AuditLog,
+    event: AuditEvent,
+    job: Job | NewJob,
+    outcome: Outcome = Outcome.SUCCESS,
+    **detail: str | int | list[str],
 ) -> None:
     """Append an event of a job; it is on disk when this returns.
 

@@ -1,17 +1,21 @@
-"""A complete series becomes a job: one transaction holds the decision, the job, its inputs and its first task."""
+"""A complete series or study becomes a job: one transaction holds decision, job, inputs and first task or refusal."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from app.audit.events import AuditEvent
+from app.audit.events import AuditEvent, Outcome
 from app.audit.log import AuditLog
 from app.jobs.auditing import audit_job
+from app.jobs.binding import StudyBinding, TakenSeries
 from app.jobs.identity import ModelFacts, job_id, job_key
 from app.jobs.queue import TaskQueue
-from app.jobs.records import NewJob, Records, UndecidedSeries
-from app.settings import PipelineSettings, RuleSettings, Settings
+from app.jobs.records import Connection, JobInput, NewJob, Records, SeenSeries
+from app.settings import RuleSettings, Settings
 from app.telemetry import get_logger
+from operators.errors import SeriesRefused
+
+_ALREADY_DONE = "already-done"
 
 _log = get_logger(__name__)
 
@@ -36,42 +40,104 @@ class JobCreation:
         self._models = models
         self._program_version = program_version
 
-    def create(self, series: UndecidedSeries, rule: RuleSettings) -> bool:
+    def create(self, series: SeenSeries, rule: RuleSettings) -> bool:
         """Make the job that a rule asks for; False, and nothing is made, if content came since the series was seen.
 
         A job with the same identity is never made twice: the series is then recorded as already done.
         """
-        model = self._models[rule.pipeline]
-        pipeline = self._settings.pipeline_named(rule.pipeline)
         with self._records.transaction() as connection:
-            inputs = self._records.lock_inputs(connection, series)
-            if inputs is None:
+            if not self._records.lock_series(connection, series):
                 return False
-            job = self._new_job(series, rule, pipeline, model, inputs)
+            inputs = self._records.series_inputs(connection, series)
+            job = self._new_job(series, rule, inputs)
             reason = None
             if self._records.insert_job(connection, job, inputs):
                 audit_job(self._audit, AuditEvent.JOB_CREATED, job, rule=rule.name, instances=len(inputs))
                 self._queue.defer_segment(connection, job.id, job.priority)
             else:
-                reason = "already-done"
+                reason = _ALREADY_DONE
                 _log.info("job.already_done", job_id=str(job.id))
             self._records.conclude_series(series, "routed", rule=rule.name, reason=reason, connection=connection)
         return True
 
-    def _new_job(
-        self,
-        series: UndecidedSeries,
-        rule: RuleSettings,
-        pipeline: PipelineSettings,
-        model: ModelFacts,
-        inputs: Sequence[tuple[str, str]],
-    ) -> NewJob:
+    def create_for_study(self, binding: StudyBinding) -> int:
+        """Make the one job of a study whose series feed the channels of a model; return how many series were decided.
+
+        It is refused as it is made if a channel has no series, or several. Nothing is made, and 0 returned, if
+        anything of the study changed since it was seen.
+        """
+        channels, rule = self._models[binding.rule.pipeline].channels, binding.rule
+        carrier, bound = binding.carrier(channels), binding.inputs(channels)
+        problem = binding.problem(channels)
+        with self._records.transaction() as connection:
+            if not self._records.lock_study(connection, binding.study):
+                return 0
+            inputs = [
+                one
+                for channel, series in bound or [("", carrier)]
+                for one in self._records.series_inputs(connection, series, channel)
+            ]
+            job = self._new_job(carrier, rule, inputs, refusal="" if problem is None else problem.code)
+            made = self._records.insert_job(connection, job, inputs)
+            if not made:
+                _log.info("job.already_done", job_id=str(job.id))
+            else:
+                audit_job(
+                    self._audit,
+                    AuditEvent.JOB_CREATED,
+                    job,
+                    rule=rule.name,
+                    instances=len(inputs),
+                    channels=[channel for channel, _ in bound],
+                    channel_series_instance_uids=[str(series.series_instance_uid) for _, series in bound],
+                )
+                self._begin_or_refuse(connection, job, problem)
+            told = "" if problem is None else f", refused: {problem.code}"
+            return sum(self._conclude(connection, one, rule, job, made, told) for one in binding.taken)
+
+    def _begin_or_refuse(self, connection: Connection, job: NewJob, problem: SeriesRefused | None) -> None:
+        if problem is None:
+            self._queue.defer_segment(connection, job.id, job.priority)
+            return
+        code, reason = problem.code, str(problem)
+        audit_job(self._audit, AuditEvent.JOB_REFUSED, job, Outcome.SERIOUS_FAILURE, code=code, reason=reason)
+        self._records.refuse_job(connection, job.id, code, reason)
+        _log.warning("job.ended", job_id=str(job.id), state="refused", code=code)
+
+    def _conclude(
+        self, connection: Connection, taken: TakenSeries, rule: RuleSettings, job: NewJob, made: bool, told: str
+    ) -> bool:
+        """Record what became of one series of a study; whether it had waited for that."""
+        series = taken.series
+        if not (made or series.undecided):
+            return False  # decided with this very job before
+        if taken.channels:
+            reason = f"channel {', '.join(taken.channels)} of job {job.id}{told}"
+            reason = reason if made else f"{_ALREADY_DONE}: {reason}"
+            self._records.conclude_locked_series(connection, series, "routed", rule=rule.name, reason=reason)
+        else:
+            reason = f"it fits none of the channels {', '.join(self._models[rule.pipeline].channels)}"
+            if series.undecided:
+                self._audit.append(
+                    AuditEvent.NO_CHANNEL_FITS,
+                    study_instance_uid=series.study_instance_uid,
+                    series_instance_uid=series.series_instance_uid,
+                    rule=rule.name,
+                    state="no-channel",
+                    reason=reason,
+                )
+            self._records.conclude_locked_series(connection, series, "no-channel", rule=rule.name, reason=reason)
+        return series.undecided
+
+    def _new_job(self, series: SeenSeries, rule: RuleSettings, inputs: Sequence[JobInput], refusal: str = "") -> NewJob:
+        pipeline, model = self._settings.pipeline_named(rule.pipeline), self._models[rule.pipeline]
         key = job_key(
             inputs,
             pipeline=pipeline.name,
             application=pipeline.application,
             model=model,
             program_version=self._program_version,
+            refusal=refusal,
         )
         return NewJob(
             id=job_id(key),

@@ -6,11 +6,11 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from app.identifiers import UID
 
-SeriesState = Literal["receiving", "waiting-for-study", "routed", "no-rule", "unreadable"]
+SeriesState = Literal["receiving", "waiting-for-study", "routed", "no-rule", "no-channel", "unreadable"]
 JobState = Literal["queued", "running", "delivering", "closed", "failed", "refused"]
 DeliveryState = Literal["waiting", "sending", "delivered", "failed"]
 
@@ -49,8 +49,8 @@ class Series:
 
 
 @dataclass(frozen=True)
-class UndecidedSeries:
-    """A series that waits for its decision, with its quiet times by the database's clock."""
+class SeenSeries:
+    """A series as it was when it was looked at for a decision, with its quiet times by the database's clock."""
 
     study_instance_uid: UID
     series_instance_uid: UID
@@ -62,6 +62,20 @@ class UndecidedSeries:
     study_quiet_seconds: float
     lowest_digest: str
     """The digest of one of its instances, always the same one: the header that is decided on."""
+
+    @property
+    def undecided(self) -> bool:
+        """Whether it waits for its decision."""
+        return self.state in ("receiving", "waiting-for-study")
+
+
+class JobInput(NamedTuple):
+    """An instance that a job reads."""
+
+    sop_instance_uid: str
+    digest: str
+    channel: str = ""
+    """The channel of the model that its series feeds; empty where the rule binds none."""
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,10 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from app.identifiers import derive_uuid
+from app.jobs.entries import JobInput
 
 
 @dataclass(frozen=True)
@@ -21,25 +23,37 @@ class ModelFacts:
     weights_digest: str
     """SHA-256 of the weights, as 64 hexadecimal digits."""
     folder: Path
+    channels: tuple[str, ...]
+    """The names of its input channels, in the network's order."""
 
 
 def job_key(
-    inputs: Iterable[tuple[str, str]], *, pipeline: str, application: str, model: ModelFacts, program_version: str
+    inputs: Iterable[JobInput],
+    *,
+    pipeline: str,
+    application: str,
+    model: ModelFacts,
+    program_version: str,
+    refusal: str = "",
 ) -> str:
     """Return the key of a job as 64 hexadecimal digits; the UIDs of its results derive from it.
 
     Parameters
     ----------
     inputs
-        SOP Instance UID and digest of every instance; the order does not count, nor does a repeated pair.
+        Every instance, with its channel; the order does not count, nor does a repeated one.
+    refusal
+        The code of a job that is refused as it is made: the same inputs may make another job under another rule.
     """
-    facts = {
-        "inputs": sorted(set(inputs)),
+    facts: dict[str, Any] = {
+        "inputs": sorted({one if one.channel else one[:2] for one in inputs}),
         "pipeline": pipeline,
         "application": application,
         "model": [model.name, model.version, model.weights_digest],
         "program": program_version,
     }
+    if refusal:
+        facts["refused"] = refusal
     # JSON keeps neighbouring facts apart: no two different sets of facts give the same text
     return hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 

@@ -22,13 +22,14 @@ from app.jobs.entries import (
     DeliveryState,
     Instance,
     Job,
+    JobInput,
     JobState,
     NewJob,
     Result,
+    SeenSeries,
     Series,
     SeriesState,
     Step,
-    UndecidedSeries,
     describe_way,
 )
 from app.jobs.migrations import migrate
@@ -40,13 +41,14 @@ __all__ = [
     "DeliveryState",
     "Instance",
     "Job",
+    "JobInput",
     "JobState",
     "NewJob",
     "Result",
+    "SeenSeries",
     "Series",
     "SeriesState",
     "Step",
-    "UndecidedSeries",
     "Records",
     "describe_way",
 ]
@@ -143,16 +145,20 @@ class Records:
         with self.transaction() as connection:
             connection.execute(_SQL["restart_quiet_times"])
 
-    def undecided_series(self) -> list[UndecidedSeries]:
+    def undecided_series(self) -> list[SeenSeries]:
         """Return the series that wait for their decision, the longest quiet first."""
         with self.transaction() as connection:
             connection.execute(_SQL["mend_clock"])
             rows = connection.execute(_SQL["undecided_series"]).fetchall()
-        return [UndecidedSeries(**row) for row in rows]
+        return [SeenSeries(**row) for row in rows]
+
+    def series_of_study(self, study_instance_uid: str) -> list[SeenSeries]:
+        """Return all series of a study, decided or not, in the order they came."""
+        return [SeenSeries(**row) for row in self._rows(_SQL["series_of_study"], (study_instance_uid,))]
 
     def conclude_series(
         self,
-        series: UndecidedSeries,
+        series: SeenSeries,
         state: SeriesState,
         *,
         rule: str | None = None,
@@ -163,24 +169,42 @@ class Records:
         facts = {**asdict(series), "to_state": state, "rule": rule, "reason": reason}
         return self._happened(_SQL["conclude_series"], facts, connection)
 
-    def lock_inputs(self, connection: Connection, series: UndecidedSeries) -> list[tuple[str, str]] | None:
-        """Hold the series until the transaction ends; return its instances' UIDs and digests, the latest content each.
+    def conclude_locked_series(
+        self, connection: Connection, series: SeenSeries, state: SeriesState, *, rule: str, reason: str
+    ) -> None:
+        """Record the decision about a series of a study that `lock_study` holds."""
+        facts = {**asdict(series), "to_state": state, "rule": rule, "reason": reason}
+        self._happened(_SQL["conclude_locked_series"], facts, connection)
 
-        None if content came since `series` was looked at.
-        """
-        if connection.execute(_SQL["lock_series"], asdict(series)).fetchone() is None:
-            return None
+    def lock_series(self, connection: Connection, series: SeenSeries) -> bool:
+        """Hold the series until the transaction ends; False if content came since it was looked at."""
+        return connection.execute(_SQL["lock_series"], asdict(series)).fetchone() is not None
+
+    def lock_study(self, connection: Connection, study: Sequence[SeenSeries]) -> bool:
+        """Hold all series of a study until the transaction ends; False if anything changed since they were seen."""
+        rows = connection.execute(_SQL["lock_study"], (study[0].study_instance_uid,)).fetchall()
+        seen = {one.series_instance_uid: (one.state, one.revision, one.last_received_at) for one in study}
+        return seen == {
+            row["series_instance_uid"]: (row["state"], row["revision"], row["last_received_at"]) for row in rows
+        }
+
+    def series_inputs(self, connection: Connection, series: SeenSeries, channel: str = "") -> list[JobInput]:
+        """Return the instances of a series, the latest content each, as inputs of a channel."""
         rows = connection.execute(_SQL["inputs_of_series"], asdict(series)).fetchall()
-        return [(row["sop_instance_uid"], row["digest"]) for row in rows]
+        return [JobInput(row["sop_instance_uid"], row["digest"], channel) for row in rows]
 
-    def insert_job(self, connection: Connection, job: NewJob, inputs: Iterable[tuple[str, str]]) -> bool:
+    def insert_job(self, connection: Connection, job: NewJob, inputs: Iterable[JobInput]) -> bool:
         """Make the job; False if there is one with the same key."""
         facts = {**asdict(job), "destinations": list(job.destinations)}
         if connection.execute(_SQL["insert_job"], facts).fetchone() is None:
             return False
         with connection.cursor() as cursor:
-            cursor.executemany(_SQL["insert_input"], [(job.id, uid, digest) for uid, digest in inputs])
+            cursor.executemany(_SQL["insert_input"], [(job.id, *one) for one in inputs])
         return True
+
+    def refuse_job(self, connection: Connection, job_id: uuid.UUID, code: str, reason: str) -> None:
+        """End a job that was just made as refused."""
+        self._happened(_SQL["refuse_job"], {"id": job_id, "code": code, "reason": reason}, connection)
 
     def reopen_series(self, connection: Connection, job_id: uuid.UUID) -> None:
         """Have the series of a job decided once more."""
@@ -188,9 +212,9 @@ class Records:
 
     # --- work ---
 
-    def input_digests(self, job_id: uuid.UUID) -> list[str]:
-        """Return the digests of the job's instances."""
-        return [row["digest"] for row in self._rows(_SQL["input_digests"], (job_id,))]
+    def job_inputs(self, job_id: uuid.UUID) -> list[JobInput]:
+        """Return the job's instances."""
+        return [JobInput(**row) for row in self._rows(_SQL["inputs_of_job"], (job_id,))]
 
     def begin_attempt(self, job_id: uuid.UUID) -> tuple[int, int] | None:
         """Start the next attempt: its number (the fence) and how many count so far; None if the job needs no run."""

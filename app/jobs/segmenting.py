@@ -15,7 +15,7 @@ import psycopg
 from app.audit.events import AuditEvent, Outcome
 from app.audit.log import AuditLog
 from app.errors import GraphFailed, InputMissing, JobError
-from app.graph import CompletionRecord, GraphRequest
+from app.graph import ChannelInput, CompletionRecord, GraphRequest
 from app.jobs.auditing import audit_job
 from app.jobs.identity import ModelFacts
 from app.jobs.queue import GROUND, Interrupted, TaskQueue, back_off_seconds
@@ -127,19 +127,21 @@ class Segmenting:
             return
         if self._interrupted.is_set():
             raise GraphFailed("the server stops", code="graph-cancelled")
-        files = self._input_files(job)
+        inputs = self._inputs(job, model)
         folder = self._fresh_folder(job, attempt)
-        audit_job(self._audit, AuditEvent.GRAPH_STARTED, job, attempt=attempt, instances=len(files))
+        instances = sum(len(one.files) for one in inputs)
+        audit_job(self._audit, AuditEvent.GRAPH_STARTED, job, attempt=attempt, instances=instances)
         started = time.monotonic()
+        request = self._request(job, inputs, folder, pipeline, model)
         record = self._runner.run(
-            self._request(job, files, folder, pipeline, model),
+            request,
             pipeline.application,
             time_limit_seconds=pipeline.time_limit_seconds,
             memory_limit_bytes=pipeline.memory_limit_bytes,
             progress=_Progress(self._records, job.id, attempt),
         )
         ran = time.monotonic()
-        verified = self._verify(record, folder, files)
+        verified = self._verify(record, folder, request.primary_files)
         steps = {"start": max(0.0, ran - started - sum(record.steps.values())), **record.steps}
         steps["verify"] = time.monotonic() - ran
         audit_job(self._audit, AuditEvent.RESULTS_VERIFIED, job, attempt=attempt, instances=len(verified))
@@ -154,12 +156,18 @@ class Segmenting:
                 code="pipeline-unknown",
             ) from None
 
-    def _input_files(self, job: Job) -> list[Path]:
-        files = [self._spool_path_of(digest) for digest in self._records.input_digests(job.id)]
-        missing = sum(not path.is_file() for path in files)
+    def _inputs(self, job: Job, model: ModelFacts) -> tuple[ChannelInput, ...]:
+        """The job's files by channel, in the model's order; one without a name where the rule binds none."""
+        files: dict[str, list[Path]] = {}
+        for one in self._records.job_inputs(job.id):
+            files.setdefault(one.channel, []).append(self._spool_path_of(one.digest))
+        paths = [path for series in files.values() for path in series]
+        missing = sum(not path.is_file() for path in paths)
         if missing:
-            raise InputMissing(f"{missing} of the job's {len(files)} instances are no longer in the spool")
-        return files
+            raise InputMissing(f"{missing} of the job's {len(paths)} instances are no longer in the spool")
+        return tuple(
+            ChannelInput(channel, tuple(files[channel])) for channel in ("", *model.channels) if channel in files
+        )
 
     def _folder(self, job: Job, attempt: int) -> Path:
         return self._settings.results_folder / str(job.id) / str(attempt)
@@ -171,10 +179,15 @@ class Segmenting:
         return folder
 
     def _request(
-        self, job: Job, files: Sequence[Path], folder: Path, pipeline: PipelineSettings, model: ModelFacts
+        self,
+        job: Job,
+        inputs: tuple[ChannelInput, ...],
+        folder: Path,
+        pipeline: PipelineSettings,
+        model: ModelFacts,
     ) -> GraphRequest:
         return GraphRequest(
-            input_files=tuple(files),
+            inputs=inputs,
             output_folder=folder,
             model_folder=model.folder,
             triton_target=self._triton_target(),

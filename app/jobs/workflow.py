@@ -29,10 +29,11 @@ from app.audit.log import AuditLog
 from app.delivery.destination import Destination
 from app.jobs import queue as queues
 from app.jobs.auditing import audit_job
+from app.jobs.binding import StudyBinding
 from app.jobs.creation import JobCreation
 from app.jobs.delivering import Delivering
 from app.jobs.identity import ModelFacts
-from app.jobs.records import Records, UndecidedSeries
+from app.jobs.records import Records, SeenSeries
 from app.jobs.segmenting import GraphRunner, Segmenting, Verify
 from app.settings import RuleSettings, Settings
 from app.telemetry import get_logger
@@ -100,9 +101,13 @@ class Workflow:
             settings=settings, records=records, audit=audit, queue=queue, destinations=destinations
         )
 
-    def create_job(self, series: UndecidedSeries, rule: RuleSettings) -> bool:
+    def create_job(self, series: SeenSeries, rule: RuleSettings) -> bool:
         """Make the job that a rule asks for (`JobCreation.create`): the completion scanner's callback."""
         return self._creation.create(series, rule)
+
+    def create_study_job(self, binding: StudyBinding) -> int:
+        """Make the job of a study whose series feed a model's channels (`JobCreation.create_for_study`)."""
+        return self._creation.create_for_study(binding)
 
     def register(self, app: procrastinate.App) -> None:
         """Give the tasks to the queue's workers."""

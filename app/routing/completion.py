@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,9 @@ from pydicom.errors import InvalidDicomError
 from app.audit.events import AuditEvent, Outcome
 from app.audit.log import AuditLog
 from app.errors import AuditError
-from app.jobs.records import Records, SeriesState, UndecidedSeries
-from app.routing.rules import RuleSet
+from app.jobs.binding import StudyBinding, TakenSeries
+from app.jobs.records import Records, SeenSeries, SeriesState
+from app.routing.rules import Decision, RuleSet
 from app.settings import RuleSettings, Settings
 from app.telemetry import get_logger
 
@@ -39,16 +39,10 @@ _UNREADABLE = (
 
 _log = get_logger(__name__)
 
-CreateJob = Callable[[UndecidedSeries, RuleSettings], bool]
+CreateJob = Callable[[SeenSeries, RuleSettings], bool]
 """Makes the job that a rule asks for; False if content came since the series was seen."""
-
-
-@dataclass(frozen=True)
-class _Outlook:
-    """What the header of a series led to: a rule, no rule, or no header."""
-
-    rule: RuleSettings | None
-    readable: bool = True
+CreateStudyJob = Callable[[StudyBinding], int]
+"""Makes the job of a study whose series feed a model's channels; how many series that decided."""
 
 
 class CompletionScanner:
@@ -60,6 +54,8 @@ class CompletionScanner:
         The file of a digest.
     create_job
         Makes the job and its first task in one transaction.
+    create_study_job
+        The same for a rule with channels.
     """
 
     def __init__(
@@ -71,6 +67,7 @@ class CompletionScanner:
         rules: RuleSet,
         spool_path_of: Callable[[str], Path],
         create_job: CreateJob,
+        create_study_job: CreateStudyJob,
     ) -> None:
         self._routing = settings.routing
         self._records = records
@@ -78,6 +75,7 @@ class CompletionScanner:
         self._rules = rules
         self._spool_path_of = spool_path_of
         self._create_job = create_job
+        self._create_study_job = create_study_job
         self._quiet_of = {
             source.ae_title: source.quiet_seconds
             for source in settings.listener.source
@@ -98,32 +96,62 @@ class CompletionScanner:
 
     def scan(self) -> int:
         """Look once; return how many series were decided."""
-        return sum(self._look_at(series) for series in self._records.undecided_series())
+        undecided = self._records.undecided_series()
+        busy = {one.study_instance_uid for one in undecided if not self._is_quiet(one)}
+        return sum(self._look_at(series, busy) for series in undecided)
 
-    def _look_at(self, series: UndecidedSeries) -> bool:
-        study_quiet = series.study_quiet_seconds >= self._routing.study_quiet_seconds
-        if series.state == "waiting-for-study":
-            if not study_quiet:
-                return False
-        elif series.quiet_seconds < self._quiet_of.get(series.calling_ae_title, self._routing.series_quiet_seconds):
-            return False
-        outlook = self._decide(self._spool_path_of(series.lowest_digest))
-        if outlook.rule is None:
-            return self._without_job(series, outlook)
-        if outlook.rule.after == "study" and not study_quiet:
-            return self._records.conclude_series(series, "waiting-for-study", rule=outlook.rule.name)
-        return self._create_job(series, outlook.rule)
+    def _is_quiet(self, series: SeenSeries) -> bool:
+        quiet = self._quiet_of.get(series.calling_ae_title, self._routing.series_quiet_seconds)
+        return series.state == "waiting-for-study" or series.quiet_seconds >= quiet
 
-    def _decide(self, path: Path) -> _Outlook:
+    def _look_at(self, series: SeenSeries, busy: Container[str]) -> int:
+        """Decide one series, or with it its study; return how many were decided.
+
+        Parameters
+        ----------
+        busy
+            Studies of which a series is not quiet yet: one source's quiet time may be longer than a study's.
+        """
+        complete = self._is_complete(series) and series.study_instance_uid not in busy
+        if not self._is_quiet(series) or (series.state == "waiting-for-study" and not complete):
+            return 0
+        decision = self._decide(series)
+        if decision is None or decision.rule is None:
+            return self._without_job(series, readable=decision is not None)
+        if decision.rule.after == "study" and not complete:
+            return self._records.conclude_series(series, "waiting-for-study", rule=decision.rule.name)
+        if decision.rule.channels:
+            return self._bind_study(series, decision.rule)
+        return self._create_job(series, decision.rule)
+
+    def _is_complete(self, series: SeenSeries) -> bool:
+        return series.study_quiet_seconds >= self._routing.study_quiet_seconds
+
+    def _bind_study(self, series: SeenSeries, rule: RuleSettings) -> int:
+        """Bind all series of the study that the rule takes, those that were decided before too."""
+        study = self._records.series_of_study(series.study_instance_uid)
+        now = {one.series_instance_uid: one for one in study}.get(series.series_instance_uid)
+        if now is None or not (now.undecided and self._is_complete(now)):
+            return 0  # decided together with another of its series, or content came
+        decisions = [(one, self._decide(one)) for one in study]
+        taken = [
+            TakenSeries(one, decision.channels)
+            for one, decision in decisions
+            if decision is not None and decision.rule is not None and decision.rule.name == rule.name
+        ]
+        return self._create_study_job(StudyBinding(rule, tuple(study), tuple(taken), self._rules.expected(rule)))
+
+    def _decide(self, series: SeenSeries) -> Decision | None:
+        """What the rules say of a series' header; None if it can't be read."""
+        path = self._spool_path_of(series.lowest_digest)
         try:
-            header = pydicom.dcmread(path, stop_before_pixels=True)
-            return _Outlook(self._rules.decide(header).rule)
+            return self._rules.decide(pydicom.dcmread(path, stop_before_pixels=True))
         except _UNREADABLE as error:
             _log.warning("completion.unreadable", digest=path.stem, error=type(error).__name__)
-            return _Outlook(None, readable=False)
+            return None
 
-    def _without_job(self, series: UndecidedSeries, outlook: _Outlook) -> bool:
-        state: SeriesState = "no-rule" if outlook.readable else "unreadable"
+    def _without_job(self, series: SeenSeries, *, readable: bool) -> bool:
+        state: SeriesState = "no-rule" if readable else "unreadable"
         detail: dict[str, Any] = {
             "study_instance_uid": series.study_instance_uid,
             "series_instance_uid": series.series_instance_uid,
@@ -131,7 +159,7 @@ class CompletionScanner:
         }
         reason = None
         outcome = Outcome.SUCCESS
-        if not outlook.readable:
+        if not readable:
             reason = detail["reason"] = "an instance of the series can't be read from the spool; send the series again"
             outcome = Outcome.SERIOUS_FAILURE
         self._audit.append(AuditEvent.NO_RULE_APPLIES, outcome, **detail)

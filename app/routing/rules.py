@@ -38,6 +38,19 @@ class ConditionExplanation:
 
 
 @dataclass(frozen=True)
+class ChannelExplanation:
+    """One channel of a rule and whether the data set fits it. Contains values of the data set: never log or keep it."""
+
+    channel: str
+    conditions: tuple[ConditionExplanation, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether all conditions hold."""
+        return all(condition.holds for condition in self.conditions)
+
+
+@dataclass(frozen=True)
 class RuleExplanation:
     """One rule and why it takes the data set or not. Contains values of the data set: never log or keep it."""
 
@@ -45,6 +58,7 @@ class RuleExplanation:
     taken: bool
     """Whether this rule takes the data set: all its conditions hold, and no earlier rule's did."""
     conditions: tuple[ConditionExplanation, ...]
+    channels: tuple[ChannelExplanation, ...] = ()
 
     @property
     def holds(self) -> bool:
@@ -58,6 +72,11 @@ class Decision:
 
     rule: RuleSettings | None
     explanations: tuple[RuleExplanation, ...]
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """The channels of the rule that takes the data set whose conditions it fits."""
+        return tuple(one.channel for rule in self.explanations if rule.taken for one in rule.channels if one.holds)
 
 
 class _Condition(Protocol):
@@ -126,6 +145,16 @@ class _Present:
         return values.present is self.wanted
 
 
+_Conditions = dict[str, _Condition]
+
+
+@dataclass(frozen=True)
+class _Rule:
+    settings: RuleSettings
+    match: _Conditions
+    channels: dict[str, _Conditions]
+
+
 class RuleSet:
     """The rules in their order, checked.
 
@@ -136,12 +165,36 @@ class RuleSet:
     """
 
     def __init__(self, rules: Sequence[RuleSettings]) -> None:
-        self._rules = [(rule, _conditions(rule)) for rule in rules]
+        self._rules = [
+            _Rule(
+                rule,
+                _conditions(f"rule '{rule.name}'", rule.match),
+                {
+                    channel: _conditions(f"rule '{rule.name}', channel '{channel}'", wanted)
+                    for channel, wanted in rule.channels.items()
+                },
+            )
+            for rule in rules
+        ]
 
     @property
     def keywords(self) -> frozenset[str]:
         """All keywords that the rules look at."""
-        return frozenset(keyword for _, conditions in self._rules for keyword in conditions)
+        return frozenset(
+            keyword
+            for rule in self._rules
+            for conditions in (rule.match, *rule.channels.values())
+            for keyword in conditions
+        )
+
+    def expected(self, rule: RuleSettings) -> dict[str, str]:
+        """Return for each channel of a rule of this set what it looks for, in words."""
+        (found,) = (one for one in self._rules if one.settings.name == rule.name)
+        return {
+            channel: " and ".join(f"{keyword}: {one.expected}" for keyword, one in conditions.items())
+            or "any series that the rule takes"
+            for channel, conditions in found.channels.items()
+        }
 
     def decide(self, dataset: Dataset) -> Decision:
         """Return the first rule whose conditions all hold for `dataset`, and for every rule why or why not.
@@ -150,27 +203,34 @@ class RuleSet:
         """
         taker: RuleSettings | None = None
         explanations = []
-        for rule, conditions in self._rules:
-            explained = tuple(_explain(dataset, keyword, condition) for keyword, condition in conditions.items())
+        for rule in self._rules:
+            explained = _explain(dataset, rule.match)
             taken = taker is None and all(one.holds for one in explained)
             if taken:
-                taker = rule
-            explanations.append(RuleExplanation(rule.name, taken, explained))
+                taker = rule.settings
+            channels = tuple(
+                ChannelExplanation(channel, _explain(dataset, conditions))
+                for channel, conditions in rule.channels.items()
+            )
+            explanations.append(RuleExplanation(rule.settings.name, taken, explained, channels))
         return Decision(taker, tuple(explanations))
 
 
-def _explain(dataset: Dataset, keyword: str, condition: _Condition) -> ConditionExplanation:
-    values = read_values(dataset, keyword)
-    return ConditionExplanation(keyword, condition.expected, values.shown, condition.holds(values))
+def _explain(dataset: Dataset, conditions: _Conditions) -> tuple[ConditionExplanation, ...]:
+    explained = []
+    for keyword, condition in conditions.items():
+        values = read_values(dataset, keyword)
+        explained.append(ConditionExplanation(keyword, condition.expected, values.shown, condition.holds(values)))
+    return tuple(explained)
 
 
-def _conditions(rule: RuleSettings) -> dict[str, _Condition]:
+def _conditions(of: str, wanted: Mapping[str, Any]) -> _Conditions:
     conditions = {}
-    for keyword, wanted in rule.match.items():
+    for keyword, value in wanted.items():
         try:
-            conditions[keyword] = _condition(_representation(keyword), wanted)
+            conditions[keyword] = _condition(_representation(keyword), value)
         except ValueError as error:
-            raise SettingsError(f"rule '{rule.name}', '{keyword}': {error}") from error
+            raise SettingsError(f"{of}, '{keyword}': {error}") from error
     return conditions
 
 

@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+import operators.sdk as sdk
 from app.app import SegmentationApp
-from app.graph import LABELS_FILE, RECORD_FILE, CompletionRecord, GraphRequest
+from app.graph import LABELS_FILE, RECORD_FILE, ChannelInput, CompletionRecord, GraphRequest
 from app.jobs.graph_process import GraphProcess
 from app.jobs.verification import verify_results
 from operators.errors import InferenceFailed, ModelPackageError, SeriesRefused
-from tests.phantom import write_phantom_series
+from operators.series_volume import SeriesVolume, SeriesVolumeOperator
+from tests.phantom import SAGITTAL, Phantom, write_phantom_series
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MODEL = REPOSITORY / "triton_models" / "nnunet_liver_spleen_demo"
@@ -36,7 +38,7 @@ def graphs() -> Iterator[GraphProcess]:
 
 def _request(files: list[Path], folder: Path, target: str) -> GraphRequest:
     return GraphRequest(
-        input_files=tuple(files),
+        inputs=(ChannelInput("", tuple(files)),),
         output_folder=folder,
         model_folder=MODEL,
         triton_target=target,
@@ -88,6 +90,35 @@ def test_alone_on_a_folder_it_gives_the_same_label_map(
     server, alone = _labels(tmp_path / "server"), _labels(tmp_path / "alone")
     assert server.keys() == alone.keys()
     assert all(np.array_equal(server[key], alone[key]) for key in server)
+
+
+def test_alone_a_channel_may_be_named(triton: Any, tmp_path: Path) -> None:
+    write_phantom_series(tmp_path / "ct")
+    unnamed = _python_m_app(tmp_path / "ct", tmp_path / "1", triton.target)
+    named = _run_alone(["--channel", f"CT={tmp_path / 'ct'}"], tmp_path / "2", triton.target)
+    assert (unnamed.returncode, named.returncode) == (0, 0), unnamed.stderr + named.stderr
+    first, second = _labels(tmp_path / "1"), _labels(tmp_path / "2")
+    assert np.array_equal(first["labels"], second["labels"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["-c", "CT=IN", "-c", "PET=IN"],
+            "settings: the model nnunet_liver_spleen_demo has the input channels CT, and",
+        ),
+        (["-c", "CT=IN", "-c", "CT=IN"], "--channel names CT, CT"),
+        (["-c", "CT=IN/none"], "there is no input folder"),
+        (["-c", "CT"], "'CT' is not NAME=FOLDER"),
+    ],
+)
+def test_alone_other_channels_than_the_models_are_told(arguments: list[str], message: str, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    told = _run_alone([one.replace("IN", str(tmp_path / "in")) for one in arguments], tmp_path / "out", "unix:/none")
+    assert told.returncode != 0
+    assert message in told.stderr
+    assert "Traceback" not in told.stderr
 
 
 def test_alone_it_takes_the_variables_of_a_map(triton: Any, abdominal_ct: list[Path], tmp_path: Path) -> None:
@@ -148,6 +179,43 @@ def test_a_phantom_goes_through_and_a_retry_is_the_same_object(
     assert first.labels == second.labels
 
 
+class _Keeper(sdk.Operator):
+    """Keeps what it receives."""
+
+    def __init__(self, fragment: sdk.Fragment, kept: list[Any], **kwargs: Any) -> None:
+        self._kept = kept
+        super().__init__(fragment, **kwargs)
+
+    def setup(self, spec: sdk.OperatorSpec) -> None:
+        spec.input("series")
+
+    def compute(self, op_input: Any, op_output: Any, context: Any) -> None:
+        self._kept.append(op_input.receive("series"))
+
+
+class _Reading(sdk.Application):
+    """Reads the series of several channels, keeps what comes of it."""
+
+    def __init__(self, inputs: dict[str, list[Path]], kept: list[SeriesVolume]) -> None:
+        self._inputs, self._kept = inputs, kept
+        super().__init__(argv=[sys.executable, "limner"])
+
+    def compose(self) -> None:
+        source = SeriesVolumeOperator(self, sdk.CountCondition(self, 1), inputs=self._inputs, name="read")
+        self.add_flow(source, _Keeper(self, self._kept, name="keeper"), {("series", "series")})
+
+
+def test_several_channels_cross_the_graph_on_one_grid(tmp_path: Path) -> None:
+    t1 = Phantom(slices=5, rows=12, columns=12)
+    flair = Phantom(slices=9, rows=20, columns=9, slice_spacing=1.2, orientation=SAGITTAL, series="flair")
+    kept: list[SeriesVolume] = []
+    _Reading({"T1": t1.write(tmp_path / "t1"), "FLAIR": flair.write(tmp_path / "flair")}, kept).run()
+    (series,) = kept
+    assert [channel.spatial_shape for channel in series.channels] == [(5, 12, 12)] * 2
+    assert np.array_equal(series.channels[0].affine, series.channels[1].affine)
+    assert [str(header.SeriesInstanceUID) for header in series.datasets] == [t1.uid("series", "")] * 5
+
+
 def test_the_sdk_leaves_the_logging_of_its_host_alone(triton: Any, tmp_path: Path) -> None:
     root = logging.getLogger()
     before = root.level, list(root.handlers)
@@ -160,5 +228,9 @@ def test_the_sdk_leaves_the_logging_of_its_host_alone(triton: Any, tmp_path: Pat
 
 
 def _python_m_app(source: Path, output: Path, target: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "app", "-i", str(source), "-o", str(output), "-m", str(MODEL.parent), "-t", target]
+    return _run_alone(["-i", str(source)], output, target)
+
+
+def _run_alone(inputs: list[str], output: Path, target: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "app", *inputs, "-o", str(output), "-m", str(MODEL.parent), "-t", target]
     return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)

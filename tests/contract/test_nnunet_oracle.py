@@ -109,7 +109,7 @@ class Graph(Application):
         super().__init__()
 
     def compose(self) -> None:
-        source = SeriesVolumeOperator(self, CountCondition(self, 1), files=self._files, name="series")
+        source = SeriesVolumeOperator(self, CountCondition(self, 1), inputs={"": self._files}, name="series")
         network = NnUNetOperator(
             self,
             package=demo_package(),

@@ -34,6 +34,7 @@ def _scanner(made: Bench, *rules: RuleSettings, **changed: Any) -> CompletionSca
         rules=RuleSet(rules or made.settings.rule),
         spool_path_of=lambda digest: made.spool / f"{digest}.dcm",
         create_job=made.workflow.create_job,
+        create_study_job=made.workflow.create_study_job,
     )
 
 

@@ -34,7 +34,7 @@ def test_migrations_apply_once_even_when_programs_start_together(url: str) -> No
     migrate(url)
     with psycopg.connect(url) as connection:
         found = connection.execute("SELECT name FROM migrations WHERE name NOT LIKE 'procrastinate/%'").fetchall()
-        assert found == [("001_records.sql",)]
+        assert found == [("001_records.sql",), ("002_channels.sql",)]
         assert connection.execute("SELECT count(*) FROM jobs").fetchone() == (0,)
 
 
@@ -61,8 +61,8 @@ def test_other_content_of_an_instance_counts_from_then_on(records: Records) -> N
     records.record_instance(instance(1, content="corrected"))
     (series,) = records.undecided_series()
     with records.transaction() as connection:
-        inputs = records.lock_inputs(connection, series)
-    assert inputs == [(instance(1).sop_instance_uid, instance(1, content="corrected").digest)]
+        inputs = records.series_inputs(connection, series)
+    assert inputs == [(instance(1).sop_instance_uid, instance(1, content="corrected").digest, "")]
 
 
 def test_content_after_the_decision_makes_a_new_revision(records: Records) -> None:
@@ -83,7 +83,7 @@ def test_a_decision_about_what_has_changed_meanwhile_is_not_recorded(records: Re
     records.record_instance(instance(2))
     assert not records.conclude_series(series, "no-rule")
     with records.transaction() as connection:
-        assert records.lock_inputs(connection, series) is None
+        assert not records.lock_series(connection, series)
 
 
 def test_a_clock_that_was_set_back_does_not_hold_a_series(records: Records) -> None:
@@ -109,8 +109,7 @@ def test_many_associations_record_one_series_at_once(records: Records) -> None:
         list(pool.map(records.record_instance, instances * 2))
     (series,) = records.undecided_series()
     with records.transaction() as connection:
-        inputs = records.lock_inputs(connection, series)
-    assert inputs is not None
+        inputs = records.series_inputs(connection, series)
     assert len(inputs) == 60
 
 

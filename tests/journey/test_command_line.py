@@ -77,6 +77,7 @@ def test_settings_that_cannot_be_used_are_named_key_by_key(tmp_path: Path) -> No
 def test_explain_says_which_rule_takes_a_file_and_why_the_others_do_not(tmp_path: Path) -> None:
     other = (
         '[[rule]]\nname = "mr"\npipeline = "liver-spleen"\ndestinations = ["archive"]\nmatch = { Modality = "MR" }\n'
+        'after = "study"\nchannels = { T1 = { SeriesDescription = { pattern = ".*T1.*" } } }\n'
     )
     server = LimnerServer(tmp_path, settings_for(104) + other)
     (file, *_) = write_phantom_series(tmp_path / "series")
@@ -84,6 +85,8 @@ def test_explain_says_which_rule_takes_a_file_and_why_the_others_do_not(tmp_path
     assert result.returncode == 0, result.stderr
     assert "rule ct takes it" in result.stdout
     assert "✗ mr" in result.stdout
+    assert "✗ channel T1" in result.stdout
+    assert "SeriesDescription: expected matches the pattern '.*T1.*', found 'phantom'" in result.stdout
     unreadable = tmp_path / "no.dcm"
     unreadable.write_text("not DICOM")
     refused = server.limner("rules", "explain", str(unreadable))

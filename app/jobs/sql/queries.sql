@@ -45,11 +45,30 @@ FROM series
 WHERE state IN ('receiving', 'waiting-for-study')
 ORDER BY last_received_at;
 
+-- name: series_of_study
+SELECT study_instance_uid, series_instance_uid, state, revision, calling_ae_title, last_received_at,
+       extract(epoch FROM clock_timestamp() - last_received_at)::float8 AS quiet_seconds,
+       extract(epoch FROM clock_timestamp() - (
+           SELECT max(whole.last_received_at) FROM series AS whole
+           WHERE whole.study_instance_uid = series.study_instance_uid))::float8 AS study_quiet_seconds,
+       (SELECT min(digest) FROM instances
+        WHERE instances.study_instance_uid = series.study_instance_uid
+          AND instances.series_instance_uid = series.series_instance_uid) AS lowest_digest
+FROM series
+WHERE study_instance_uid = %s
+ORDER BY first_received_at, series_instance_uid;
+
 -- name: lock_series
 SELECT 1 FROM series
 WHERE study_instance_uid = %(study_instance_uid)s AND series_instance_uid = %(series_instance_uid)s
   AND revision = %(revision)s AND last_received_at = %(last_received_at)s
   AND state IN ('receiving', 'waiting-for-study')
+FOR UPDATE;
+
+-- name: lock_study
+SELECT series_instance_uid, state, revision, last_received_at FROM series
+WHERE study_instance_uid = %s
+ORDER BY series_instance_uid  -- always in one order, so that two that lock a study take turns
 FOR UPDATE;
 
 -- name: conclude_series
@@ -58,6 +77,12 @@ UPDATE series SET state = %(to_state)s, rule = %(rule)s, reason = %(reason)s, de
 WHERE study_instance_uid = %(study_instance_uid)s AND series_instance_uid = %(series_instance_uid)s
   AND revision = %(revision)s AND last_received_at = %(last_received_at)s
   AND state IN ('receiving', 'waiting-for-study')
+RETURNING 1;
+
+-- name: conclude_locked_series
+-- For a series that this transaction has locked: one that was decided before may be decided anew with its study.
+UPDATE series SET state = %(to_state)s, rule = %(rule)s, reason = %(reason)s, decided_at = clock_timestamp()
+WHERE study_instance_uid = %(study_instance_uid)s AND series_instance_uid = %(series_instance_uid)s
 RETURNING 1;
 
 -- name: inputs_of_series
@@ -76,7 +101,13 @@ ON CONFLICT (key) DO NOTHING
 RETURNING id;
 
 -- name: insert_input
-INSERT INTO job_inputs (job_id, sop_instance_uid, digest) VALUES (%s, %s, %s);
+INSERT INTO job_inputs (job_id, sop_instance_uid, digest, channel) VALUES (%s, %s, %s, %s);
+
+-- name: refuse_job
+-- A job that is refused as it is made: no attempt ever begins.
+UPDATE jobs SET state = 'refused', code = %(code)s, reason = %(reason)s, finished_at = clock_timestamp()
+WHERE id = %(id)s AND state = 'queued'
+RETURNING 1;
 
 -- name: reopen_series
 UPDATE series SET state = 'receiving'
@@ -84,8 +115,8 @@ FROM jobs
 WHERE jobs.id = %s AND series.study_instance_uid = jobs.study_instance_uid
   AND series.series_instance_uid = jobs.series_instance_uid AND series.state = 'routed';
 
--- name: input_digests
-SELECT digest FROM job_inputs WHERE job_id = %s ORDER BY sop_instance_uid;
+-- name: inputs_of_job
+SELECT sop_instance_uid, digest, channel FROM job_inputs WHERE job_id = %s ORDER BY channel, sop_instance_uid, digest;
 
 -- name: begin_attempt
 UPDATE jobs SET attempt = attempt + 1, tries = tries + 1, state = 'running', started_at = clock_timestamp(),

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from app.bootstrap import running_server
-from app.settings import Settings
+from app.bootstrap import load_packages, running_server
+from app.errors import SettingsError
+from app.settings import PipelineSettings, RuleSettings, Settings
 from operators.shared_memory import process_mark
 
 
@@ -36,3 +37,21 @@ def test_what_a_killed_server_left_is_not_taken_for_a_server(tmp_path: Path, mar
 
 def test_without_a_server_there_is_none(tmp_path: Path) -> None:
     assert running_server(Settings(data_folder=tmp_path)) is None
+
+
+def _with_channels(folder: Path, *channels: str) -> Settings:
+    rule = RuleSettings(
+        name="ct", pipeline="liver", destinations=(), after="study", channels={name: {} for name in channels}
+    )
+    pipeline = PipelineSettings(name="liver", model="nnunet_liver_spleen_demo")
+    return Settings(data_folder=folder, pipeline=(pipeline,), rule=(rule,))
+
+
+@pytest.mark.parametrize("channels", [(), ("CT",)])
+def test_the_models_channels_may_be_bound(tmp_path: Path, channels: tuple[str, ...]) -> None:
+    assert load_packages(_with_channels(tmp_path, *channels))["liver"].channels == ("CT",)
+
+
+def test_other_channels_than_the_models_end_the_start(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="binds the channels CT, PET; the model nnunet_liver_spleen_demo has CT"):
+        load_packages(_with_channels(tmp_path, "CT", "PET"))

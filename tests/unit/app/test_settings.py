@@ -136,6 +136,14 @@ def test_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             ["rule 'r' names destinations without a [[destination]]: b, x"],
         ),
         (
+            "[[rule]]\nname = 'r'\npipeline = 'p'\ndestinations = []\n[rule.channels.T1]\nModality = 'MR'",
+            ["rule.0", "rule 'r' has channels", 'write after = "study"'],
+        ),
+        (
+            "[[rule]]\nname = 'r'\npipeline = 'p'\ndestinations = []\nafter = 'study'\nchannels = { T1 = 'MR' }",
+            ["rule.0.channels.T1", "dictionary"],
+        ),
+        (
             "[listener]\nport = 0\nmaximum_associations = 0\nhosts = 1",
             ["listener.maximum_associations", "listener.hosts"],
         ),

@@ -34,7 +34,7 @@ def graphs() -> Iterator[GraphProcess]:
 
 def _request(folder: Path) -> GraphRequest:
     return GraphRequest(
-        input_files=(),
+        inputs=(),
         output_folder=folder,
         model_folder=folder,
         triton_target="unix:/none",
