@@ -95,7 +95,7 @@ def _channel_folder(text: str) -> tuple[str, Path]:
 def _inputs(options: argparse.Namespace, package: ModelPackage) -> tuple[ChannelInput, ...]:
     """The files of each channel, in the model's order; SettingsError if the channels named are not the model's."""
     folders: list[tuple[str, Path]] = options.channel
-    channels = package.channels
+    channels = package.channel_names
     if not folders and len(channels) == 1:
         return (ChannelInput("", _dicom_files(options.input)),)
     if sorted(name for name, _ in folders) != sorted(channels):

@@ -151,7 +151,7 @@ def load_packages(settings: Settings) -> dict[str, ModelPackage]:
         try:
             package = packages[pipeline.name] = ModelPackage.load(settings.model_repository / pipeline.model)
             read_configuration(package)
-            channels = package.channels
+            channels = package.channel_names
         except ModelPackageError as error:
             raise SettingsError(f"pipeline '{pipeline.name}': {error}", code=error.code) from error
         for rule in settings.rule:
@@ -166,7 +166,7 @@ def _facts_of(package: ModelPackage) -> ModelFacts:
         version=package.version,
         weights_digest=package.weights_digest,
         folder=package.folder,
-        channels=package.channels,
+        channels=package.channel_names,
     )
 
 

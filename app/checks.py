@@ -90,7 +90,7 @@ def _check_models(settings: Settings) -> Iterator[CheckResult]:
             package = ModelPackage.load(folder)
             for rule in settings.rule:
                 if rule.pipeline == pipeline.name:
-                    check_channels(rule, package.name, package.channels)
+                    check_channels(rule, package.name, package.channel_names)
         except OperatorError as error:
             yield CheckResult(name, False, str(error), f"complete the model's folder {folder}")
         except SettingsError as error:

@@ -54,7 +54,7 @@ class ModelPackage:
     """The card's front matter."""
 
     @property
-    def channels(self) -> tuple[str, ...]:
+    def channel_names(self) -> tuple[str, ...]:
         """The names of its input channels in the network's order, from ``dataset.json``.
 
         Raises

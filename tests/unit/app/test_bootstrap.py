@@ -49,7 +49,7 @@ def _with_channels(folder: Path, *channels: str) -> Settings:
 
 @pytest.mark.parametrize("channels", [(), ("CT",)])
 def test_the_models_channels_may_be_bound(tmp_path: Path, channels: tuple[str, ...]) -> None:
-    assert load_packages(_with_channels(tmp_path, *channels))["liver"].channels == ("CT",)
+    assert load_packages(_with_channels(tmp_path, *channels))["liver"].channel_names == ("CT",)
 
 
 def test_other_channels_than_the_models_end_the_start(tmp_path: Path) -> None:

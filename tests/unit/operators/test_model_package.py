@@ -108,14 +108,14 @@ def test_every_label_must_be_coded(folder: Path, change: Callable[[Path], object
 )
 def test_channels_come_in_the_networks_order(folder: Path, names: dict[str, str], channels: tuple[str, ...]) -> None:
     _set_channels(folder, names)
-    assert ModelPackage.load(folder).channels == channels
+    assert ModelPackage.load(folder).channel_names == channels
 
 
 @pytest.mark.parametrize("names", [None, {}, ["CT"], {"1": "CT"}, {"0": "T1", "2": "FLAIR"}, {"a": "T1"}])
 def test_channels_that_are_not_numbered_as_nnunet_does(folder: Path, names: object) -> None:
     _set_channels(folder, names)
     with pytest.raises(ModelPackageError, match="channel_names") as caught:
-        _ = ModelPackage.load(folder).channels
+        _ = ModelPackage.load(folder).channel_names
     assert caught.value.code == "file-unreadable"
 
 
