@@ -86,6 +86,7 @@ class SegmentationApp(sdk.Application):
             request_seconds=request.request_seconds,
             shared_memory=request.shared_memory,
             progress=self._steps.of("infer"),
+            scratch_folder=request.output_folder,
             name="infer",
         )
         write = SegmentationWriterOperator(

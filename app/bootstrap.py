@@ -36,7 +36,7 @@ from app.telemetry import configure_logging, get_logger
 from operators.errors import InferenceFailed, ModelPackageError
 from operators.model_package import ModelPackage
 from operators.nnunet.network import check_served
-from operators.nnunet.plans import read_configuration
+from operators.nnunet.plans import check_supported
 from operators.shared_memory import is_running, process_mark
 
 _SERVER_FILE = "server.json"
@@ -150,13 +150,12 @@ def load_packages(settings: Settings) -> dict[str, ModelPackage]:
     for pipeline in settings.pipeline:
         try:
             package = packages[pipeline.name] = ModelPackage.load(settings.model_repository / pipeline.model)
-            read_configuration(package)
-            channels = package.channel_names
+            check_supported(package)
         except ModelPackageError as error:
             raise SettingsError(f"pipeline '{pipeline.name}': {error}", code=error.code) from error
         for rule in settings.rule:
             if rule.pipeline == pipeline.name:
-                check_channels(rule, package.name, channels)
+                check_channels(rule, package.name, package.channel_names)
     return packages
 
 

@@ -17,6 +17,7 @@ from app.settings import DestinationSettings, Settings
 from operators.errors import OperatorError
 from operators.model_package import ModelPackage
 from operators.nnunet.network import check_served
+from operators.nnunet.plans import check_supported
 from operators.triton import probe
 
 _PROBE_SECONDS = 10.0
@@ -88,6 +89,7 @@ def _check_models(settings: Settings) -> Iterator[CheckResult]:
         folder = settings.model_repository / pipeline.model
         try:
             package = ModelPackage.load(folder)
+            check_supported(package)
             for rule in settings.rule:
                 if rule.pipeline == pipeline.name:
                     check_channels(rule, package.name, package.channel_names)

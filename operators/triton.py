@@ -75,11 +75,17 @@ class TritonModel:
         self._slots: list[Slot] = []
         self._free_slots: list[Slot] = []
         self._signature = Signature({}, {})
+        self._longest_batch = 1
 
     @property
     def signature(self) -> Signature:
         """What the server says the model takes and gives; empty before entry."""
         return self._signature
+
+    @property
+    def longest_batch(self) -> int:
+        """How many rows one request may hold, by the model's configuration; 1 before entry, and if it is not told."""
+        return self._longest_batch
 
     def __enter__(self) -> TritonModel:
         self._client = connect(self._target)
@@ -87,6 +93,7 @@ class TritonModel:
             self._wait_until_ready()
             self._signature = self._read_signature()
             self._check_signature()
+            self._longest_batch = self._read_longest_batch()
         except BaseException:
             self.close()
             raise
@@ -185,6 +192,17 @@ class TritonModel:
         if metadata.name != self._model.name or self._model.version not in metadata.versions:
             raise self._model.mismatch(f"the server answers for {metadata.name}, versions {list(metadata.versions)}")
         return Signature(_specs(metadata.inputs), _specs(metadata.outputs))
+
+    def _read_longest_batch(self) -> int:
+        """A hardened server keeps its configuration to itself: then one row is what is sure to be taken."""
+        try:
+            with errors_named(self._model.name):
+                answer = self._client.get_model_config(
+                    self._model.name, self._model.version, client_timeout=CHECK_SECONDS
+                )
+        except InferenceFailed:
+            return 1
+        return max(1, int(answer.config.max_batch_size))  # 0 where there is no batch axis
 
     def _check_signature(self) -> None:
         if self._expected is None:

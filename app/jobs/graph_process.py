@@ -34,7 +34,7 @@ __all__ = ["CompletionRecord", "GraphProcess"]
 
 Progress = Callable[[str, int, int], None]
 
-_PRELOAD = ("app.jobs.graph_child", "app.app")
+_PRELOAD = ("app.jobs.graph_child", "app.app", "operators.nnunet.warm")
 _MAIN_PROGRAM = "app.cli"
 """A child imports its main program anew, and with the server's that takes a second; so it is preloaded too."""
 _LOOK_SECONDS = 0.1

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from operators.model_package import ModelPackage
-from operators.nnunet.network import network, network_signature
+from operators.nnunet.network import ServedNetwork, open_network
 from operators.nnunet.orientation import segment_series_volume
 from operators.nnunet.plans import read_configuration
 from operators.sdk import Fragment, Operator, OperatorSpec
 from operators.series_volume import SeriesVolume
-from operators.triton import TritonModel
 
 
 class NnUNetOperator(Operator):
     """Find organs with an nnU-Net that a Triton serves.
 
-    Input port ``series``: an ``operators.series_volume.SeriesVolume``, Hounsfield units.
-    Output port ``labels``: a ``highdicom.Volume`` of uint8 labels with exactly the input volume's geometry.
+    Input port ``series``: an ``operators.series_volume.SeriesVolume``, its channels in the model's order.
+    Output port ``labels``: a ``highdicom.Volume`` of labels (uint8, or uint16 beyond 254) with exactly the input
+    volume's geometry.
 
     Parameters
     ----------
@@ -32,6 +34,8 @@ class NnUNetOperator(Operator):
         Whether tensors go through shared memory.
     progress
         Told the tiles done and the tiles in all.
+    scratch_folder
+        Where an ensemble keeps logits while it runs; the system's temporary folder if not given.
     """
 
     def __init__(
@@ -43,14 +47,15 @@ class NnUNetOperator(Operator):
         request_seconds: float,
         shared_memory: bool,
         progress: Callable[[int, int], None],
+        scratch_folder: Path | None = None,
         **kwargs: Any,
     ) -> None:
         self._package = package
-        self._configuration = read_configuration(package)
         self._triton_target = triton_target
         self._request_seconds = request_seconds
         self._shared_memory = shared_memory
         self._progress = progress
+        self._scratch_folder = scratch_folder
         super().__init__(fragment, *args, **kwargs)
 
     def setup(self, spec: OperatorSpec) -> None:
@@ -61,13 +66,19 @@ class NnUNetOperator(Operator):
     def compute(self, op_input: Any, op_output: Any, context: Any) -> None:
         """Receive the series, segment it, emit the labels."""
         series: SeriesVolume = op_input.receive("series")
-        with TritonModel(
-            self._triton_target,
-            self._package.name,
-            version=self._package.triton_version,
-            deadline_seconds=self._request_seconds,
-            shared_memory=self._shared_memory,
-            signature=network_signature(self._configuration),
-        ) as model:
-            labels = segment_series_volume(series.volume, self._package, network(model), self._progress)
+        with contextlib.ExitStack() as stack:
+            networks = {}
+            for network in self._package.all_networks:
+                model = stack.enter_context(
+                    open_network(
+                        network,
+                        self._triton_target,
+                        deadline_seconds=self._request_seconds,
+                        shared_memory=self._shared_memory,
+                    )
+                )
+                networks[network.name] = ServedNetwork(model, read_configuration(network))
+            labels = segment_series_volume(
+                series.channels, self._package, networks, self._progress, self._scratch_folder
+            )
         op_output.emit(labels, "labels")

@@ -1,34 +1,25 @@
-"""A typed view of what nnU-Net v2 planned for one configuration of a model.
+"""A typed view of what nnU-Net v2 planned for one configuration of a network: only what inference needs.
 
-Only what inference needs is kept. What Limner can't do yet is refused here, by name, so that no later step has to
-wonder: the branch that will do it belongs where the refusal now stands.
+What Limner can't do is refused here, by name, so that no later step has to wonder.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from operators.errors import ModelPackageError
-from operators.model_package import ModelPackage
+from operators.label_scheme import LabelScheme
+from operators.model_package import ModelPackage, Network, channel_names
+from operators.nnunet.normalisation import Normalisation, read_normalisation
 
-CONFIGURATION = "3d_fullres"
-"""The configuration that is served."""
-TILE_STEP = 0.5
-"""Step between tiles as a share of the tile."""
-_MOST_LABELS = 255
 _SPATIAL_AXES = 3
-
-
-@dataclass(frozen=True)
-class CTNormalisation:
-    """Clip to two percentiles of the training foreground, then subtract its mean and divide by its deviation."""
-
-    lower: float
-    upper: float
-    mean: float
-    deviation: float
+_RESAMPLING = "resample_data_or_seg_to_shape"
+_LOGITS_ORDERS = (0, 1)
+"""Splines whose values never leave the range of their neighbours: what the way back to labels rests on."""
+_READERS = ("SimpleITKIO", "SimpleITKIOWithReorient", "NibabelIO", "NibabelIOWithReorient")
+"""All of them give z, y, x; how they turn the image is the manifest's ``orientation``."""
 
 
 @dataclass(frozen=True)
@@ -39,131 +30,159 @@ class Resampling:
     """Order of the spline."""
     separate_z: bool | None
     """Whether the axis of lowest resolution is resampled apart, by nearest neighbour; None: when anisotropic."""
+    anisotropy: float = 3.0
+    """Ratio of the largest to the smallest spacing above which it counts as anisotropic."""
 
 
 @dataclass(frozen=True)
 class Configuration:
     """One planned configuration. Axes are nnU-Net's own: z, y, x after ``transpose_forward``."""
 
-    spacing: tuple[float, float, float]
-    """Voxel spacing in mm that the network was trained on, transposed axes."""
-    patch_size: tuple[int, int, int]
-    """Voxels of one tile, transposed axes."""
+    spacing: tuple[float, ...]
+    """Voxel spacing in mm that the network was trained on, transposed axes; of the last two axes if it is 2d."""
+    patch_size: tuple[int, ...]
+    """Voxels of one tile, transposed axes; of the last two axes if it is 2d."""
     transpose_forward: tuple[int, int, int]
     """From z, y, x to the transposed axes."""
     transpose_backward: tuple[int, int, int]
     """And back."""
-    normalisation: CTNormalisation
+    normalisations: tuple[Normalisation, ...]
+    """One an image channel."""
     image_resampling: Resampling
+    labels_resampling: Resampling
+    """Of the previous stage's labels."""
     logits_resampling: Resampling
-    classes: int
-    """Channels of the logits, background included."""
+    labels: LabelScheme
+    sees_labels: bool
+    """Whether the previous stage's labels come after the image's channels, one channel a foreground label."""
+    mirroring_axes: tuple[int, ...]
+    """Of the tile's spatial axes."""
+    tile_step_size: float
+
+    @property
+    def channels(self) -> int:
+        """Channels of the network's input."""
+        return len(self.normalisations) + (len(self.labels.foreground) if self.sees_labels else 0)
+
+    @property
+    def is_2d(self) -> bool:
+        """Whether the network sees single slices."""
+        return len(self.patch_size) < _SPATIAL_AXES
 
 
-def read_configuration(package: ModelPackage) -> Configuration:
-    """Return the served configuration of `package`.
+def read_configuration(network: Network) -> Configuration:
+    """Return the configuration of `network`.
 
     Raises
     ------
     ModelPackageError
-        ``configuration-unsupported`` if it needs what Limner can't do yet, ``plans-unreadable`` if a key is missing.
+        ``configuration-missing`` if the plans have none of that name, ``configuration-unsupported`` if it needs what
+        Limner can't do, ``plans-unreadable`` if a key is missing or wrong.
     """
-    plans, dataset = package.plans, package.dataset
+    plans = network.plans
     try:
-        configuration = _inherited(plans["configurations"], CONFIGURATION, package.name)
-        _refuse_unsupported(package, configuration)
+        planned = _inherited(plans["configurations"], network.configuration, network.name)
+        _refuse_unsupported(network, planned)
         return Configuration(
-            spacing=_three(configuration["spacing"], float),
-            patch_size=_three(configuration["patch_size"], int),
-            transpose_forward=_three(plans["transpose_forward"], int),
-            transpose_backward=_three(plans["transpose_backward"], int),
-            normalisation=_normalisation(plans["foreground_intensity_properties_per_channel"]["0"]),
-            image_resampling=_resampling(configuration, "data", package.name),
-            logits_resampling=_resampling(configuration, "probabilities", package.name),
-            classes=_classes(dataset["labels"], package.name),
+            spacing=_numbers(planned["spacing"], len(planned["patch_size"]), float),
+            patch_size=_numbers(planned["patch_size"], len(planned["patch_size"]), int),
+            transpose_forward=_three(plans["transpose_forward"]),
+            transpose_backward=_three(plans["transpose_backward"]),
+            normalisations=_normalisations(network, planned),
+            image_resampling=_resampling(planned, "data", network.name),
+            labels_resampling=_resampling(planned, "seg", network.name),
+            logits_resampling=_resampling(planned, "probabilities", network.name),
+            labels=network.labels,
+            sees_labels=planned.get("previous_stage") is not None,
+            mirroring_axes=network.mirroring_axes,
+            tile_step_size=network.tile_step_size,
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelPackageError(
-            f"model {package.name}: plans.json or dataset.json is not what nnU-Net v2 writes ({error!r})",
+            f"model {network.name}: plans.json or dataset.json is not what nnU-Net v2 writes ({error!r})",
             code="plans-unreadable",
         ) from error
 
 
+def check_supported(package: ModelPackage) -> None:
+    """Read the configuration of each of the package's networks; raise what `read_configuration` raises."""
+    for network in package.all_networks:
+        read_configuration(network)
+
+
 def _unsupported(model: str, what: str) -> ModelPackageError:
-    return ModelPackageError(
-        f"model {model} needs {what}, which is not supported yet; a single-channel CT model in the configuration "
-        f"{CONFIGURATION} with plain labels is",
-        code="configuration-unsupported",
-    )
+    return ModelPackageError(f"model {model} needs {what}, which is not supported", code="configuration-unsupported")
 
 
-def _inherited(configurations: Mapping[str, Any], name: str, model: str) -> dict[str, Any]:
+def _inherited(configurations: Mapping[str, Any], name: str, model: str, heirs: Sequence[str] = ()) -> dict[str, Any]:
     """One configuration with what it takes over from others (``inherits_from``)."""
     if name not in configurations:
-        raise _unsupported(model, f"another configuration than {name} ({', '.join(sorted(configurations))})")
+        raise ModelPackageError(
+            f"model {model} needs the configuration {name}, and its plans have {', '.join(sorted(configurations))}",
+            code="configuration-missing",
+        )
+    if name in heirs:
+        raise ValueError(f"the configurations {', '.join(heirs)} inherit from each other")
     own = dict(configurations[name])
     parent = own.pop("inherits_from", None)
-    return own if parent is None else {**_inherited(configurations, parent, model), **own}
+    return own if parent is None else {**_inherited(configurations, parent, model, (*heirs, name)), **own}
 
 
-def _refuse_unsupported(package: ModelPackage, configuration: Mapping[str, Any]) -> None:
-    plans, dataset, model = package.plans, package.dataset, package.name
-    if len(configuration["patch_size"]) != _SPATIAL_AXES:
-        raise _unsupported(model, "a two-dimensional network")
-    if configuration.get("previous_stage") is not None:
-        raise _unsupported(model, "the segmentation of a previous stage (a cascade)")
-    if len(dataset["channel_names"]) != 1:
-        raise _unsupported(model, f"{len(dataset['channel_names'])} input channels")
-    if configuration["normalization_schemes"] != ["CTNormalization"]:
-        raise _unsupported(model, f"the normalisation {', '.join(configuration['normalization_schemes'])}")
-    # mirroring multiplies the tiles; its axes are not in plans.json but in the checkpoint, so the card must carry them
-    if package.card.get("mirroring_axes"):
-        raise _unsupported(model, "mirroring at inference")
-    if package.card.get("tile_step_size", TILE_STEP) != TILE_STEP:
-        raise _unsupported(model, f"the tile step {package.card['tile_step_size']}")
-    if package.card.get("configuration", CONFIGURATION) != CONFIGURATION:
-        raise _unsupported(model, f"the configuration {package.card['configuration']}")
-    for key, usual in (
-        ("image_reader_writer", "SimpleITKIO"),  # another reader has other axes
-        ("label_manager", "LabelManager"),
-    ):
-        if plans.get(key, usual) != usual:
-            raise _unsupported(model, f"the {key} {plans[key]}")
-    if configuration.get("preprocessor_name", "DefaultPreprocessor") != "DefaultPreprocessor":
-        raise _unsupported(model, f"the preprocessor {configuration['preprocessor_name']}")
+def _refuse_unsupported(network: Network, planned: Mapping[str, Any]) -> None:
+    if len(planned["patch_size"]) not in (2, _SPATIAL_AXES):
+        raise _unsupported(network.name, f"tiles of {len(planned['patch_size'])} axes")
+    if (planned.get("previous_stage") is None) != (network.previous_stage is None):
+        raise ValueError("the manifest and the plans disagree on whether there is a previous stage")
+    if not set(network.mirroring_axes) <= set(range(len(planned["patch_size"]))):
+        raise ValueError(f"mirroring_axes {network.mirroring_axes} are not axes of its tiles")
+    if network.plans.get("image_reader_writer", "SimpleITKIO") not in _READERS:
+        raise _unsupported(network.name, f"the image_reader_writer {network.plans['image_reader_writer']}")
+    if network.plans.get("label_manager", "LabelManager") != "LabelManager":
+        raise _unsupported(network.name, f"the label_manager {network.plans['label_manager']}")
+    if planned.get("preprocessor_name", "DefaultPreprocessor") != "DefaultPreprocessor":
+        raise _unsupported(network.name, f"the preprocessor {planned['preprocessor_name']}")
 
 
-def _normalisation(properties: Mapping[str, Any]) -> CTNormalisation:
-    return CTNormalisation(
-        lower=float(properties["percentile_00_5"]),
-        upper=float(properties["percentile_99_5"]),
-        mean=float(properties["mean"]),
-        deviation=float(properties["std"]),
+def _normalisations(network: Network, planned: Mapping[str, Any]) -> tuple[Normalisation, ...]:
+    names, masked = planned["normalization_schemes"], planned["use_mask_for_norm"]
+    # what plans before nnU-Net 2.1 called them
+    intensities = network.plans.get("foreground_intensity_properties_per_channel") or network.plans.get(
+        "foreground_intensity_properties_by_modality", {}
+    )
+    channels = channel_names(network.dataset)
+    if not len(names) == len(masked) == len(channels):
+        raise ValueError(f"{len(names)} normalisations for {len(channels)} channels")
+    found = []
+    for number, (name, use_mask) in enumerate(zip(names, masked, strict=True)):
+        normalisation = read_normalisation(str(name), bool(use_mask), intensities.get(str(number), {}))
+        if normalisation is None:
+            raise _unsupported(network.name, f"the normalisation {name} of its channel {channels[number]}")
+        found.append(normalisation)
+    return tuple(found)
+
+
+def _resampling(planned: Mapping[str, Any], what: str, model: str) -> Resampling:
+    function, arguments = planned[f"resampling_fn_{what}"], planned[f"resampling_fn_{what}_kwargs"]
+    if function != _RESAMPLING:
+        raise _unsupported(model, f"the resampling function {function}")
+    if arguments.get("order_z", 0) != 0:
+        raise _unsupported(model, f"resampling of order {arguments['order_z']} across slices")
+    order = int(arguments["order"])
+    if what != "data" and order not in _LOGITS_ORDERS:
+        raise _unsupported(model, f"resampling of {what} by splines of order {order}")
+    return Resampling(
+        order=order,
+        separate_z=arguments.get("force_separate_z", False),
+        anisotropy=float(arguments.get("separate_z_anisotropy_threshold", 3.0)),
     )
 
 
-def _resampling(configuration: Mapping[str, Any], what: str, model: str) -> Resampling:
-    function = configuration[f"resampling_fn_{what}"]
-    if function != "resample_data_or_seg_to_shape":
-        raise _unsupported(model, f"the resampling function {function}")
-    arguments = configuration[f"resampling_fn_{what}_kwargs"]
-    if arguments.get("order_z", 0) != 0:
-        raise _unsupported(model, f"resampling of order {arguments['order_z']} across slices")
-    return Resampling(order=int(arguments["order"]), separate_z=arguments.get("force_separate_z"))
+def _numbers(values: Any, count: int, kind: type[Any]) -> tuple[Any, ...]:
+    if len(values) != count:
+        raise ValueError(f"expected {count} numbers, got {values}")
+    return tuple(kind(value) for value in values)
 
 
-def _classes(labels: Mapping[str, Any], model: str) -> int:
-    if any(isinstance(value, list) for value in labels.values()):
-        raise _unsupported(model, "regions (labels made of several labels)")
-    if "ignore" in labels:
-        raise _unsupported(model, "an ignore label")
-    if len(labels) > _MOST_LABELS:
-        raise _unsupported(model, f"{len(labels)} labels")
-    if sorted(labels.values()) != list(range(len(labels))):
-        raise ValueError("labels must be numbered from 0 without gaps")
-    return len(labels)
-
-
-def _three(values: Any, kind: type[Any]) -> tuple[Any, Any, Any]:
-    first, second, third = (kind(value) for value in values)
+def _three(values: Any) -> tuple[int, int, int]:
+    first, second, third = (int(value) for value in values)
     return first, second, third

@@ -1,63 +1,94 @@
-"""From logits on the network's grid to labels on the scanner's, in nnU-Net v2's order.
+"""From blended planes of logits on the network's grid to labels on the scanner's, in nnU-Net v2's order.
 
-Resample the logits, choose the class, put the crop back, transpose back. Choosing before resampling would be
-cheaper and is wrong at every edge.
+Resample the logits, choose the label, put the crop back, transpose back. Choosing before resampling would be cheaper
+and is wrong at every edge; what is done here gives the same labels at nearly that price (`kernels.paint_plane`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
+from operators.nnunet.kernels import paint_plane
 from operators.nnunet.plans import Configuration
 from operators.nnunet.preprocess import Placement
-from operators.nnunet.resampling import Shape, apply_weights, axis_weights, separate_axis
+from operators.nnunet.resampling import Neighbours, grid_neighbours, separate_axis
+from operators.nnunet.sliding_window import Plane
 
-_SLAB_BYTES = 64 << 20
+
+@dataclass(frozen=True)
+class OutputGrid:
+    """How the scanner's grid, cropped, lies in the network's: the neighbours of each plane, row and column."""
+
+    planes: Neighbours
+    rows: Neighbours
+    columns: Neighbours
+
+    @classmethod
+    def of(cls, placement: Placement, configuration: Configuration) -> OutputGrid:
+        """Return the grid to which a network's logits are brought back."""
+        plan = configuration.logits_resampling
+        apart = separate_axis(placement.network_spacing, placement.spacing, plan)
+        return cls(*grid_neighbours(placement.network_shape, placement.cropped_shape, plan.order, apart))
+
+    def pairs(self, planes: Iterable[Plane]) -> Iterator[tuple[int, Plane, Plane]]:
+        """Yield each output plane with the two of `planes` that it lies between, as soon as both are there."""
+        target, count = 0, len(self.planes.first)
+        before: Plane | None = None
+        for plane in planes:
+            while target < count and self.planes.second[target] <= plane.index:
+                first = self.planes.first[target]
+                yield target, plane if before is None or first == plane.index else before, plane
+                target += 1
+            before = plane
 
 
-def labels_from_logits(
-    logits: NDArray[np.float32], placement: Placement, configuration: Configuration
-) -> NDArray[np.uint8]:
+def paint_labels(planes: Iterable[Plane], placement: Placement, configuration: Configuration) -> NDArray[Any]:
     """Return labels, axes z, y, x, on the grid the image came on; 0 is background and all that was cropped away.
 
     Parameters
     ----------
-    logits
-        Axes class, then transposed z, y, x on the network's grid.
+    planes
+        All planes of the network's grid, by rising index.
     placement
         Where the image came from.
     configuration
         What was planned.
     """
-    plan = configuration.logits_resampling
-    apart = separate_axis(configuration.spacing, placement.spacing, plan.separate_z)
-    labels = np.zeros(placement.shape, np.uint8)
-    labels[placement.box] = resampled_argmax(logits, placement.cropped_shape, plan.order, apart)
-    return np.ascontiguousarray(labels.transpose(configuration.transpose_backward))
+    grid = OutputGrid.of(placement, configuration)
+    canvas = Canvas(placement, configuration)
+    winners = np.empty((len(grid.rows.first), len(grid.columns.first)), np.int32)
+    rows, columns = grid.rows.of(np.float32), grid.columns.of(np.float32)
+    for index, below, above in grid.pairs(planes):
+        paint_plane(
+            (below.logits, below.winners),
+            (above.logits, above.winners),
+            float(grid.planes.share[index]),
+            rows,
+            columns,
+            configuration.labels.has_regions,
+            winners,
+        )
+        canvas.paint(index, winners)
+    return canvas.labels
 
 
-def resampled_argmax(
-    logits: NDArray[np.float32], new_shape: Shape, order: int, separate: int | None
-) -> NDArray[np.uint8]:
-    """Return the class with the highest logit on a grid of `new_shape`.
+class Canvas:
+    """The label map in the making: winners of a cropped, transposed plane go to where they belong."""
 
-    The logits of the whole grid are never held at once: slabs along the first axis are made, chosen from and
-    dropped. Of the network's planes, a slab needs only the few that its weights reach.
-    """
-    shape: Shape = (logits.shape[1], logits.shape[2], logits.shape[3])
-    if shape == new_shape:
-        return np.asarray(logits.argmax(axis=0), np.uint8)
-    slab_weights, row_weights, column_weights = axis_weights(shape, new_shape, order, separate)
-    labels = np.empty(new_shape, np.uint8)
-    plane_bytes = 4 * logits.shape[0] * new_shape[1] * new_shape[2]
-    thickness = max(1, _SLAB_BYTES // plane_bytes)
-    for start in range(0, new_shape[0], thickness):
-        weights = slab_weights[start : start + thickness]
-        reached = np.flatnonzero(weights.any(axis=0))
-        first, last = int(reached[0]), int(reached[-1]) + 1
-        slab = apply_weights(weights[:, first:last], logits[:, first:last], axis=1)
-        slab = apply_weights(row_weights, slab, axis=2)
-        slab = apply_weights(column_weights, slab, axis=3)
-        labels[start : start + thickness] = slab.argmax(axis=0)
-    return labels
+    def __init__(self, placement: Placement, configuration: Configuration) -> None:
+        forward, backward = configuration.transpose_forward, configuration.transpose_backward
+        first, second, third = (placement.shape[axis] for axis in backward)
+        self.labels: NDArray[Any] = np.zeros((first, second, third), configuration.labels.dtype)
+        """Axes z, y, x, on the grid the image came on."""
+        self._cropped = self.labels.transpose(forward)[placement.box]
+        # the first entry is for a winner of -1: no region
+        self._values = np.array((0, *configuration.labels.values), configuration.labels.dtype)
+
+    def paint(self, index: int, winners: NDArray[np.int32]) -> None:
+        """Paint plane `index` with what each voxel's winner (y, x) stands for."""
+        self._cropped[index] = self._values[winners + 1]

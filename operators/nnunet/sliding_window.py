@@ -1,5 +1,8 @@
 """The network sees one tile at a time; overlapping tiles are blended by a Gaussian, as nnU-Net v2 does.
 
+Tiles go through the image from its first plane to its last. As soon as no later tile reaches a plane, it is finished
+and handed on, so that logits are held for no more planes than a tile is deep, whatever the image's length.
+
 nnU-Net accumulates in half precision. Here it is single precision: closer to the truth, and labels differ from
 nnU-Net's only where two classes are equal to within half precision.
 """
@@ -8,7 +11,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -16,19 +20,80 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from operators.errors import InferenceFailed
-from operators.nnunet.plans import TILE_STEP
+from operators.nnunet.kernels import add_tile, finish_plane
+from operators.nnunet.plans import Configuration
 from operators.nnunet.resampling import Shape
-
-Infer = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""From a batch of tiles (n, channel, z, y, x) to their logits (n, class, z, y, x)."""
-Progress = Callable[[int, int], None]
-"""Told the tiles done and the tiles in all."""
 
 _SIGMA_SHARE = 1 / 8
 _PEAK = 10.0
 
+Mirroring = tuple[bool, bool, bool]
+"""The axes along which a tile is mirrored."""
 
-def tile_starts(image_size: Sequence[int], tile_size: Sequence[int], step: float = TILE_STEP) -> list[list[int]]:
+
+@dataclass(frozen=True)
+class Plane:
+    """One finished plane. Its arrays are used again for the plane after the next."""
+
+    index: int
+    logits: NDArray[np.float32]
+    """(head, y, x)."""
+    winners: NDArray[np.int32]
+    """(y, x): the head with the highest logit; with regions the last one above 0, -1 where there is none."""
+
+
+class TilePlan:
+    """Where the tiles of an image lie. Everything has three axes: tiles of a 2d network are one plane deep.
+
+    Parameters
+    ----------
+    shape
+        Of the image, z, y, x.
+    configuration
+        What was planned.
+    """
+
+    def __init__(self, shape: Shape, configuration: Configuration) -> None:
+        patch = configuration.patch_size
+        self.shape = shape
+        """Of the image."""
+        self.tile: Shape = (1, patch[0], patch[1]) if configuration.is_2d else (patch[0], patch[1], patch[2])
+        """Of one tile."""
+        missing = [max(tile - size, 0) for tile, size in zip(self.tile, shape, strict=True)]
+        self.before: Shape = (missing[0] // 2, missing[1] // 2, missing[2] // 2)
+        """Zeros put before the image, where it is smaller than a tile; as many or one more come after it."""
+        first, second, third = (max(tile, size) for tile, size in zip(self.tile, shape, strict=True))
+        self.padded_shape: Shape = (first, second, third)
+        """Of the image with these zeros."""
+        starts = tile_starts(self.padded_shape, self.tile, configuration.tile_step_size)
+        if configuration.is_2d:
+            starts[0] = list(range(shape[0]))
+        self.corners: list[Shape] = list(itertools.product(starts[0], starts[1], starts[2]))
+        """Where tiles begin in the padded image, by rising z."""
+        axes = [axis + configuration.is_2d for axis in configuration.mirroring_axes]
+        self.mirrorings: list[Mirroring] = [
+            (0 in chosen, 1 in chosen, 2 in chosen)
+            for count in range(len(axes) + 1)
+            for chosen in itertools.combinations(axes, count)
+        ]
+        """How each tile is seen: as it is, then mirrored along every choice of the axes."""
+
+    @property
+    def count(self) -> int:
+        """How often the network is asked."""
+        return len(self.corners) * len(self.mirrorings)
+
+    def window(self, corner: Shape) -> tuple[tuple[slice, slice, slice], tuple[slice, slice, slice]]:
+        """Return the part of the image that the tile at `corner` shows, and where in the tile it lies."""
+        shown, placed = [], []
+        for start, tile, size, before in zip(corner, self.tile, self.shape, self.before, strict=True):
+            first, last = max(start - before, 0), min(start - before + tile, size)
+            shown.append(slice(first, last))
+            placed.append(slice(first - start + before, last - start + before))
+        return (shown[0], shown[1], shown[2]), (placed[0], placed[1], placed[2])
+
+
+def tile_starts(image_size: Sequence[int], tile_size: Sequence[int], step: float) -> list[list[int]]:
     """Return, for each axis, where tiles begin: evenly spaced, at most `step` tiles apart, the last at the end."""
     starts = []
     for size, tile in zip(image_size, tile_size, strict=True):
@@ -40,60 +105,58 @@ def tile_starts(image_size: Sequence[int], tile_size: Sequence[int], step: float
 
 
 @lru_cache(maxsize=2)
-def gaussian_weights(tile_size: Shape) -> NDArray[np.float32]:
+def gaussian_weights(tile_size: tuple[int, ...]) -> NDArray[np.float32]:
     """Return a tile's weights: a Gaussian of an eighth of the tile, 10 in the middle, nowhere 0."""
     impulse = np.zeros(tile_size)
     impulse[tuple(size // 2 for size in tile_size)] = 1
     weights = ndimage.gaussian_filter(impulse, [size * _SIGMA_SHARE for size in tile_size], mode="constant", cval=0)
     weights /= weights.max() / _PEAK
-    # rounded to half precision, since nnU-Net keeps them so; what became 0 gets the least that did not
-    rounded: NDArray[np.float32] = weights.astype(np.float16).astype(np.float32)
+    # rounded to half precision, by way of single as torch does, since nnU-Net keeps them so; what became 0 gets the
+    # least that did not
+    rounded: NDArray[np.float32] = weights.astype(np.float32).astype(np.float16).astype(np.float32)
     rounded[rounded == 0] = rounded[rounded != 0].min()
     return rounded
 
 
-def pad_to_tile(image: NDArray[np.float32], tile_size: Shape) -> tuple[NDArray[np.float32], tuple[slice, ...]]:
-    """Return `image` with zeros around it where it is smaller than a tile, and where it lies in the result."""
-    missing = [max(tile - size, 0) for tile, size in zip(tile_size, image.shape, strict=True)]
-    before = [count // 2 for count in missing]
-    place = tuple(slice(start, start + size) for start, size in zip(before, image.shape, strict=True))
-    if not any(missing):
-        return image, place
-    widths = [(start, count - start) for start, count in zip(before, missing, strict=True)]
-    return np.pad(image, widths), place
+class Blending:
+    """The running sums of weighted logits, over no more planes than a tile is deep."""
 
+    def __init__(self, plan: TilePlan, configuration: Configuration) -> None:
+        self._plan = plan
+        self._has_regions = configuration.labels.has_regions
+        heads = configuration.labels.heads
+        depth, height, width = plan.tile[0], *plan.padded_shape[1:]
+        self._weights = gaussian_weights(configuration.patch_size).reshape(plan.tile)
+        self._total = np.zeros((heads, depth, height, width), np.float32)
+        self._weight_total = np.zeros((1, depth, height, width), np.float32)
+        self._one = np.ones((1, *plan.tile), np.float32)
+        self._planes = [
+            (np.empty((heads, *plan.shape[1:]), np.float32), np.empty(plan.shape[1:], np.int32)) for _ in range(2)
+        ]
+        self._next = 0
 
-def predict_logits(
-    image: NDArray[np.float32], tile_size: Shape, classes: int, infer: Infer, progress: Progress
-) -> NDArray[np.float32]:
-    """Return the logits (class, z, y, x) of a preprocessed `image` (z, y, x).
+    def add(self, logits: NDArray[np.float32], corner: Shape, mirrored: Mirroring) -> None:
+        """Add one answer of the network, (head, z, y, x), to a tile that begins at `corner`."""
+        add_tile(self._total, logits, self._weights, corner, mirrored)
+        add_tile(self._weight_total, self._one, self._weights, corner, mirrored)
 
-    Raises
-    ------
-    InferenceFailed
-        If the network answers with another shape than planned, or with what is not a finite number.
-    """
-    padded, place = pad_to_tile(image, tile_size)
-    weights = gaussian_weights(tile_size)
-    total = np.zeros((classes, *padded.shape), np.float32)
-    weight_total = np.zeros(padded.shape, np.float32)
-    corners = list(itertools.product(*tile_starts(padded.shape, tile_size)))
-    progress(0, len(corners))
-    for done, corner in enumerate(corners, start=1):
-        window = tuple(slice(start, start + size) for start, size in zip(corner, tile_size, strict=True))
-        tile = np.ascontiguousarray(padded[window])[None, None]
-        logits = _checked(infer(tile), (1, classes, *tile_size))[0]
-        # mirrored tiles and further folds join here: their logits are averaged before weighting
-        total[(slice(None), *window)] += logits * weights
-        weight_total[window] += weights
-        progress(done, len(corners))
-    total /= weight_total
-    return total[(slice(None), *place)]
+    def finished(self, end: int) -> Iterator[Plane]:
+        """Yield the planes before plane `end` of the padded image, which no later tile reaches.
 
-
-def _checked(logits: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    if logits.shape != shape:
-        raise InferenceFailed(f"expected logits of shape {shape}, got {logits.shape}", code="model-mismatch")
-    if not np.isfinite(logits).all():
-        raise InferenceFailed("the network answered with numbers that are not finite", code="logits-not-finite")
-    return logits
+        Raises
+        ------
+        InferenceFailed
+            ``logits-not-finite`` if the network answered with what is not a finite number.
+        """
+        before, top, left = self._plan.before
+        while self._next < end:
+            slot, index = self._next % self._total.shape[1], self._next - before
+            self._next += 1
+            total, weight_total = self._total[:, slot], self._weight_total[0, slot]
+            if not 0 <= index < self._plan.shape[0]:  # padding
+                total[...], weight_total[...] = 0, 0
+                continue
+            logits, winners = self._planes[index % 2]
+            if not finish_plane(total, weight_total, (top, left), self._has_regions, logits, winners):
+                raise InferenceFailed("the network answered with numbers that are not finite", code="logits-not-finite")
+            yield Plane(index, logits, winners)

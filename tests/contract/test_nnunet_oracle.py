@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 
 from app.serving.triton import EmbeddedTriton
 from operators.nnunet import segment_volume
-from operators.nnunet.network import network, network_signature
+from operators.nnunet.network import ServedNetwork, open_network
 from operators.nnunet.operator import NnUNetOperator
 from operators.nnunet.orientation import segment_series_volume, simpleitk_order
 from operators.nnunet.plans import read_configuration
-from operators.nnunet.sliding_window import Infer
+from operators.nnunet.prediction import Infer
 from operators.sdk import Application, CountCondition, Fragment, Operator, OperatorSpec
 from operators.series_volume import SeriesVolumeOperator
-from operators.triton import TritonModel
 from tests.unit.operators.nnunet.oracle import demo_package, fixture, spacing_of
 
 MOST_DIFFERING = 1e-4
@@ -28,17 +27,10 @@ LEAST_DICE = {1: 0.80, 2: 0.70}
 
 
 @pytest.fixture
-def served(triton: EmbeddedTriton) -> Iterator[Infer]:
-    package = demo_package()
-    with TritonModel(
-        triton.target,
-        package.name,
-        version=package.triton_version,
-        deadline_seconds=120.0,
-        shared_memory=True,
-        signature=network_signature(read_configuration(package)),
-    ) as model:
-        yield network(model)
+def served(triton: EmbeddedTriton) -> Iterator[dict[str, Infer]]:
+    (network,) = demo_package().networks
+    with open_network(network, triton.target, deadline_seconds=120.0, shared_memory=True) as model:
+        yield {network.name: ServedNetwork(model, read_configuration(network))}
 
 
 @pytest.fixture
@@ -56,11 +48,11 @@ def dice(found: NDArray[np.bool_], reference: NDArray[np.bool_]) -> float:
     return 2 * float((found & reference).sum()) / float(found.sum() + reference.sum())
 
 
-def test_a_cropped_anisotropic_phantom(served: Infer) -> None:
+def test_a_cropped_anisotropic_phantom(served: dict[str, Infer]) -> None:
     phantom = fixture("phantom_small")
     reports: list[tuple[int, int]] = []
     labels = segment_volume(
-        phantom["image"].astype(np.float32),
+        [phantom["image"].astype(np.float32)],
         spacing_of(phantom["spacing"]),
         demo_package(),
         served,
@@ -72,14 +64,14 @@ def test_a_cropped_anisotropic_phantom(served: Infer) -> None:
 
 
 @pytest.mark.parametrize("is_reversed", [False, True])
-def test_the_real_ct(served: Infer, abdomen: highdicom.Volume, is_reversed: bool) -> None:
+def test_the_real_ct(served: dict[str, Infer], abdomen: highdicom.Volume, is_reversed: bool) -> None:
     expected = fixture("abdomen_ct_expected")
     volume = abdomen.flip_spatial(0) if is_reversed else abdomen
     read = np.rint(simpleitk_order(volume).array).astype("<i2")
     assert hashlib.sha256(read.tobytes()).hexdigest() == str(expected["input_sha256"]), (
         "not the array nnU-Net was given"
     )
-    labels = segment_series_volume(volume, demo_package(), served, lambda *_: None)
+    labels = segment_series_volume([volume], demo_package(), served, lambda *_: None)
     assert labels.geometry_equal(volume)
     found = simpleitk_order(labels).array
     assert differing_share(found, expected["labels"]) <= MOST_DIFFERING

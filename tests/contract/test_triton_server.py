@@ -42,14 +42,14 @@ def server() -> Iterator[EmbeddedTriton]:
 
 
 def handle(server: EmbeddedTriton, **changes: Any) -> TritonModel:
-    package = demo_package()
+    (network,) = demo_package().networks
     arguments: dict[str, Any] = {
-        "version": package.triton_version,
+        "version": network.triton_version,
         "deadline_seconds": PATIENCE_SECONDS,
         "shared_memory": True,
-        "signature": network_signature(read_configuration(package)),
+        "signature": network_signature(read_configuration(network)),
     }
-    return TritonModel(server.target, changes.pop("model", package.name), **{**arguments, **changes})
+    return TritonModel(server.target, changes.pop("model", network.name), **{**arguments, **changes})
 
 
 def probe_handle(target: str, **changes: Any) -> TritonModel:
@@ -77,6 +77,12 @@ def test_it_computes_and_opens_no_tcp_port(server: EmbeddedTriton) -> None:
     assert server.pid is not None
     processes = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
     assert [process.net_connections("inet") for process in processes] == [[]] * len(processes)
+
+
+def test_it_says_how_many_rows_one_request_may_hold(server: EmbeddedTriton) -> None:
+    with handle(server) as network, probe_handle(server.target) as adder:
+        assert network.longest_batch == 4
+        assert adder.longest_batch == 1  # it takes no batches
 
 
 def test_only_this_user_can_reach_it(server: EmbeddedTriton) -> None:

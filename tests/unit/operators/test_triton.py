@@ -146,6 +146,11 @@ def test_a_probe_checks_the_sum(service: tuple[Service, str]) -> None:
     assert caught.value.code == "probe-wrong"
 
 
+def test_a_server_that_keeps_its_configuration_to_itself_gets_one_row_at_a_time(service: tuple[Service, str]) -> None:
+    with model_at(service[1]) as model:
+        assert model.longest_batch == 1
+
+
 def test_a_closed_handle_says_so(service: tuple[Service, str]) -> None:
     _, target = service
     with model_at(target) as model:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import highdicom
@@ -10,8 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from operators.nnunet.orientation import segment_series_volume, simpleitk_order
-from tests.unit.operators.nnunet.oracle import demo_package
+from operators.nnunet.orientation import reading_order, segment_series_volume, simpleitk_order
+from tests.unit.operators.nnunet.oracle import Pointwise, demo_package
 
 AXIAL, PRONE = (1, 0, 0, 0, 1, 0), (-1, 0, 0, 0, -1, 0)
 CORONAL, SAGITTAL = (1, 0, 0, 0, 0, -1), (0, 1, 0, 0, 0, -1)
@@ -75,12 +76,29 @@ def test_labels_lie_where_the_image_is_bright(
     array = np.full((5, 6, 7), -40, np.float32)
     array[corner] = 200
     volume = volume_of(array, orientation, step=step, pixel=(3.0, 3.0))  # the network's own grid: nothing is resampled
-    labels = segment_series_volume(volume, demo_package(), brightest, lambda *_: None)
+    labels = segment_series_volume([volume], demo_package(), {demo_package().name: BRIGHTEST}, lambda *_: None)
     assert labels.geometry_equal(volume)
     assert labels.dtype == np.uint8
     np.testing.assert_array_equal(labels.array, array == 200)
 
 
-def brightest(tiles: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A network that calls bright voxels 1."""
-    return np.concatenate([np.zeros_like(tiles), tiles, np.full_like(tiles, -100)], axis=1)
+BRIGHTEST = Pointwise([[0.0], [1.0], [0.0]], [0.0, 0.0, -100.0])
+"""A network that calls bright voxels 1."""
+
+
+@settings(max_examples=20, deadline=None)
+@given(orientation=st.sampled_from([AXIAL, PRONE, CORONAL, SAGITTAL, OBLIQUE]), step=st.sampled_from([3.0, -3.0]))
+def test_a_network_trained_on_turned_images_gets_them_turned(orientation: tuple[float, ...], step: float) -> None:
+    """The array must lie as ``nibabel.as_closest_canonical`` lays it, and its labels where the image is bright."""
+    array = np.full((5, 6, 7), -40, np.float32)
+    array[0, 0, 0] = array[0, 0, 1] = array[1, 0, 0] = 200
+    volume = volume_of(array, orientation, step=step, pixel=(3.0, 3.0))
+    package = demo_package()
+    turned = replace(package, networks=(replace(package.networks[0], orientation="RAS"),))
+    reading = reading_order(volume, turned)
+    towards = np.asarray(reading.direction)  # columns: where the axes z, y, x lead in patient coordinates (LPS)
+    for axis, (patient_axis, sign) in enumerate(((2, 1), (1, -1), (0, -1))):
+        assert towards[patient_axis, axis] * sign > np.sqrt(0.5) - 0.1
+    labels = segment_series_volume([volume], turned, {package.name: BRIGHTEST}, lambda *_: None)
+    assert labels.geometry_equal(volume)
+    np.testing.assert_array_equal(labels.array, array == 200)
