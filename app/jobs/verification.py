@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
-from pydicom.pixels.utils import iter_pixels
 from pydicom.uid import SegmentationStorage
 
 from app.errors import VerificationFailed
@@ -249,7 +248,7 @@ def _check_voxels(dataset: pydicom.Dataset, labels: _Labels, segments: Sequence[
     (shared,) = dataset.SharedFunctionalGroupsSequence
     values = {segment.number: segment.label_value for segment in segments}
     shown: list[set[int]] = [set() for _ in labels.array]
-    for groups, frame in zip(dataset.PerFrameFunctionalGroupsSequence, iter_pixels(dataset, raw=True), strict=True):
+    for groups, frame in zip(dataset.PerFrameFunctionalGroupsSequence, _frames(dataset), strict=True):
         orientation = _group(groups, shared, "PlaneOrientationSequence").ImageOrientationPatient
         spacing = _group(groups, shared, "PixelMeasuresSequence").PixelSpacing
         position = _group(groups, shared, "PlanePositionSequence").ImagePositionPatient
@@ -258,13 +257,28 @@ def _check_voxels(dataset: pydicom.Dataset, labels: _Labels, segments: Sequence[
         plane = _plane(labels, corners, _TOLERANCE_VOXELS, "a frame lies elsewhere than the label map's slices")
         _require(values[number] not in shown[plane], "two frames show one slice of a segment")
         shown[plane].add(values[number])
-        same = np.array_equal(frame != 0, labels.array[plane] == values[number])
+        same = np.array_equal(frame, labels.array[plane] == values[number])
         _require(same, f"the voxels of segment {number} differ")
     described = set(values.values())
     for computed, there in zip(labels.array, shown, strict=True):
         found = set(labels_on(computed).tolist())
         _require(found <= described, "the label map holds a label without a segment")
         _require(found <= there, f"frames of the label values {sorted(found - there)[:10]} are missing")
+
+
+def _frames(dataset: pydicom.Dataset) -> Iterator[NDArray[np.bool_]]:
+    """Yield the frames of a BINARY Segmentation, one at a time.
+
+    They are bits, the lowest of a byte first, and follow each other without padding (PS3.5 sections 8.1.1 and 8.2):
+    only the first is sure to begin with a byte, which pydicom's own frame by frame reading takes for granted.
+    """
+    size = dataset.Rows * dataset.Columns
+    pixels = np.frombuffer(dataset.PixelData, np.uint8)
+    _require(dataset.BitsAllocated == 1, "its pixels are not bits")
+    _require(len(pixels) >= -(-size * dataset.NumberOfFrames // 8), "its pixel data is cut off")
+    for start in range(0, size * dataset.NumberOfFrames, size):
+        bits = np.unpackbits(pixels[start // 8 : -(-(start + size) // 8)], bitorder="little")
+        yield bits[start % 8 : start % 8 + size].reshape(dataset.Rows, dataset.Columns).astype(np.bool_)
 
 
 def _group(groups: pydicom.Dataset, shared: pydicom.Dataset, keyword: str) -> pydicom.Dataset:

@@ -72,6 +72,18 @@ def _results(
     return _Results(record, folder, files)
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(5, 7), (9, 3), (4, 6), (1, 13)])
+def test_frames_that_do_not_end_with_a_byte(tmp_path: Path, rows: int, columns: int) -> None:
+    """Frames of bits follow each other without padding (PS3.5 section 8.1.1): the second begins within a byte."""
+    results = _results(tmp_path, replace(PHANTOM, rows=rows, columns=columns), paint=speckles)
+    results.verify()
+
+
+def speckles(shape: tuple[int, int, int]) -> LabelMap:
+    labels: LabelMap = np.random.default_rng(0).choice(np.array([0, 1, 5], np.uint8), shape)
+    return labels
+
+
 def _changed(results: _Results, change: Callable[[Dataset], None]) -> _Results:
     """The results with another object, whose digest the record has: as if the graph itself had written it so."""
     path = results.folder / results.record.objects[0].file
