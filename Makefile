@@ -3,12 +3,12 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test check environment image clean
+.PHONY: help demo test test-oracle check environment exporter image clean
 
 VENV := .venv/bin
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
 demo: ## the main job on real data: a CT goes in by C-STORE, a DICOM-SEG comes out; needs no root
 	@deploy/environment.sh server triton
@@ -16,9 +16,14 @@ demo: ## the main job on real data: a CT goes in by C-STORE, a DICOM-SEG comes o
 
 test: ## the whole test suite; as root on Debian or Ubuntu it installs the peers it talks to
 	@tests/install_peers.sh
-	@deploy/environment.sh server triton development tools
+	@deploy/environment.sh server triton development tools exporter
 	@$(MAKE) --no-print-directory check
 	@$(VENV)/python -m pytest $(PYTEST)
+	@$(MAKE) --no-print-directory test-oracle
+
+test-oracle: ## the tests that need torch and nnU-Net itself, in the exporter environment
+	@deploy/environment.sh exporter
+	@.exporter/bin/python -m pytest tests/oracle
 
 check: ## style, types, import contracts and spelling
 	@deploy/environment.sh server development
@@ -31,10 +36,13 @@ check: ## style, types, import contracts and spelling
 environment: ## set up .venv (the server) and .triton (the embedded Triton)
 	@deploy/environment.sh server triton
 
+exporter: ## set up .exporter (torch and nnU-Net), which `limner models` works with; the server needs none of it
+	@deploy/environment.sh exporter
+
 image: ## build the server's container image and send a study through a container of it; needs root, podman, buildah
 	@deploy/environment.sh server
 	@deploy/image/build.sh
 	@deploy/image/smoke.sh
 
 clean: ## remove what the other targets made, the environments too
-	rm -rf .venv .triton .tools .demo .cache .image .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf .venv .triton .tools .exporter .demo .cache .image .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

@@ -5,6 +5,7 @@
 #   deploy/environment.sh development   .venv    the same with requirements/development.txt
 #   deploy/environment.sh triton        .triton  the embedded Triton: requirements/triton.txt
 #   deploy/environment.sh tools         .tools   judges of DICOM objects for the tests: requirements/tools.txt
+#   deploy/environment.sh exporter      .exporter  torch and nnU-Net, which import models: requirements/exporter.txt
 #
 # Several names may be given; they are worked on side by side. PYTHON names the interpreter to use, else the first
 # fitting one of python3.11, python3.12 and python3 is taken. Needs no root and no compiler.
@@ -12,6 +13,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 readonly STAMP=limner-environment.sha256
+readonly TORCH=2.13.0
 
 fail() { echo "environment: $*" >&2; exit 1; }
 
@@ -67,8 +69,8 @@ On Ubuntu 22.04 and 24.04 the same with 3.11 or 3.12; or name another interprete
 folder_of() {
   case $1 in
     server | development) echo .venv ;;
-    triton | tools) echo ".$1" ;;
-    *) fail "unknown environment '$1': expected server, development, triton or tools" ;;
+    triton | tools | exporter) echo ".$1" ;;
+    *) fail "unknown environment '$1': expected server, development, triton, tools or exporter" ;;
   esac
 }
 
@@ -76,7 +78,7 @@ folder_of() {
 digest_of() {
   local inputs=("requirements/$1.txt")
   [ "$1" != server ] || inputs+=(pyproject.toml deploy/link_cuda_runtime.py)
-  { "$2" -VV; pwd; cat "${inputs[@]}"; } | sha256sum | cut -d' ' -f1
+  { "$2" -VV; pwd; [ "$1" != exporter ] || echo "$TORCH"; cat "${inputs[@]}"; } | sha256sum | cut -d' ' -f1
 }
 
 up_to_date() {
@@ -86,7 +88,7 @@ up_to_date() {
 }
 
 create() {
-  local name=$1 python=$2 folder
+  local name=$1 python=$2 folder binaries
   folder=$(folder_of "$name")
   # an environment of another interpreter, or one that was moved, is made anew
   if [ -d "$folder" ] && ! [ "$("$folder/bin/python" -c 'import os, sys; print(os.path.realpath(sys.executable), sys.prefix)' 2>&1)" \
@@ -95,12 +97,35 @@ create() {
   fi
   [ -d "$folder" ] || "$python" -m venv "$folder" || { rm -rf "$folder"; fail "$python could not make $folder"; }
   rm -f "$folder/$name-$STAMP"
-  pip_install "$folder" --only-binary :all: --requirement "requirements/$name.txt"
+  [ "$name" != exporter ] || install_torch "$folder"
+  # parts of nnU-Net are published as sources only; they are pure Python
+  binaries=(--only-binary :all:)
+  [ "$name" != exporter ] || binaries=(--prefer-binary)
+  pip_install "$folder" "${binaries[@]}" --requirement "requirements/$name.txt"
   if [ "$name" = server ]; then
     pip_install "$folder" --editable .
     "$folder/bin/python" deploy/link_cuda_runtime.py
   fi
   digest_of "$name" "$python" >"$folder/$name-$STAMP"
+}
+
+# torch comes first and alone: what else is installed must find it there, and never bring in one with CUDA.
+install_torch() {
+  local folder=$1 cuda
+  pip_install "$folder" --only-binary :all: "torch==$TORCH"
+  cuda=$("$folder/bin/python" - <<'PYTHON'
+import importlib.util
+import pathlib
+import runpy
+
+# read, not imported: a build with CUDA can't be imported where its libraries are missing
+folder = pathlib.Path(importlib.util.find_spec("torch").origin).parent
+print(runpy.run_path(str(folder / "version.py"))["cuda"] or "")
+PYTHON
+  ) || fail "torch $TORCH could not be looked at in $folder"
+  [ -z "$cuda" ] || fail "pip chose torch $TORCH for CUDA $cuda, and the exporter needs the build for CPUs (2 GB less).
+Let pip know the index of torch's CPU builds, which its installation page names, in PIP_EXTRA_INDEX_URL or pip.conf;
+then remove $folder and run this again."
 }
 
 # --no-deps: the files in requirements/ are whole, and say why what the packages ask for beyond them is left out.
