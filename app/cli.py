@@ -1,9 +1,8 @@
-"""The command line `limner`. The only module that prints."""
+"""The command line `limner`. It prints through `app.terminal` alone."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,19 +10,17 @@ from typing import Annotated, Any
 
 import pydicom
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Column, Table
-from rich.text import Text
 
-from app import bootstrap, checks
+from app import bootstrap, checks, cli_models
 from app.audit.verification import verify
 from app.delivery.sending import send_folder
 from app.errors import LimnerError, SettingsError
 from app.jobs.entries import Job, JobInput, Series, describe_way
 from app.routing.rules import ConditionExplanation, Decision, RuleSet
 from app.settings import Settings, load_settings
+from app.terminal import JsonOption, SettingsOption, console, errors, print_json, say, table
 
 app = typer.Typer(
     name="limner",
@@ -34,17 +31,9 @@ app = typer.Typer(
 )
 rules_commands = typer.Typer(help="The rules that decide what happens to a series.", no_args_is_help=True)
 audit_commands = typer.Typer(help="The audit log.", no_args_is_help=True)
+app.add_typer(cli_models.commands, name="models")
 app.add_typer(rules_commands, name="rules")
 app.add_typer(audit_commands, name="audit")
-
-console = Console()
-errors = Console(stderr=True)
-
-SettingsOption = Annotated[
-    Path | None,
-    typer.Option("--settings", "-s", help="The TOML settings file; without it, defaults and LIMNER__… variables."),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
 @app.command()
@@ -65,12 +54,12 @@ def check(
     loaded = load_settings(settings)
     results = [checks.check_listener(loaded)] if listener else checks.check_all(loaded)
     if as_json:
-        _print_json([{"check": one.name, "ok": one.ok, "detail": one.detail, "advice": one.advice} for one in results])
+        print_json([{"check": one.name, "ok": one.ok, "detail": one.detail, "advice": one.advice} for one in results])
     else:
         for one in results:
-            _say(("✓", "green") if one.ok else ("✗", "red"), f" {one.name}: {one.detail}")
+            say(("✓", "green") if one.ok else ("✗", "red"), f" {one.name}: {one.detail}")
             if not one.ok and one.advice:
-                _say(f"  → {one.advice}")
+                say(f"  → {one.advice}")
     if not all(one.ok for one in results):
         raise typer.Exit(1)
 
@@ -99,13 +88,13 @@ def submit(
             progress=lambda done, total: progress.update(bar, completed=done, total=total),
         )
     if as_json:
-        _print_json([{"file": str(one.path), "status": one.status, "accepted": one.accepted} for one in report.files])
+        print_json([{"file": str(one.path), "status": one.status, "accepted": one.accepted} for one in report.files])
     else:
         for one in report.files:
             if not one.accepted:
-                _say(f"{one.path}: {one.message}", to=errors)
+                say(f"{one.path}: {one.message}", to=errors)
         accepted = sum(one.accepted for one in report.files)
-        _say(f"{accepted} of {len(report.files)} files accepted by {host}:{port}")
+        say(f"{accepted} of {len(report.files)} files accepted by {host}:{port}")
     if not report.files or not all(one.accepted for one in report.files):
         raise typer.Exit(1)
 
@@ -121,17 +110,17 @@ def jobs(
         found = records.jobs(limit)
         inputs = {job.id: records.job_inputs(job.id) for job in found}
     if as_json:
-        _print_json([_job_as_json(job, inputs[job.id]) for job in found])
+        print_json([_job_as_json(job, inputs[job.id]) for job in found])
         return
-    table = _table("job", "state", "pipeline", "rule", "attempt", "progress", "deliveries", "reason")
+    listed = table("job", "state", "pipeline", "rule", "attempt", "progress", "deliveries", "reason")
     for job in found:
         progress = f"{job.progress_step} {job.progress_done}/{job.progress_total}" if job.progress_total else ""
         deliveries = ", ".join(f"{one.destination}: {one.state}" for one in job.deliveries)
         reason = f"{job.code}: {job.reason}" if job.code else ""
-        table.add_row(
+        listed.add_row(
             str(job.id), job.state, job.pipeline, job.rule, str(job.attempt), progress, deliveries, escape(reason)
         )
-    console.print(table)
+    console.print(listed)
 
 
 @app.command()
@@ -140,11 +129,11 @@ def series(settings: SettingsOption = None, as_json: JsonOption = False) -> None
     with bootstrap.open_records(load_settings(settings)) as records:
         found = records.series()
     if as_json:
-        _print_json([_series_as_json(one) for one in found])
+        print_json([_series_as_json(one) for one in found])
         return
-    table = _table("series", "state", "rule", "reason", "revision", "from")
+    listed = table("series", "state", "rule", "reason", "revision", "from")
     for one in found:
-        table.add_row(
+        listed.add_row(
             one.series_instance_uid,
             one.state,
             one.rule or "",
@@ -152,7 +141,7 @@ def series(settings: SettingsOption = None, as_json: JsonOption = False) -> None
             str(one.revision),
             one.calling_ae_title,
         )
-    console.print(table)
+    console.print(listed)
 
 
 @rules_commands.command()
@@ -171,7 +160,7 @@ def explain(
         ) from error
     decision = RuleSet(loaded.rule).decide(dataset)
     if as_json:
-        _print_json(_decision_as_json(decision))
+        print_json(_decision_as_json(decision))
     else:
         _print_decision(decision)
 
@@ -182,13 +171,13 @@ def audit_verify(settings: SettingsOption = None, as_json: JsonOption = False) -
     folder = load_settings(settings).audit_folder
     report = verify(folder)
     if as_json:
-        _print_json({"ok": report.ok, "records": report.records, "problems": list(report.problems)})
+        print_json({"ok": report.ok, "records": report.records, "problems": list(report.problems)})
     elif report.ok:
-        _say(("audit chain verified", "green"), f": {report.records} records in {folder}")
+        say(("audit chain verified", "green"), f": {report.records} records in {folder}")
     else:
-        _say(("the audit log does not verify", "red"), f": {len(report.problems)} problems in {folder}")
+        say(("the audit log does not verify", "red"), f": {len(report.problems)} problems in {folder}")
         for problem in report.problems:
-            _say(f"  {problem}")
+            say(f"  {problem}")
     if not report.ok:
         raise typer.Exit(1)
 
@@ -198,18 +187,8 @@ def main() -> None:
     try:
         app()
     except LimnerError as error:
-        _say((error.code, "red"), f": {error}", to=errors)
+        say((error.code, "red"), f": {error}", to=errors)
         sys.exit(2)
-
-
-def _say(*parts: str | tuple[str, str], to: Console = console) -> None:
-    """Print a line as it is: brackets are no markup, and a long line is not folded. A part may bring its style."""
-    to.print(Text.assemble(*parts), highlight=False, soft_wrap=True)
-
-
-def _table(*headings: str) -> Table:
-    """Return a table that folds what is too long for its column: half of an identifier is of no use."""
-    return Table(*(Column(heading, overflow="fold") for heading in headings))
 
 
 def _address(to: str | None, settings: Settings) -> tuple[str, int]:
@@ -306,17 +285,17 @@ def _conditions_as_json(conditions: Sequence[ConditionExplanation]) -> list[dict
 
 def _print_decision(decision: Decision) -> None:
     if decision.rule is None:
-        _say(("no rule applies", "yellow"))
+        say(("no rule applies", "yellow"))
     else:
         destinations = ", ".join(decision.rule.destinations) or "nowhere"
-        _say("rule ", (decision.rule.name, "bold"), f" takes it: pipeline {decision.rule.pipeline}, to {destinations}")
+        say("rule ", (decision.rule.name, "bold"), f" takes it: pipeline {decision.rule.pipeline}, to {destinations}")
         if decision.rule.channels:
-            _say(_binding_in_words(decision.channels))
+            say(_binding_in_words(decision.channels))
     for one in decision.explanations:
-        _say(f"{'✓' if one.taken else '✗'} {one.rule}")
+        say(f"{'✓' if one.taken else '✗'} {one.rule}")
         _print_conditions(one.conditions, "    ")
         for channel in one.channels:
-            _say(f"    {'✓' if channel.holds else '✗'} channel {channel.channel}")
+            say(f"    {'✓' if channel.holds else '✗'} channel {channel.channel}")
             _print_conditions(channel.conditions, "        ")
 
 
@@ -331,11 +310,7 @@ def _binding_in_words(channels: tuple[str, ...]) -> str:
 def _print_conditions(conditions: Sequence[ConditionExplanation], indent: str) -> None:
     for condition in conditions:
         mark = "✓" if condition.holds else "✗"
-        _say(f"{indent}{mark} {condition.keyword}: expected {condition.expected}, found {condition.found}")
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2))
+        say(f"{indent}{mark} {condition.keyword}: expected {condition.expected}, found {condition.found}")
 
 
 if __name__ == "__main__":

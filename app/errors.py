@@ -15,6 +15,7 @@
     ├── DeliveryError              a destination did not take a result
     │   └── DeliveryRefused        the destination refused for good; the same bytes would be refused again
     ├── ServingError               Triton or PostgreSQL could not be started or reached
+    ├── ImportRefused              a trained model can't be imported, or the import does not compute what was trained
     └── AuditError                 the audit log can't be written or does not verify
 
 Refusals of the image path (a missing slice, an unreadable instance) are ``operators.errors.OperatorError``.
@@ -118,6 +119,12 @@ class ServingError(LimnerError):
 
     code = "serving"
     retryable = True
+
+
+class ImportRefused(LimnerError):
+    """A trained model can't be imported, or what was made of it does not compute what was trained."""
+
+    code = "import"
 
 
 class AuditError(LimnerError):

@@ -181,6 +181,15 @@ class TritonSettings(_Section):
         return self
 
 
+class ModelsSettings(_Section):
+    """What `limner models` works with: ``[models]``."""
+
+    exporter_python: Path = Field(
+        default=_REPOSITORY_FOLDER / ".exporter" / "bin" / "python",
+        description="The interpreter of the exporter environment (torch, nnU-Net); the server itself never uses it.",
+    )
+
+
 class DatabaseSettings(_Section):
     """The records and the job queue: ``[database]``."""
 
@@ -220,6 +229,7 @@ class Settings(BaseSettings):
     listener: ListenerSettings = ListenerSettings()
     routing: RoutingSettings = RoutingSettings()
     triton: TritonSettings = TritonSettings()
+    models: ModelsSettings = ModelsSettings()
     database: DatabaseSettings = DatabaseSettings()
     logging: LoggingSettings = LoggingSettings()
     pipeline: tuple[PipelineSettings, ...] = Field(default=(), description="The pipelines.")
@@ -325,10 +335,12 @@ def load_settings(path: Path | None) -> Settings:
 def _resolve_folders(settings: Settings, base: Path) -> Settings:
     # python is made absolute without following symlinks: a virtual environment's interpreter is one
     triton = settings.triton.model_copy(update={"python": base / settings.triton.python})
+    models = settings.models.model_copy(update={"exporter_python": base / settings.models.exporter_python})
     return settings.model_copy(
         update={
             "data_folder": (base / settings.data_folder).resolve(),
             "model_repository": (base / settings.model_repository).resolve(),
             "triton": triton,
+            "models": models,
         }
     )

@@ -1,101 +1,96 @@
-"""Export of one trained nnU-Net v2 fold to ONNX.
+"""Trained nnU-Net v2 folds, as torch networks and as ONNX graphs. Runs in the exporter environment.
 
-The graph holds the network alone, from one normalised patch to its logits. Cropping, normalising,
-resampling, tiling and the way back stay outside, in ``operators/nnunet``, driven by ``plans.json``.
+The graph holds the network alone, from normalised patches to their logits. Cropping, normalising, resampling, tiling
+and the way back stay outside, in ``operators/nnunet``, driven by ``plans.json``.
 
-    image   float32 (batch, channel, z, y, x), batch dynamic, the rest fixed to the planned patch
-    logits  float32 (batch, class, z, y, x)
+    image   float32 (batch, channel, …patch), batch dynamic, the rest fixed to the planned patch
+    logits  float32 (batch, class, …patch)
 """
 
+from __future__ import annotations
+
+import ast
 import functools
-import hashlib
 import importlib
-import json
+import importlib.util
+import pickle
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+from app.errors import ImportRefused
+from app.exporters.trained import Training
 
 if TYPE_CHECKING:
     import torch
 
 INPUT_NAME = "image"
 OUTPUT_NAME = "logits"
-CHECKPOINT_NAME = "checkpoint_final.pth"
-MOST_DIFFERENCE = 1e-3
-
-
-class ExportError(RuntimeError):
-    """The fold cannot be exported, or what was exported does not compute what torch computes."""
+OPSET = 17
+"""The newest operator set that the exporter used here writes; InstanceNormalization needs no newer one."""
+ARCHITECTURES = ("PlainConvUNet", "ResidualEncoderUNet")
+"""Those whose layers the parity gate knows by kind; nnU-Net's own planners choose no other."""
 
 
 @dataclass(frozen=True)
-class ExportReport:
-    """What was written, and how far onnxruntime strays from torch on random patches.
+class Fold:
+    """One trained fold."""
 
-    ``patch_size`` is (z, y, x) in voxels. ``largest_difference`` is the largest absolute difference of
-    two logits and ``disagreeing_share`` the share of voxels whose arg-max differs.
-    """
-
-    target: Path
-    opset: int
-    size_bytes: int
-    sha256: str
-    parameters: int
-    configuration: str
-    input_channels: int
-    classes: int
-    patch_size: tuple[int, ...]
+    network: torch.nn.Module
+    """Without deep supervision, ready for inference."""
+    channels: int
+    """Of the input: those of the image, then one for each label of the previous stage."""
+    patch: tuple[int, ...]
     mirroring_axes: tuple[int, ...]
-    largest_difference: float
-    disagreeing_share: float
+    """Spatial axes along which nnU-Net would also look at the mirrored patch."""
+    trainer: str
 
 
-def export_fold(model_folder: Path, fold: str, target: Path, opset: int = 17) -> ExportReport:
-    """Write the network of ``model_folder/fold_<fold>`` to ``target`` and compare the two.
-
-    ``model_folder`` is what nnU-Net leaves behind: ``plans.json``, ``dataset.json`` and a folder a fold.
-    The network is built from the plans, so a trainer with an architecture of its own is refused.
+def load_fold(training: Training, checkpoint: Path) -> Fold:
+    """Read one fold's checkpoint and put its weights into the planned network.
 
     Raises
     ------
-    ExportError
-        The weights do not fit the planned network, or onnxruntime disagrees with torch.
+    ImportRefused
+        ``checkpoint-refused`` if the file asks for code to be run or is no checkpoint of nnU-Net,
+        ``configuration-differs`` if another configuration was trained, ``architecture-unsupported`` if the network was
+        not built from the plans.
     """
-    checkpoint = load_checkpoint(model_folder / f"fold_{fold}" / CHECKPOINT_NAME)
-    plans = json.loads((model_folder / "plans.json").read_text())
-    dataset = json.loads((model_folder / "dataset.json").read_text())
-    configuration = str(checkpoint["init_args"]["configuration"])
-    network, channels, patch_size = build_network(plans, dataset, configuration)
+    loaded = load_checkpoint(checkpoint)
+    where = f"{checkpoint.parent.name}/{checkpoint.name}"
     try:
-        network.load_state_dict(checkpoint["network_weights"])
+        trainer, trained = str(loaded["trainer_name"]), str(loaded["init_args"]["configuration"])
+        weights: Mapping[str, Any] = loaded["network_weights"]
+    except (KeyError, TypeError) as error:
+        raise ImportRefused(f"{where} is no checkpoint of nnU-Net v2: {error!r}", code="checkpoint-refused") from error
+    if trained != training.configuration:
+        raise ImportRefused(
+            f"{where} was trained for {trained}, not for {training.configuration}; say --configuration {trained}",
+            code="configuration-differs",
+        )
+    if _has_own_architecture(trainer):
+        raise ImportRefused(
+            f"{where} was trained by {trainer}, which builds a network of its own; only networks built from the plans "
+            "can be imported",
+            code="architecture-unsupported",
+        )
+    network, channels, patch = build_network(training.plans, training.dataset, trained)
+    try:
+        network.load_state_dict({name.removeprefix("module."): value for name, value in weights.items()})
     except RuntimeError as error:
-        raise ExportError(f"the weights of fold {fold} do not fit the planned network") from error
+        raise ImportRefused(
+            f"the weights of {where} do not fit the network that plans.json describes; either the plans are of another "
+            f"training, or the trainer {trainer} builds a network of its own",
+            code="architecture-unsupported",
+        ) from error
     network.eval()
-    write_onnx(network, (1, channels, *patch_size), target, opset)
-    classes, difference, share = compare(network, target, (channels, *patch_size))
-    if difference > MOST_DIFFERENCE:
-        raise ExportError(f"onnxruntime differs from torch by {difference:.2g}")
-    content = target.read_bytes()
-    return ExportReport(
-        target=target,
-        opset=opset,
-        size_bytes=len(content),
-        sha256=hashlib.sha256(content).hexdigest(),
-        parameters=sum(parameter.numel() for parameter in network.parameters()),
-        configuration=configuration,
-        input_channels=channels,
-        classes=classes,
-        patch_size=patch_size,
-        mirroring_axes=tuple(checkpoint.get("inference_allowed_mirroring_axes") or ()),
-        largest_difference=difference,
-        disagreeing_share=share,
-    )
+    axes = tuple(int(axis) for axis in loaded.get("inference_allowed_mirroring_axes") or ())
+    return Fold(network, channels, patch, axes, trainer)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -107,13 +102,29 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
     Raises
     ------
-    pickle.UnpicklingError
-        The file asks for any other type.
+    ImportRefused
+        ``checkpoint-refused`` if the file asks for any other type, or can't be read.
     """
     import torch
 
-    with torch.serialization.safe_globals(numpy_scalar_types()):
-        loaded: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        with warnings.catch_warnings(), torch.serialization.safe_globals(numpy_scalar_types()):
+            warnings.simplefilter("ignore")  # that it may not understand what another pickle protocol wrote
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise ImportRefused(
+            f"{path.parent.name}/{path.name} holds more than weights and numbers, and reading it could run anything: "
+            f"it is not read. Ask where it comes from ({reason})",
+            code="checkpoint-refused",
+        ) from error
+    except (OSError, RuntimeError, ValueError, EOFError) as error:
+        raise ImportRefused(
+            f"{path.parent.name}/{path.name} can't be read as a checkpoint: {type(error).__name__}",
+            code="checkpoint-refused",
+        ) from error
+    if not isinstance(loaded, dict):
+        raise ImportRefused(f"{path.parent.name}/{path.name} is no checkpoint of nnU-Net v2", code="checkpoint-refused")
     return loaded
 
 
@@ -127,15 +138,34 @@ def numpy_scalar_types() -> list[Callable[..., Any] | tuple[Callable[..., Any], 
 
 def build_network(
     plans: dict[str, Any], dataset: dict[str, Any], configuration: str
-) -> tuple["torch.nn.Module", int, tuple[int, ...]]:
-    """The planned network with random weights and without deep supervision, its channels and its patch."""
+) -> tuple[torch.nn.Module, int, tuple[int, ...]]:
+    """The planned network with random weights and without deep supervision, its channels and its patch.
+
+    Raises
+    ------
+    ImportRefused
+        ``architecture-unsupported`` if the plans name another network than those in `ARCHITECTURES`.
+    """
     define_torchvision_operators()
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
     from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     manager = PlansManager(plans)
-    planned = manager.get_configuration(configuration)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that plans before nnU-Net 2.4 say less of the network, which is known
+        try:
+            planned = manager.get_configuration(configuration)
+        except RuntimeError as error:
+            raise ImportRefused(
+                f"the planned network is not supported: {error}", code="architecture-unsupported"
+            ) from error
+    name = planned.network_arch_class_name.rpartition(".")[2]
+    if name not in ARCHITECTURES:
+        raise ImportRefused(
+            f"plans.json names the network {name}, and only {' and '.join(ARCHITECTURES)} can be imported",
+            code="architecture-unsupported",
+        )
     channels = int(determine_num_input_channels(manager, planned, dataset))
     network: torch.nn.Module = get_network_from_plans(
         planned.network_arch_class_name,
@@ -149,7 +179,31 @@ def build_network(
 
 
 @functools.cache
-def define_torchvision_operators() -> list["torch.library.Library"]:
+def _trainer_classes() -> dict[str, ast.ClassDef]:
+    """nnU-Net's own trainers, as they are written: reading them runs nothing and needs none of their imports."""
+    spec = importlib.util.find_spec("nnunetv2")
+    folder = Path(next(iter(spec.submodule_search_locations or ()))) if spec else Path()
+    files = (folder / "training" / "nnUNetTrainer").rglob("*.py")
+    return {
+        node.name: node
+        for file in files
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
+    }
+
+
+def _has_own_architecture(trainer: str) -> bool:
+    """Whether a trainer of nnU-Net, or one it is made from, overrides how the network is built."""
+    found = _trainer_classes().get(trainer)
+    if found is None or trainer == "nnUNetTrainer":
+        return False  # a trainer of the site's own: whether its network is the planned one, its weights tell
+    if any(isinstance(part, ast.FunctionDef) and part.name == "build_network_architecture" for part in found.body):
+        return True
+    return any(isinstance(base, ast.Name) and _has_own_architecture(base.id) for base in found.bases)
+
+
+@functools.cache
+def define_torchvision_operators() -> list[torch.library.Library]:
     """Declare the two operators without which a CUDA build of torchvision cannot be imported on a CPU torch.
 
     nnU-Net's network package imports timm, timm imports torchvision, and there is no CPU build of
@@ -168,8 +222,8 @@ def define_torchvision_operators() -> list["torch.library.Library"]:
     return []
 
 
-def write_onnx(network: "torch.nn.Module", shape: tuple[int, ...], target: Path, opset: int) -> None:
-    """Trace ``network`` on one random patch of ``shape`` and write it with a dynamic first axis."""
+def write_onnx(network: torch.nn.Module, shape: tuple[int, ...], target: Path, opset: int = OPSET) -> None:
+    """Trace `network` on one patch of `shape` (batch, channel, …) and write it with a dynamic first axis."""
     import torch
 
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -188,33 +242,15 @@ def write_onnx(network: "torch.nn.Module", shape: tuple[int, ...], target: Path,
 
 @contextmanager
 def quiet_exporter() -> Iterator[None]:
-    """Silence two notices of the exporter.
+    """Silence three notices of the exporter.
 
-    That it is the older of two, and that it finds instance normalisation in training mode: this network's
-    has no running statistics, so both modes are one.
+    That it is the older of two; that it finds instance normalisation in training mode, which has no running statistics
+    here, so both modes are one; that checks of shapes are not traced, which is as it should be for a fixed patch.
     """
+    import torch
+
     with warnings.catch_warnings():
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.filterwarnings("ignore", message="ONNX export mode is set to TrainingMode.EVAL")
         yield
-
-
-def compare(network: "torch.nn.Module", target: Path, shape: tuple[int, ...]) -> tuple[int, float, float]:
-    """Classes, largest difference of two logits, share of voxels with another arg-max: batches of 1 and 3."""
-    import onnxruntime
-    import torch
-
-    session = onnxruntime.InferenceSession(str(target), providers=["CPUExecutionProvider"])
-    generator = np.random.default_rng(0)
-    differences, shares, classes = [], [], 0
-    for batch in (1, 3):
-        patch: NDArray[np.float32] = generator.standard_normal((batch, *shape), np.float32)
-        with torch.inference_mode():
-            expected = network(torch.from_numpy(patch)).numpy()
-        found = session.run([OUTPUT_NAME], {INPUT_NAME: patch})[0]
-        if found.shape != expected.shape:
-            raise ExportError(f"onnxruntime answers {found.shape}, torch {expected.shape}")
-        classes = int(found.shape[1])
-        differences.append(float(np.abs(found - expected).max()))
-        shares.append(float((found.argmax(1) != expected.argmax(1)).mean()))
-    return classes, max(differences), max(shares)

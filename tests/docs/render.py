@@ -64,6 +64,7 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("[[rule]]", settings.RuleSettings),
     ("[[destination]]", settings.DestinationSettings),
     ("[triton]", settings.TritonSettings),
+    ("[models]", settings.ModelsSettings),
     ("[database]", settings.DatabaseSettings),
     ("[logging]", settings.LoggingSettings),
 )

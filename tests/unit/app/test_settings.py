@@ -25,6 +25,9 @@ quiet_seconds = 3
 [triton]
 python = "triton/bin/python"
 
+[models]
+exporter_python = "exporter/bin/python"
+
 [[pipeline]]
 name = "liver"
 model = "nnunet_liver_spleen_demo"
@@ -79,6 +82,7 @@ def test_relative_folders_count_from_the_file(tmp_path: Path, monkeypatch: pytes
     assert settings.data_folder == tmp_path.resolve() / "limner-data"
     assert settings.model_repository == Path("/srv/models")
     assert settings.triton.python == tmp_path.resolve() / "triton/bin/python"
+    assert settings.models.exporter_python == tmp_path.resolve() / "exporter/bin/python"
     folders = [
         settings.spool_folder,
         settings.results_folder,

@@ -4,13 +4,12 @@
 
 Needs the exporter environment (``requirements/exporter.txt``). Makes the data set, lets nnU-Net take its
 fingerprint, plan and preprocess, trains, exports to ONNX and writes the files of the Triton model folder
-to ``DIR/model``. Nothing outside ``DIR`` is changed.
+to ``DIR/models``. Nothing outside ``DIR`` is changed.
 """
 
 import argparse
 import json
 import os
-import shutil
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -21,7 +20,10 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[2])]
 
-from app.exporters.nnunet import ExportReport, define_torchvision_operators, export_fold  # noqa: E402
+from app.exporters.exporting import export_package  # noqa: E402
+from app.exporters.job import Job, Part  # noqa: E402
+from app.exporters.nnunet import define_torchvision_operators  # noqa: E402
+from app.exporters.trained import find_training  # noqa: E402
 
 define_torchvision_operators()  # here, since nnU-Net's spawned workers import this module first
 
@@ -43,7 +45,7 @@ SEED = 20
 
 
 def main() -> None:
-    """Run every step and print the report of the export."""
+    """Run every step and print where the model folder is."""
     arguments = parse_arguments()
     work: Path = arguments.work.resolve()
     point_nnunet_at(work, arguments.threads)
@@ -54,7 +56,7 @@ def main() -> None:
     print(f"data ready after {time.monotonic() - started:.0f} s")
     results = train(arguments.epochs, arguments.threads, arguments.resume)
     print(f"trained after {time.monotonic() - started:.0f} s")
-    print(write_model(results, work / "model"))
+    print(write_model(results, work))
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -167,12 +169,19 @@ def train(epochs: int, threads: int, resume: bool) -> Path:
     return Path(trainer.output_folder_base)
 
 
-def write_model(results: Path, target: Path) -> ExportReport:
-    """Copy plans and data set description to ``target`` and export the network beside them."""
-    (target / "1").mkdir(parents=True, exist_ok=True)
-    for name in ("plans.json", "dataset.json"):
-        shutil.copyfile(results / name, target / name)
-    return export_fold(results, "all", target / "1" / "model.onnx")
+def write_model(results: Path, work: Path) -> Path:
+    """Export the network, compared with torch, into a model folder under ``work/models``, and return that."""
+    name = HERE.parent.name
+    job = Job(
+        name=name,
+        version="1.0.0",
+        algorithm_name="Limner liver and spleen demonstration",
+        parts=(Part(name, find_training(results, folds=["all"])),),
+        combination="single",
+        segments=HERE.parent / "segments.json",
+    )
+    export_package(job, work / "models", progress=print)
+    return work / "models" / name
 
 
 if __name__ == "__main__":
