@@ -51,30 +51,31 @@ def add_tile(
     mirrored
         The axes along which the network saw the tile mirrored: its answer is turned back.
     """
-    heads, depth, height, width = logits.shape
-    ring = total.shape[1]
-    first, top, left = corner
+    # an unsigned index is not looked at for being negative, which costs a tenth of the time here
+    heads, ring = np.uint64(logits.shape[0]), np.uint64(total.shape[1])
+    depth, height, width = np.uint64(logits.shape[1]), np.uint64(logits.shape[2]), np.uint64(logits.shape[3])
+    first, top, left = np.uint64(corner[0]), np.uint64(corner[1]), np.uint64(corner[2])
+    one = np.uint64(1)
     for head in range(heads):
         for z in range(depth):
-            source_z = depth - 1 - z if mirrored[0] else z
+            source_z = depth - one - z if mirrored[0] else z
             slot = (first + z) % ring
             for y in range(height):
-                source_y = height - 1 - y if mirrored[1] else y
-                line = total[head, slot, top + y, left : left + width]
-                answer = logits[head, source_z, source_y]
-                weight = weights[z, y]
+                source_y = height - one - y if mirrored[1] else y
                 if mirrored[2]:
                     for x in range(width):
-                        line[x] += answer[width - 1 - x] * weight[x]
+                        weighted = logits[head, source_z, source_y, width - one - x] * weights[z, y, x]
+                        total[head, slot, top + y, left + x] += weighted
                 else:
                     for x in range(width):
-                        line[x] += answer[x] * weight[x]
+                        total[head, slot, top + y, left + x] += logits[head, source_z, source_y, x] * weights[z, y, x]
 
 
 @_compiled
 def finish_plane(
     total: NDArray[np.float32],
     weight_total: NDArray[np.float32],
+    slot: int,
     origin: tuple[int, int],
     has_regions: bool,
     logits: NDArray[np.float32],
@@ -85,26 +86,28 @@ def finish_plane(
     Parameters
     ----------
     total, weight_total
-        (head, y, x) and (y, x): views of the running sums, set to 0.
+        The running sums, (head, ring of planes, y, x) and (ring of planes, y, x); those of the plane are set to 0.
+    slot
+        Where in the ring the plane lies.
     origin
-        Row and column at which the plane begins in them; what lies around it is padding.
+        Row and column at which the image begins in it; what lies around is padding.
     has_regions
         Whether the winner is the last head above 0, or the first of the highest.
     logits, winners
-        Get (head, y, x) and (y, x).
+        Get (y, head, x) and (y, x).
     """
-    heads, height, width = logits.shape
+    height, heads, width = logits.shape
     top, left = origin
     best = np.empty(width, np.float32)
     unsound = np.zeros(width, np.int32)
     for y in range(height):
-        share = np.float32(1) / weight_total[top + y, left : left + width]
+        share = np.float32(1) / weight_total[slot, top + y, left : left + width]
         winner = winners[y]
         winner[:] = NOTHING if has_regions else 0
         best[:] = 0 if has_regions else -np.inf
         for head in range(heads):
-            line = total[head, top + y, left : left + width]
-            result = logits[head, y]
+            line = total[head, slot, top + y, left : left + width]
+            result = logits[y, head]
             for x in range(width):
                 value = line[x] * share[x]
                 result[x] = value
@@ -117,8 +120,10 @@ def finish_plane(
                     higher = result[x] > best[x]
                     best[x] = result[x] if higher else best[x]
                     winner[x] = head if higher else winner[x]
-    total[:] = 0
-    weight_total[:] = 0
+            line[:] = 0  # now, while it is near
+    if total.shape[2] > height or total.shape[3] > width:
+        total[:, slot] = 0
+    weight_total[slot] = 0
     return not unsound.any()
 
 

@@ -130,8 +130,10 @@ class Blending:
         self._total = np.zeros((heads, depth, height, width), np.float32)
         self._weight_total = np.zeros((1, depth, height, width), np.float32)
         self._one = np.ones((1, *plan.tile), np.float32)
+        rows, columns = plan.shape[1:]
+        # rows are outermost: what is computed between two rows then needs all heads of these two, near to each other
         self._planes = [
-            (np.empty((heads, *plan.shape[1:]), np.float32), np.empty(plan.shape[1:], np.int32)) for _ in range(2)
+            (np.empty((rows, heads, columns), np.float32), np.empty((rows, columns), np.int32)) for _ in range(2)
         ]
         self._next = 0
 
@@ -152,11 +154,11 @@ class Blending:
         while self._next < end:
             slot, index = self._next % self._total.shape[1], self._next - before
             self._next += 1
-            total, weight_total = self._total[:, slot], self._weight_total[0, slot]
             if not 0 <= index < self._plan.shape[0]:  # padding
-                total[...], weight_total[...] = 0, 0
+                self._total[:, slot], self._weight_total[:, slot] = 0, 0
                 continue
             logits, winners = self._planes[index % 2]
-            if not finish_plane(total, weight_total, (top, left), self._has_regions, logits, winners):
+            sums = self._total, self._weight_total[0], slot
+            if not finish_plane(*sums, (top, left), self._has_regions, logits, winners):
                 raise InferenceFailed("the network answered with numbers that are not finite", code="logits-not-finite")
-            yield Plane(index, logits, winners)
+            yield Plane(index, logits.transpose(1, 0, 2), winners)
