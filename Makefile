@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-oracle check environment exporter image clean
+.PHONY: help demo test test-oracle bench-nnunet check environment exporter image clean
 
 VENV := .venv/bin
 
@@ -24,6 +24,10 @@ test: ## the whole test suite; as root on Debian or Ubuntu it installs the peers
 test-oracle: ## the tests that need torch and nnU-Net itself, in the exporter environment
 	@deploy/environment.sh exporter
 	@.exporter/bin/python -m pytest tests/oracle
+
+bench-nnunet: ## nnU-Net's own predictor beside Limner: seconds, memory, labels; 30 minutes at most
+	@deploy/environment.sh server triton exporter
+	@$(VENV)/python -m benchmarks.nnunet $(BENCH)
 
 check: ## style, types, import contracts and spelling
 	@deploy/environment.sh server development

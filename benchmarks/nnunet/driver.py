@@ -1,0 +1,188 @@
+"""Starts the systems' processes, lets them run in turn, and watches how much memory they take."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks.nnunet.folders import REPOSITORY_ROOT
+from benchmarks.nnunet.worker import RUN, Figures
+
+_SAMPLE_SECONDS = 0.02
+_LOG_LINES = 15
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+
+class BenchmarkFailed(Exception):
+    """A process did not do its work."""
+
+
+@dataclass
+class Run:
+    """One run of one system through one case."""
+
+    cpu: dict[str, float]
+    """Seconds by stage, of all threads of the system's own process."""
+    wall: dict[str, float]
+    server_cpu: float
+    """Of its Triton."""
+    growth: int
+    """Bytes by which the resident memory of all its processes grew at most."""
+    server_growth: int
+    """Of its Triton's alone."""
+    load: float
+    """Processes that could run on this machine, the mean of the last minute, at the start."""
+
+
+@dataclass
+class Worker:
+    """A process that is prepared and waits for the driver's word."""
+
+    name: str
+    process: subprocess.Popen[str]
+    pids: list[int]
+    server_pids: list[int]
+    log: Path
+    runs: list[Run] = field(default_factory=list)
+
+    def run(self) -> Run:
+        """Let it work once through its case."""
+        load = os.getloadavg()[0]
+        with _watched(self.pids, self.server_pids) as growth:
+            figures = self.ask(RUN)
+        run = Run(figures["cpu"], figures["wall"], figures["server_cpu"], *growth(), load)
+        self.runs.append(run)
+        return run
+
+    def ask(self, word: str) -> Figures:
+        """Say `word` and wait for the answer."""
+        if self.process.stdin is None:
+            raise BenchmarkFailed(f"{self.name} has no standard input")
+        self.process.stdin.write(f"{word}\n")
+        self.process.stdin.flush()
+        return self.answer()
+
+    def answer(self) -> Figures:
+        """Read its next line.
+
+        Raises
+        ------
+        BenchmarkFailed
+            If it ended instead; with the last lines of its log.
+        """
+        line = self.process.stdout.readline() if self.process.stdout is not None else ""
+        if not line:
+            tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-_LOG_LINES:])
+            raise BenchmarkFailed(f"{self.name} ended with status {self.process.wait()}:\n{tail}")
+        return dict(json.loads(line))
+
+    def end(self) -> None:
+        """Close its standard input, with which it ends."""
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+        self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+
+@contextmanager
+def worker(name: str, python: Path, module: str, request: Figures, log: Path, *, core: int | None) -> Iterator[Worker]:
+    """Start a process and wait until it is prepared.
+
+    Parameters
+    ----------
+    core
+        The only core that it and its children may use; None for all.
+    """
+    command: list[str] = [str(python), "-m", module, json.dumps(request)]
+    if core is not None:
+        command = ["taskset", "-c", str(core), *command]
+    count = str(request["threads"] or len(os.sched_getaffinity(0)))
+    threads = dict.fromkeys((*_THREAD_VARIABLES, "nnUNet_def_n_proc"), count)
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            command,
+            cwd=REPOSITORY_ROOT,
+            env={**os.environ, **threads},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+    started = Worker(name, process, [process.pid], [], log)
+    try:
+        ready = started.answer()["ready"]
+        started.server_pids = list(ready.get("pids", []))
+        yield started
+    finally:
+        started.end()
+
+
+def interleaved(workers: Sequence[Worker], rounds: int, progress: Callable[[str], None]) -> None:
+    """Let all run in turn, `rounds` times."""
+    for turn in range(rounds):
+        for one in workers:
+            run = one.run()
+            cpu = run.cpu["total"] + run.server_cpu
+            progress(
+                f"  {one.name}, round {turn + 1}: {run.wall['total']:.2f} s, CPU {cpu:.2f} s, "
+                f"memory +{run.growth >> 20} MiB, load {run.load:.1f}"
+            )
+
+
+@contextmanager
+def _watched(own: Sequence[int], server: Sequence[int]) -> Iterator[Callable[[], tuple[int, int]]]:
+    """Sample resident memory; gives a function for by how much it grew: of all processes, of the server's."""
+    processes = [[psutil.Process(pid) for pid in pids] for pids in (own, server)]
+    before = [_resident(group) for group in processes]
+    most = [sum(before), before[1]]
+    done = threading.Event()
+
+    def sample() -> None:
+        while not done.wait(_SAMPLE_SECONDS):
+            now = [_resident(group) for group in processes]
+            most[0], most[1] = max(most[0], sum(now)), max(most[1], now[1])
+
+    thread = threading.Thread(target=sample, daemon=True)
+    thread.start()
+    try:
+        yield lambda: (most[0] - sum(before), most[1] - before[1])
+    finally:
+        done.set()
+        thread.join()
+
+
+def _resident(processes: Sequence[psutil.Process]) -> int:
+    total = 0
+    for process in processes:
+        try:
+            total += int(process.memory_info().rss)
+        except psutil.NoSuchProcess:
+            continue
+    return total
+
+
+class Steps:
+    """Progress lines with the seconds so far."""
+
+    def __init__(self, say: Callable[[str], Any]) -> None:
+        self._say, self._started = say, time.monotonic()
+
+    def __call__(self, line: str) -> None:
+        """Say one line."""
+        self._say(f"[{time.monotonic() - self._started:5.0f} s] {line}")
+
+    @property
+    def seconds(self) -> float:
+        """Since the start."""
+        return time.monotonic() - self._started
