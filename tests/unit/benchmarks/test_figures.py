@@ -55,6 +55,12 @@ def test_labels_may_differ_in_one_voxel_of_ten_thousand(differing: int, is_met: 
     assert named(case_figures(measured(differing)), "labels of 100000 that are not nnU-Net's").is_met is is_met
 
 
+def test_a_volume_on_the_networks_own_grid_has_no_goals_for_resampling() -> None:
+    figures = case_figures(replace(measured(), case=replace(QUICK_CASES[1], model=None)))
+    assert named(figures, "CPU outside the forward pass").goal is None
+    assert named(figures, "CPU of logits to labels").goal is None
+
+
 def test_an_untrained_networks_labels_are_not_judged() -> None:
     case = replace(QUICK_CASES[1], has_sound_labels=False)
     figures = case_figures(replace(measured(50_000), case=case))
