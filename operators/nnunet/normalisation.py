@@ -14,6 +14,14 @@ from numpy.typing import NDArray
 
 from operators.errors import SeriesRefused
 
+NORMALISATIONS = (
+    "CTNormalization",
+    "ZScoreNormalization",
+    "RescaleTo01Normalization",
+    "RGBTo01Normalization",
+    "NoNormalization",
+)
+"""Those that `read_normalisation` knows, by nnU-Net's names."""
 _LEAST_DEVIATION = 1e-8
 _MOST_COLOUR = 255
 

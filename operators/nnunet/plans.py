@@ -12,7 +12,7 @@ from typing import Any
 from operators.errors import ModelPackageError
 from operators.label_scheme import LabelScheme
 from operators.model_package import ModelPackage, Network, channel_names
-from operators.nnunet.normalisation import Normalisation, read_normalisation
+from operators.nnunet.normalisation import NORMALISATIONS, Normalisation, read_normalisation
 
 _SPATIAL_AXES = 3
 _RESAMPLING = "resample_data_or_seg_to_shape"
@@ -111,7 +111,11 @@ def check_supported(package: ModelPackage) -> None:
 
 
 def _unsupported(model: str, what: str) -> ModelPackageError:
-    return ModelPackageError(f"model {model} needs {what}, which is not supported", code="configuration-unsupported")
+    return ModelPackageError(
+        f"model {model} needs {what}, which is not supported; docs/explanation/nnunet.md says what is: plan and train "
+        "with that",
+        code="configuration-unsupported",
+    )
 
 
 def _inherited(configurations: Mapping[str, Any], name: str, model: str, heirs: Sequence[str] = ()) -> dict[str, Any]:
@@ -156,7 +160,10 @@ def _normalisations(network: Network, planned: Mapping[str, Any]) -> tuple[Norma
     for number, (name, use_mask) in enumerate(zip(names, masked, strict=True)):
         normalisation = read_normalisation(str(name), bool(use_mask), intensities.get(str(number), {}))
         if normalisation is None:
-            raise _unsupported(network.name, f"the normalisation {name} of its channel {channels[number]}")
+            known = ", ".join(NORMALISATIONS)
+            raise _unsupported(
+                network.name, f"the normalisation {name} of its channel {channels[number]} (known are {known})"
+            )
         found.append(normalisation)
     return tuple(found)
 

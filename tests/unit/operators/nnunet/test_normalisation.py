@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from operators.errors import SeriesRefused
-from operators.nnunet.normalisation import Normalisation, read_normalisation
+from operators.nnunet.normalisation import NORMALISATIONS, Normalisation, read_normalisation
 
 INTENSITY = {"percentile_00_5": -50, "percentile_99_5": 200, "mean": 90, "std": 40}
 
@@ -70,6 +70,10 @@ def test_what_can_be_no_colour_is_refused(values: list[float]) -> None:
 
 def test_none_at_all() -> None:
     np.testing.assert_array_equal(normalised(scheme("NoNormalization"), [-3, 4]), [-3, 4])
+
+
+def test_the_known_names_are_known() -> None:
+    assert all(read_normalisation(name, False, INTENSITY) is not None for name in NORMALISATIONS)
 
 
 def test_an_unknown_name() -> None:
