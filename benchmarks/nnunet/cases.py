@@ -82,6 +82,7 @@ DEFAULT = Case(
     DEFAULT_25,
     (128, 128, 128),
     (1.5, 1.5, 1.5),
+    rounds=3,
     has_sound_labels=False,
 )
 CASES = (

@@ -142,6 +142,7 @@ def _session(package: ModelPackage, threads: int) -> Callable[[NDArray[np.float3
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    options.enable_mem_pattern = False  # as the embedded Triton has it
     path = package.folder / package.networks[0].triton_version / "model.onnx"
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return lambda tiles: session.run(None, {"image": tiles})[0]
