@@ -12,6 +12,10 @@ SMALL_FEATURES = (8, 16, 32, 64)
 QUICK_FEATURES = (16, 32)
 DEFAULT_FEATURES = (32, 64, 128, 256, 320, 320)
 """Those that nnU-Net plans for a patch of 128 voxels along each axis: 31 million parameters."""
+SMALL_SCAN: Triple = (128, 256, 256)
+QUICK_SCAN: Triple = (96, 128, 128)
+SCAN_MM: Spacing = (2.5, 1.0, 1.0)
+"""Of those two."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,8 @@ class Model:
     """Of training; without any, the weights are random."""
     convolutions: int = 2
     """Of each stage."""
+    scan: Triple = SMALL_SCAN
+    """Voxels of the phantoms it is trained on, z, y, x: as many as are measured, since all sizes are shares of them."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +65,10 @@ SMALL_3 = Model("bench_small_3", classes=3, patch=64, features=SMALL_FEATURES, s
 SMALL_25 = Model("bench_small_25", classes=25, patch=64, features=SMALL_FEATURES, steps=400)
 DEFAULT_25 = Model("bench_default_25", classes=25, patch=128, features=DEFAULT_FEATURES, steps=0)
 DEFAULT_5 = replace(DEFAULT_25, name="bench_default_5", classes=5)
-QUICK_3 = Model("bench_quick_3", classes=3, patch=48, features=QUICK_FEATURES, steps=40, convolutions=1)
-QUICK_25 = Model("bench_quick_25", classes=25, patch=48, features=QUICK_FEATURES, steps=120, convolutions=1)
+QUICK_3 = Model(
+    "bench_quick_3", classes=3, patch=48, features=QUICK_FEATURES, steps=40, convolutions=1, scan=QUICK_SCAN
+)
+QUICK_25 = replace(QUICK_3, name="bench_quick_25", classes=25, steps=120)
 
 FULL_25 = Case(
     "full-25",
@@ -86,15 +94,15 @@ DEFAULT = Case(
     has_sound_labels=False,
 )
 CASES = (
-    Case("small-3", "128x256x256 at 2.5/1/1 mm, 3 classes, patch 64", SMALL_3, (128, 256, 256), (2.5, 1.0, 1.0)),
-    Case("small-25", "128x256x256 at 2.5/1/1 mm, 25 classes, patch 64", SMALL_25, (128, 256, 256), (2.5, 1.0, 1.0)),
+    Case("small-3", "128x256x256 at 2.5/1/1 mm, 3 classes, patch 64", SMALL_3, SMALL_SCAN, SCAN_MM),
+    Case("small-25", "128x256x256 at 2.5/1/1 mm, 25 classes, patch 64", SMALL_25, SMALL_SCAN, SCAN_MM),
     Case("torso", "a real CT of the torso with the demonstration model, 3 classes", None, None, rounds=3),
     DEFAULT,
     FULL_25,
 )
 QUICK_CASES = (
-    Case("quick-3", "96x128x128 at 2.5/1/1 mm, 3 classes, patch 48", QUICK_3, (96, 128, 128), (2.5, 1.0, 1.0)),
-    Case("quick-25", "96x128x128 at 2.5/1/1 mm, 25 classes, patch 48", QUICK_25, (96, 128, 128), (2.5, 1.0, 1.0)),
+    Case("quick-3", "96x128x128 at 2.5/1/1 mm, 3 classes, patch 48", QUICK_3, QUICK_SCAN, SCAN_MM),
+    Case("quick-25", "96x128x128 at 2.5/1/1 mm, 25 classes, patch 48", QUICK_25, QUICK_SCAN, SCAN_MM),
 )
 FULL_BYTES = 14 << 30
 """Free memory without which the full case has 5 classes: nnU-Net's way takes about 10 GB for 25."""

@@ -25,19 +25,17 @@ from app.exporters.nnunet import build_network, write_onnx
 from app.exporters.package import VERSION_FOLDER, Exported, write_network, write_package
 from app.exporters.trained import CHECKPOINT, find_training
 from app.exporters.triton_config import Served
-from benchmarks.nnunet.cases import DEMO_MODEL, Model
+from benchmarks.nnunet.cases import DEMO_MODEL, SCAN_MM, Model
 from benchmarks.nnunet.folders import DEMO_FOLDER, MODELS, repository_of, results_of
 from benchmarks.nnunet.volumes import CLIP_HU, DEVIATION_HU, MEAN_HU, phantom
+from operators.nnunet.resampling import resample, resample_labels, resampled_shape
 
 if TYPE_CHECKING:
     import torch
 
 CONFIGURATION = "3d_fullres"
 SPACING_MM = 1.5
-_TRAINING_SHAPE = (96, 144, 144)
 _TRAINING_SEEDS = range(8)
-_TRAINING_PATCH = 48
-"""As large as the tiles that are measured, or nearly: the network normalises by what it sees."""
 _RATE = 1e-2
 _RESAMPLING = "resample_data_or_seg_to_shape"
 _STAMP = "made_from"
@@ -66,7 +64,7 @@ def _origin(name: str) -> str:
     """What a model is made from, as a digest: its description, and the programs that make it."""
     here = Path(__file__).parent
     sources = [(here / program).read_bytes() for program in ("models.py", "volumes.py")]
-    return hashlib.sha256(b"".join([repr(MODELS.get(name)).encode(), *sources])).hexdigest()
+    return hashlib.sha256(b"".join([repr((MODELS.get(name), SCAN_MM)).encode(), *sources])).hexdigest()
 
 
 def make(model: Model, folder: Path) -> str:
@@ -107,32 +105,40 @@ def _train(network: torch.nn.Module, model: Model) -> str:
     if model.steps == 0:
         return ", random weights"
     generator = np.random.default_rng(0)
-    cases = [phantom(_TRAINING_SHAPE, model.classes, seed) for seed in _TRAINING_SEEDS]
-    organs = [np.argwhere(labels > 0) for _, labels in cases]
+    cases = [_training_case(model, seed) for seed in _TRAINING_SEEDS]
     optimiser = torch.optim.AdamW(network.parameters(), _RATE, weight_decay=0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _RATE, total_steps=model.steps, pct_start=0.2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _RATE, total_steps=model.steps, pct_start=0.1)
     network.train()
     losses = []
     for step in range(model.steps):
         image, labels = cases[step % len(cases)]
-        seen = _box(organs[step % len(cases)], generator)
+        seen = _box(labels.shape, model.patch, generator)
         answers = torch.from_numpy(labels[seen].astype(np.int64))[None]
-        shares = torch.bincount(answers.ravel(), minlength=model.classes).clamp(min=1)
-        logits = network(torch.from_numpy(_normalised(image[seen]))[None, None])
-        loss = torch.nn.functional.cross_entropy(logits, answers, weight=shares.float() ** -0.5)
+        logits = network(torch.from_numpy(image[seen])[None, None])
+        loss = torch.nn.functional.cross_entropy(logits, answers)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         schedule.step()
         losses.append(float(loss.detach()))
-    return f", trained to a loss of {np.mean(losses[-20:]):.2f}"
+    return f", trained to a loss of {np.mean(losses[-20:]):.4f}"
 
 
-def _box(organs: NDArray[np.intp], generator: np.random.Generator) -> tuple[slice, ...]:
-    """A box of a phantom around a random voxel of an organ."""
-    around = organs[generator.integers(len(organs))] - generator.integers(0, _TRAINING_PATCH, 3)
-    first = np.clip(around, 0, np.array(_TRAINING_SHAPE) - _TRAINING_PATCH)
-    return tuple(slice(int(start), int(start) + _TRAINING_PATCH) for start in first)
+def _training_case(model: Model, seed: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """A phantom, normalised, and its labels, on the network's grid: with edges such as resampling makes them."""
+    image, labels = phantom(model.scan, model.classes, seed)
+    shape = resampled_shape(model.scan, SCAN_MM, (SPACING_MM,) * 3)
+    return resample(_normalised(image), shape, 3, None), resample_labels(labels.astype(np.int32), shape, 1, None)
+
+
+def _box(shape: tuple[int, ...], patch: int, generator: np.random.Generator) -> tuple[slice, ...]:
+    """A box from anywhere, as large as a tile: of organs, or of nothing but body or air.
+
+    Instance normalisation magnifies what little there is in a box of one density, down to rounding; a network that
+    never saw such boxes is unsure of them.
+    """
+    starts = [int(generator.integers(0, size - patch + 1)) for size in shape]
+    return tuple(slice(start, start + patch) for start in starts)
 
 
 def _normalised(image: NDArray[np.int16]) -> NDArray[np.float32]:

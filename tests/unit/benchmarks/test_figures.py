@@ -9,7 +9,7 @@ from benchmarks.nnunet.driver import Run
 from benchmarks.nnunet.figures import Figure, case_figures
 from benchmarks.nnunet.measure import IN_PROCESS, NNUNET, ONNXRUNTIME, Measured
 from benchmarks.nnunet.report import machine, markdown, write_page
-from benchmarks.nnunet.volumes import cheap_answer, organ_densities, phantom
+from benchmarks.nnunet.volumes import BODY_HU, cheap_answer, organ_densities, phantom
 from benchmarks.nnunet.worker import Clock
 
 
@@ -84,6 +84,14 @@ def test_a_clock_counts_only_what_is_pulled() -> None:
     assert clock.timed("stage", lambda number: number + 1)(4) == 5
     assert set(clock.cpu) == set(clock.wall) == {"stage"}
     assert clock.wall["stage"] < 1
+
+
+@pytest.mark.parametrize(("classes", "labels"), [(2, [1]), (3, [1, 2]), (5, [1, 2, 3, 4]), (25, [1, 9, 16, 24])])
+def test_organs_differ_from_the_body_and_from_each_other(classes: int, labels: list[int]) -> None:
+    densities = organ_densities(classes)
+    assert list(densities) == labels
+    known = sorted([BODY_HU, *densities.values()])
+    assert min(np.diff(known)) >= 150
 
 
 def test_the_cheap_answer_finds_a_phantoms_organs() -> None:
