@@ -51,9 +51,11 @@ class CTNormalisation:
 
     def apply(self, image: NDArray[np.float32], mask: NDArray[np.bool_] | None) -> None:
         """Normalise in place."""
-        np.clip(image, np.float32(self.lower), np.float32(self.upper), out=image)
-        image -= np.float32(self.mean)
-        image /= np.float32(max(self.deviation, _LEAST_DEVIATION))
+        mean, deviation = np.float32(self.mean), np.float32(max(self.deviation, _LEAST_DEVIATION))
+        for plane in image:  # which stays in the cache from one step to the next
+            np.clip(plane, np.float32(self.lower), np.float32(self.upper), out=plane)
+            plane -= mean
+            plane /= deviation
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,7 @@ def preprocess(
     for target, channel, normalisation in zip(result, cropped, configuration.normalisations, strict=True):
         image = channel.astype(np.float32, order="C", copy=True)
         normalisation.apply(image, mask if normalisation.needs_mask else None)
-        target[...] = resample(image, placement.network_shape, plan.order, apart)
+        resample(image, placement.network_shape, plan.order, apart, out=target)
     if previous_labels is None:
         return NetworkImage(result, None)
     return NetworkImage(

@@ -23,7 +23,13 @@ from operators.nnunet.plans import Resampling
 Shape = tuple[int, int, int]
 Spacing = tuple[float, float, float]
 
-_CHUNK_BYTES = 32 << 20
+_CHUNK_BYTES = 1 << 20
+"""Planes that are resized together: they stay in the cache from one step to the next."""
+_BLOCK = 24
+"""New positions along an axis that are computed together, from those old ones that have a weight for any of them."""
+_LEAST_WEIGHT = 2.0**-30
+"""A spline's weights fall by a factor of 3.7 from one position to the next: what is left out of a sum, less than
+three times this share of the image's range, is far below what single precision rounds away."""
 
 
 def resampled_shape(shape: Sequence[int], current: Sequence[float], target: Sequence[float]) -> Shape:
@@ -53,11 +59,26 @@ def _is_anisotropic(spacing: Sequence[float], plan: Resampling) -> bool:
     return max(spacing) / min(spacing) > plan.anisotropy
 
 
+@dataclass(frozen=True)
+class WeightBlock:
+    """A part of the matrix that resizes an axis: these new positions have no weights that count for other old ones."""
+
+    new: slice
+    old: slice
+    weights: NDArray[np.float32]
+
+
 @lru_cache(maxsize=32)
-def spline_weights(size: int, new_size: int, order: int) -> NDArray[np.float32]:
-    """Return the matrix, `new_size` x `size`, that resizes one axis by a spline of `order`."""
-    weights: NDArray[np.float32] = _exact_weights(size, new_size, order).astype(np.float32)
-    return weights
+def spline_blocks(size: int, new_size: int, order: int) -> tuple[WeightBlock, ...]:
+    """Return the matrix, `new_size` x `size`, that resizes an axis by a spline of `order`, as blocks along its band."""
+    exact = _exact_weights(size, new_size, order)
+    blocks = []
+    for start in range(0, new_size, _BLOCK):
+        rows = exact[start : start + _BLOCK]
+        used = np.flatnonzero((np.abs(rows) > _LEAST_WEIGHT).any(axis=0))
+        new, old = slice(start, start + len(rows)), slice(int(used[0]), int(used[-1]) + 1)
+        blocks.append(WeightBlock(new, old, np.ascontiguousarray(rows[:, old], dtype=np.float32)))
+    return tuple(blocks)
 
 
 def _exact_weights(size: int, new_size: int, order: int) -> NDArray[np.float64]:
@@ -113,57 +134,90 @@ def grid_neighbours(shape: Shape, new_shape: Shape, order: int, separate: int | 
     )
 
 
-def resample(array: NDArray[np.float32], new_shape: Shape, order: int, separate: int | None) -> NDArray[np.float32]:
-    """Return `array` (three axes) on a grid of `new_shape` voxels over the same extent.
+def resample(
+    array: NDArray[np.float32],
+    new_shape: Shape,
+    order: int,
+    separate: int | None,
+    out: NDArray[np.float32] | None = None,
+) -> NDArray[np.float32]:
+    """Return `array` (three axes) on a grid of `new_shape` voxels over the same extent: in `out`, if it is given.
 
     Splines overshoot, so values are clipped to the range of the input: of the whole array, or of each plane across
     the `separate` axis. Beside the result, only its part that is resized along the last two axes is held.
     """
     shape: Shape = (array.shape[0], array.shape[1], array.shape[2])
-    if shape == new_shape:
+    if shape == new_shape and out is None:
         return array
-    if separate is not None:
-        return _resample_planes(array, new_shape, order, separate)
-    lowest, highest = array.min(), array.max()
-    resized = np.empty((shape[0], *new_shape[1:]), np.float32)
-    for planes in _chunks(shape, new_shape):
-        # without their common floor, empty parts of the image stay exactly equal whatever the weights round to
-        resized[planes] = _resize_planes(array[planes] - lowest, new_shape[1:], order)
-    if shape[0] != new_shape[0]:
-        across = spline_weights(shape[0], new_shape[0], order)
-        resized = (across @ resized.reshape(shape[0], -1)).reshape(new_shape)
-    resized += lowest
-    return np.clip(resized, lowest, highest, out=resized)
-
-
-def _resample_planes(array: NDArray[np.float32], new_shape: Shape, order: int, separate: int) -> NDArray[np.float32]:
-    """Each plane across `separate` by itself; only those that the new grid takes."""
-    planes = np.moveaxis(array, separate, 0)
-    plane_shape = (new_shape[1], new_shape[2]), (new_shape[0], new_shape[2]), (new_shape[0], new_shape[1])
-    result = np.empty(new_shape, np.float32)
-    taken = np.moveaxis(result, separate, 0)
-    done: tuple[int, NDArray[np.float32]] | None = None
-    for target, source in enumerate(nearest_indices(array.shape[separate], new_shape[separate])):
-        if done is None or done[0] != source:
-            plane = planes[source]
-            lowest, highest = plane.min(), plane.max()
-            resized = _resize_planes((plane - lowest)[None], plane_shape[separate], order)[0]
-            resized += lowest
-            done = int(source), np.clip(resized, lowest, highest, out=resized)
-        taken[target] = done[1]
+    result = np.empty(new_shape, np.float32) if out is None else out
+    if shape == new_shape:
+        result[...] = array
+    elif separate is not None:
+        _resample_planes(array, result, order, separate)
+    else:
+        _resample_whole(array, result, order)
     return result
 
 
-def _resize_planes(planes: NDArray[np.float32], new_shape: tuple[int, int], order: int) -> NDArray[np.float32]:
-    """Return planes (z, y, x), each resized; a plane of the right size is returned as it is."""
-    if planes.shape[2] != new_shape[1]:
-        planes = planes @ spline_weights(planes.shape[2], new_shape[1], order).T
-    if planes.shape[1] != new_shape[0]:
-        planes = np.matmul(spline_weights(planes.shape[1], new_shape[0], order), planes)
-    return planes
+def _resample_whole(array: NDArray[np.float32], result: NDArray[np.float32], order: int) -> None:
+    """All three axes alike: planes first, a few at a time, then across them."""
+    depth, new_depth = len(array), len(result)
+    lowest, highest = array.min(), array.max()
+    resized = result if depth == new_depth else np.empty((depth, *result.shape[1:]), np.float32)
+    for planes in _chunks(array.shape, result.shape):
+        # without their common floor, empty parts of the image stay exactly equal whatever the weights round to
+        _resize_planes(array[planes] - lowest, resized[planes], order)
+    if depth == new_depth:
+        _restore(result, lowest, highest)
+        return
+    for block in spline_blocks(depth, new_depth, order):
+        part = result[block.new]
+        np.matmul(block.weights, _flat(resized[block.old]), out=_flat(part))
+        _restore(part, lowest, highest)
 
 
-def _chunks(shape: Shape, new_shape: Shape) -> list[slice]:
+def _flat(planes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Each plane as one line: a view, of an array whose planes lie beside each other."""
+    return planes.reshape(len(planes), -1, copy=False)
+
+
+def _restore(resized: NDArray[np.float32], lowest: np.float32, highest: np.float32) -> None:
+    """Put the floor back, and clip to the range there was."""
+    resized += lowest
+    np.clip(resized, lowest, highest, out=resized)
+
+
+def _resample_planes(array: NDArray[np.float32], result: NDArray[np.float32], order: int, separate: int) -> None:
+    """Each plane across `separate` by itself; only those that the new grid takes."""
+    planes, taken = np.moveaxis(array, separate, 0), np.moveaxis(result, separate, 0)
+    resized = np.empty(taken.shape[1:], np.float32)
+    done = -1
+    for target, source in zip(taken, nearest_indices(len(planes), len(taken)), strict=True):
+        if done != source:
+            plane = planes[source]
+            lowest, highest = plane.min(), plane.max()
+            _resize_planes((plane - lowest)[None], resized[None], order)
+            _restore(resized, lowest, highest)
+            done = int(source)
+        target[...] = resized
+
+
+def _resize_planes(planes: NDArray[np.float32], resized: NDArray[np.float32], order: int) -> None:
+    """Put planes (z, y, x), each resized to the planes of `resized`, there."""
+    count, height, width = resized.shape
+    rows = planes
+    if planes.shape[1] != height:
+        rows = resized if planes.shape[2] == width else np.empty((count, height, planes.shape[2]), np.float32)
+        for block in spline_blocks(planes.shape[1], height, order):
+            np.matmul(block.weights, planes[:, block.old], out=rows[:, block.new])
+    if planes.shape[2] != width:
+        for block in spline_blocks(planes.shape[2], width, order):
+            np.matmul(rows[:, :, block.old], block.weights.T, out=resized[:, :, block.new])
+    elif rows is planes:
+        resized[...] = planes
+
+
+def _chunks(shape: Sequence[int], new_shape: Sequence[int]) -> list[slice]:
     plane_bytes = 4 * max(shape[1] * shape[2], new_shape[1] * new_shape[2])
     thickness = max(1, _CHUNK_BYTES // max(plane_bytes, 1))
     return [slice(start, start + thickness) for start in range(0, shape[0], thickness)]
