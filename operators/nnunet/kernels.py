@@ -16,23 +16,30 @@ from numpy.typing import NDArray
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def _compiled(function: _Function) -> _Function:
+def compiled(function: _Function) -> _Function:
+    """Compile a function at its first call, without the interpreter's lock, and keep the result on disk."""
     try:
-        compiled: Any = numba.njit(cache=True, nogil=True)(function)
+        machine_code: Any = numba.njit(cache=True, nogil=True)(function)
     except RuntimeError:  # there is no folder to keep it in, as in a container that can't be written to
-        compiled = numba.njit(nogil=True)(function)
-    return cast(_Function, compiled)
+        machine_code = numba.njit(nogil=True)(function)
+    return cast(_Function, machine_code)
 
 
 NOTHING = -1
 """The winner where no region is found: background."""
 UNSURE = -2
 """In place of a winner where neighbours disagree."""
+_BLOCK = 2048
+"""Voxels of a plane that are looked at together: what is known of them stays in the nearest cache."""
+_MAGNITUDE = np.int32(0x7FFFFFFF)
+"""The bits of a number of single precision but its sign: they rise with it as those of an integer do."""
+_INFINITE = np.int32(0x7F800000)
+"""What they are for infinity; more for what is no number."""
 
 
-@_compiled
+@compiled
 def add_tile(
-    total: NDArray[np.float32],
+    sums: NDArray[np.float32],
     logits: NDArray[np.float32],
     weights: NDArray[np.float32],
     corner: tuple[int, int, int],
@@ -42,7 +49,7 @@ def add_tile(
 
     Parameters
     ----------
-    total
+    sums
         (head, ring of planes, y, x): plane z of the image lies at z modulo the ring's length.
     logits, weights
         (head, z, y, x) and (z, y, x) of one tile.
@@ -52,11 +59,11 @@ def add_tile(
         The axes along which the network saw the tile mirrored: its answer is turned back.
     """
     # an unsigned index is not looked at for being negative, which costs a tenth of the time here
-    heads, ring = np.uint64(logits.shape[0]), np.uint64(total.shape[1])
+    heads, ring = np.uint64(logits.shape[0]), np.uint64(sums.shape[1])
     depth, height, width = np.uint64(logits.shape[1]), np.uint64(logits.shape[2]), np.uint64(logits.shape[3])
     first, top, left = np.uint64(corner[0]), np.uint64(corner[1]), np.uint64(corner[2])
     one = np.uint64(1)
-    for head in range(heads):
+    for head in range(heads):  # outermost, as in memory: with many heads memory is what this waits for
         for z in range(depth):
             source_z = depth - one - z if mirrored[0] else z
             slot = (first + z) % ring
@@ -65,176 +72,54 @@ def add_tile(
                 if mirrored[2]:
                     for x in range(width):
                         weighted = logits[head, source_z, source_y, width - one - x] * weights[z, y, x]
-                        total[head, slot, top + y, left + x] += weighted
+                        sums[head, slot, top + y, left + x] += weighted
                 else:
                     for x in range(width):
-                        total[head, slot, top + y, left + x] += logits[head, source_z, source_y, x] * weights[z, y, x]
+                        sums[head, slot, top + y, left + x] += logits[head, source_z, source_y, x] * weights[z, y, x]
 
 
-@_compiled
-def finish_plane(
-    total: NDArray[np.float32],
-    weight_total: NDArray[np.float32],
-    slot: int,
-    origin: tuple[int, int],
-    has_regions: bool,
-    logits: NDArray[np.float32],
-    winners: NDArray[np.int32],
-) -> bool:
-    """Divide one plane's sums by its weights, find each voxel's winner, clear the sums; return whether all is finite.
+@compiled
+def find_winners(sums: NDArray[np.float32], slot: int, has_regions: bool, winners: NDArray[np.int16]) -> bool:
+    """Find the winner at each voxel of a plane; return whether all is finite.
 
     Parameters
     ----------
-    total, weight_total
-        The running sums, (head, ring of planes, y, x) and (ring of planes, y, x); those of the plane are set to 0.
+    sums
+        (head, ring of planes, y, x): logits, each times a number above 0 that is the same for all heads of a voxel.
     slot
         Where in the ring the plane lies.
-    origin
-        Row and column at which the image begins in it; what lies around is padding.
     has_regions
         Whether the winner is the last head above 0, or the first of the highest.
-    logits, winners
-        Get (y, head, x) and (y, x).
+    winners
+        Gets (y, x).
     """
-    height, heads, width = logits.shape
-    top, left = origin
-    best = np.empty(width, np.float32)
-    unsound = np.zeros(width, np.int32)
-    for y in range(height):
-        share = np.float32(1) / weight_total[slot, top + y, left : left + width]
-        winner = winners[y]
+    heads, count = sums.shape[0], winners.size
+    lines, found = sums.reshape(heads, sums.shape[1], count), winners.reshape(count)
+    bits = lines.view(np.int32)
+    best, winner = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.int32)
+    largest = np.int32(0)
+    for start in range(0, count, _BLOCK):
+        length = min(_BLOCK, count - start)
         winner[:] = NOTHING if has_regions else 0
         best[:] = 0 if has_regions else -np.inf
         for head in range(heads):
-            line = total[head, slot, top + y, left : left + width]
-            result = logits[y, head]
-            for x in range(width):
-                value = line[x] * share[x]
-                result[x] = value
-                unsound[x] |= value - value != 0  # infinite, or no number
+            line, raw = lines[head, slot, start : start + length], bits[head, slot, start : start + length]
             if has_regions:
-                for x in range(width):
-                    winner[x] = head if result[x] > 0 else winner[x]
+                for x in range(length):
+                    largest = max(largest, raw[x] & _MAGNITUDE)
+                    winner[x] = np.int32(head) if line[x] > 0 else winner[x]
             else:
-                for x in range(width):
-                    higher = result[x] > best[x]
-                    best[x] = result[x] if higher else best[x]
-                    winner[x] = head if higher else winner[x]
-            line[:] = 0  # now, while it is near
-    if total.shape[2] > height or total.shape[3] > width:
-        total[:, slot] = 0
-    weight_total[slot] = 0
-    return not unsound.any()
+                for x in range(length):
+                    largest = max(largest, raw[x] & _MAGNITUDE)
+                    higher = line[x] > best[x]
+                    best[x] = line[x] if higher else best[x]
+                    winner[x] = np.int32(head) if higher else winner[x]
+        for x in range(length):
+            found[start + x] = winner[x]
+    return bool(largest < _INFINITE)
 
 
-@_compiled
-def paint_plane(
-    below: tuple[NDArray[np.float32], NDArray[np.int32]],
-    above: tuple[NDArray[np.float32], NDArray[np.int32]],
-    height: float,
-    rows: tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]],
-    columns: tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]],
-    has_regions: bool,
-    winners: NDArray[np.int32],
-) -> None:
-    """Find the winners on one plane of a finer grid, between two planes of logits, as linear interpolation would.
-
-    A linearly interpolated logit is a weighted mean of its neighbours'. Where one head is the highest (or, with
-    regions, the last above 0) at each of them, it is so at every point between them: only voxels whose neighbours
-    disagree are computed.
-
-    Parameters
-    ----------
-    below, above
-        The planes: logits (head, y, x) and their winners (y, x).
-    height
-        How far above the lower plane, as a share of their distance.
-    rows, columns
-        For each output row and column: its two neighbours, and its distance from the first as a share of theirs.
-    winners
-        Gets (row, column).
-    """
-    lower, lower_winners = below
-    upper, upper_winners = above
-    row_first, row_second, row_share = rows
-    column_first, column_second, column_share = columns
-    heads = lower.shape[0]
-    up = np.float32(height)
-    for row in range(winners.shape[0]):
-        y, y_next, down = row_first[row], row_second[row], row_share[row]
-        for column in range(winners.shape[1]):
-            x, x_next, right = column_first[column], column_second[column], column_share[column]
-            winner = lower_winners[y, x]
-            if (
-                lower_winners[y, x_next] == winner
-                and lower_winners[y_next, x] == winner
-                and lower_winners[y_next, x_next] == winner
-                and upper_winners[y, x] == winner
-                and upper_winners[y, x_next] == winner
-                and upper_winners[y_next, x] == winner
-                and upper_winners[y_next, x_next] == winner
-            ):
-                winners[row, column] = winner
-                continue
-            one = np.float32(1)
-            low_left = (one - up) * (one - down) * (one - right)
-            low_right = (one - up) * (one - down) * right
-            low_left_next = (one - up) * down * (one - right)
-            low_right_next = (one - up) * down * right
-            up_left = up * (one - down) * (one - right)
-            up_right = up * (one - down) * right
-            up_left_next = up * down * (one - right)
-            up_right_next = up * down * right
-            winner = NOTHING if has_regions else 0
-            best = np.float32(0) if has_regions else np.float32(-np.inf)
-            for head in range(heads):
-                value = (
-                    lower[head, y, x] * low_left
-                    + lower[head, y, x_next] * low_right
-                    + lower[head, y_next, x] * low_left_next
-                    + lower[head, y_next, x_next] * low_right_next
-                    + upper[head, y, x] * up_left
-                    + upper[head, y, x_next] * up_right
-                    + upper[head, y_next, x] * up_left_next
-                    + upper[head, y_next, x_next] * up_right_next
-                )
-                if value > best:
-                    winner = head
-                    if not has_regions:
-                        best = value
-            winners[row, column] = winner
-
-
-@_compiled
-def sure_winners(
-    below: NDArray[np.int32],
-    above: NDArray[np.int32],
-    rows: tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]],
-    columns: tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]],
-    winners: NDArray[np.int32],
-) -> None:
-    """Give each voxel between two planes the winner on which all its neighbours agree, or `UNSURE`.
-
-    Parameters are those of `paint_plane`, with the planes' winners alone.
-    """
-    for row in range(winners.shape[0]):
-        y, y_next = rows[0][row], rows[1][row]
-        for column in range(winners.shape[1]):
-            x, x_next = columns[0][column], columns[1][column]
-            winner = below[y, x]
-            agreed = (
-                below[y, x_next] == winner
-                and below[y_next, x] == winner
-                and below[y_next, x_next] == winner
-                and above[y, x] == winner
-                and above[y, x_next] == winner
-                and above[y_next, x] == winner
-                and above[y_next, x_next] == winner
-            )
-            winners[row, column] = winner if agreed else UNSURE
-
-
-@_compiled
+@compiled
 def resize_labels_plane(
     below: NDArray[np.int32],
     above: NDArray[np.int32],

@@ -1,7 +1,7 @@
 """From blended planes of logits on the network's grid to labels on the scanner's, in nnU-Net v2's order.
 
 Resample the logits, choose the label, put the crop back, transpose back. Choosing before resampling would be cheaper
-and is wrong at every edge; what is done here gives the same labels at nearly that price (`kernels.paint_plane`).
+and is wrong at every edge; what is done here gives the same labels at nearly that price (`painting.paint_plane`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from operators.nnunet.kernels import paint_plane
+from operators.nnunet.painting import Columns, Rows, paint_plane
 from operators.nnunet.plans import Configuration
 from operators.nnunet.preprocess import Placement
 from operators.nnunet.resampling import Neighbours, grid_neighbours, separate_axis
@@ -34,6 +34,11 @@ class OutputGrid:
         plan = configuration.logits_resampling
         apart = separate_axis(placement.network_spacing, placement.spacing, plan)
         return cls(*grid_neighbours(placement.network_shape, placement.cropped_shape, plan.order, apart))
+
+    def rows_and_columns(self) -> tuple[Rows, Columns]:
+        """Return rows and columns as the loops of `painting` take them."""
+        columns = self.columns.of(np.float32)
+        return self.rows.of(np.float32), (columns[0].astype(np.uint32), columns[2])
 
     def pairs(self, planes: Iterable[Plane]) -> Iterator[tuple[int, Plane, Plane]]:
         """Yield each output plane with the two of `planes` that it lies between, as soon as both are there."""
@@ -61,24 +66,25 @@ def paint_labels(planes: Iterable[Plane], placement: Placement, configuration: C
     """
     grid = OutputGrid.of(placement, configuration)
     canvas = Canvas(placement, configuration)
-    winners = np.empty((len(grid.rows.first), len(grid.columns.first)), np.int32)
-    rows, columns = grid.rows.of(np.float32), grid.columns.of(np.float32)
+    rows, columns = grid.rows_and_columns()
+    painted = np.empty((len(grid.rows.first), len(grid.columns.first)), canvas.labels.dtype)
     for index, below, above in grid.pairs(planes):
         paint_plane(
-            (below.logits, below.winners),
-            (above.logits, above.winners),
+            (below.ring, below.slot, below.shares, below.winners),
+            (above.ring, above.slot, above.shares, above.winners),
             float(grid.planes.share[index]),
             rows,
             columns,
             configuration.labels.has_regions,
-            winners,
+            canvas.values,
+            painted,
         )
-        canvas.paint(index, winners)
+        canvas.paint(index, painted)
     return canvas.labels
 
 
 class Canvas:
-    """The label map in the making: winners of a cropped, transposed plane go to where they belong."""
+    """The label map in the making: labels of a cropped, transposed plane go to where they belong."""
 
     def __init__(self, placement: Placement, configuration: Configuration) -> None:
         forward, backward = configuration.transpose_forward, configuration.transpose_backward
@@ -86,9 +92,9 @@ class Canvas:
         self.labels: NDArray[Any] = np.zeros((first, second, third), configuration.labels.dtype)
         """Axes z, y, x, on the grid the image came on."""
         self._cropped = self.labels.transpose(forward)[placement.box]
-        # the first entry is for a winner of -1: no region
-        self._values = np.array((0, *configuration.labels.values), configuration.labels.dtype)
+        self.values = np.array((0, 0, *configuration.labels.values), configuration.labels.dtype)
+        """The label of each winner, beginning with those of `UNSURE`, which is never left, and of `NOTHING`."""
 
-    def paint(self, index: int, winners: NDArray[np.int32]) -> None:
-        """Paint plane `index` with what each voxel's winner (y, x) stands for."""
-        self._cropped[index] = self._values[winners + 1]
+    def paint(self, index: int, labels: NDArray[Any]) -> None:
+        """Paint plane `index`, labels (y, x)."""
+        self._cropped[index] = labels

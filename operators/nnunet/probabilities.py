@@ -19,7 +19,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from operators.nnunet.kernels import NOTHING, UNSURE, sure_winners
+from operators.nnunet.kernels import NOTHING, UNSURE
+from operators.nnunet.painting import sure_winners
 from operators.nnunet.plans import Configuration
 from operators.nnunet.postprocess import Canvas, OutputGrid
 from operators.nnunet.preprocess import Placement
@@ -30,17 +31,28 @@ _POINTS = 1 << 16
 """Voxels computed at once."""
 
 
+@dataclass(frozen=True)
+class _StoredPlane:
+    """One plane as it was stored."""
+
+    logits: NDArray[np.float32]
+    """(head, y, x)."""
+    winners: NDArray[np.int16]
+    """(y, x)."""
+
+
 class StoredPlanes:
     """The planes of one network on disk; a context manager. Reading keeps the last two."""
 
     def __init__(self, planes: Iterable[Plane], folder: Path | None) -> None:
         self._file: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by close()
         self._shape: tuple[int, ...] = ()
-        self._winners: list[NDArray[np.int32]] = []
-        self._held: dict[int, Plane] = {}
+        self._winners: list[NDArray[np.int16]] = []
+        self._held: dict[int, _StoredPlane] = {}
         for plane in planes:
-            self._shape = plane.logits.shape
-            self._file.write(plane.logits.tobytes())
+            logits = plane.logits
+            self._shape = logits.shape
+            self._file.write(logits.tobytes())
             self._winners.append(plane.winners.copy())
 
     def __enter__(self) -> StoredPlanes:
@@ -55,14 +67,14 @@ class StoredPlanes:
         """Let go of the file."""
         self._file.close()
 
-    def plane(self, index: int) -> Plane:
+    def plane(self, index: int) -> _StoredPlane:
         """Return plane `index`."""
         if index not in self._held:
             self._held = {other: plane for other, plane in self._held.items() if other == index - 1}
             count = int(np.prod(self._shape))
             self._file.seek(4 * count * index)
             logits = np.frombuffer(self._file.read(4 * count), np.float32).reshape(self._shape)
-            self._held[index] = Plane(index, logits, self._winners[index])
+            self._held[index] = _StoredPlane(logits, self._winners[index])
         return self._held[index]
 
 
@@ -94,7 +106,7 @@ def paint_mean(members: Sequence[Member]) -> NDArray[Any]:
             points = rows[start : start + _POINTS], columns[start : start + _POINTS]
             total = sum(_probabilities(view.logits(*points), has_regions) for view in views)
             winners[points] = _winners(np.asarray(total) / len(views), has_regions)
-        canvas.paint(index, winners)
+        canvas.paint(index, canvas.values[winners - UNSURE])
     return canvas.labels
 
 
@@ -121,12 +133,13 @@ class _View:
         self._below = planes.plane(int(grid.planes.first[index]))
         self._above = planes.plane(int(grid.planes.second[index]))
         self._height = np.float32(grid.planes.share[index])
+        self._grid = grid
         self._rows, self._columns = grid.rows.of(np.float32), grid.columns.of(np.float32)
 
-    def sure_winners(self) -> NDArray[np.int32]:
+    def sure_winners(self) -> NDArray[np.int16]:
         """Return the winner of each voxel whose neighbours agree on it, `UNSURE` elsewhere."""
-        winners = np.empty((len(self._rows[0]), len(self._columns[0])), np.int32)
-        sure_winners(self._below.winners, self._above.winners, self._rows, self._columns, winners)
+        winners = np.empty((len(self._rows[0]), len(self._columns[0])), np.int16)
+        sure_winners(self._below.winners, self._above.winners, *self._grid.rows_and_columns(), winners)
         return winners
 
     def logits(self, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.float32]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from operators.errors import InferenceFailed
-from operators.nnunet.kernels import add_tile, finish_plane
+from operators.nnunet.kernels import add_tile, find_winners
 from operators.nnunet.plans import Configuration
 from operators.nnunet.resampling import Shape
 
@@ -33,13 +33,22 @@ Mirroring = tuple[bool, bool, bool]
 
 @dataclass(frozen=True)
 class Plane:
-    """One finished plane. Its arrays are used again for the plane after the next."""
+    """One finished plane. Its arrays are used again after the next plane."""
 
     index: int
-    logits: NDArray[np.float32]
-    """(head, y, x)."""
-    winners: NDArray[np.int32]
+    ring: NDArray[np.float32]
+    """(head, ring of planes, y, x): the answers for each voxel, weighted and summed up."""
+    slot: int
+    """Where in the ring the plane lies."""
+    shares: NDArray[np.float32]
+    """(y, x): one by the sum of a voxel's weights. Only where heads are mixed between voxels does it matter."""
+    winners: NDArray[np.int16]
     """(y, x): the head with the highest logit; with regions the last one above 0, -1 where there is none."""
+
+    @property
+    def logits(self) -> NDArray[np.float32]:
+        """(head, y, x), the weighted mean of the answers."""
+        return self.ring[:, self.slot] * self.shares
 
 
 class TilePlan:
@@ -68,6 +77,8 @@ class TilePlan:
         starts = tile_starts(self.padded_shape, self.tile, configuration.tile_step_size)
         if configuration.is_2d:
             starts[0] = list(range(shape[0]))
+        self.starts = starts
+        """Where tiles begin along each axis of the padded image."""
         self.corners: list[Shape] = list(itertools.product(starts[0], starts[1], starts[2]))
         """Where tiles begin in the padded image, by rising z."""
         axes = [axis + configuration.is_2d for axis in configuration.mirroring_axes]
@@ -119,28 +130,25 @@ def gaussian_weights(tile_size: tuple[int, ...]) -> NDArray[np.float32]:
 
 
 class Blending:
-    """The running sums of weighted logits, over no more planes than a tile is deep."""
+    """The running sums of weighted logits, over one plane more than a tile is deep: the last one that was handed on."""
 
     def __init__(self, plan: TilePlan, configuration: Configuration) -> None:
         self._plan = plan
         self._has_regions = configuration.labels.has_regions
-        heads = configuration.labels.heads
         depth, height, width = plan.tile[0], *plan.padded_shape[1:]
         self._weights = gaussian_weights(configuration.patch_size).reshape(plan.tile)
-        self._total = np.zeros((heads, depth, height, width), np.float32)
-        self._weight_total = np.zeros((1, depth, height, width), np.float32)
-        self._one = np.ones((1, *plan.tile), np.float32)
-        rows, columns = plan.shape[1:]
-        # rows are outermost: what is computed between two rows then needs all heads of these two, near to each other
-        self._planes = [
-            (np.empty((rows, heads, columns), np.float32), np.empty((rows, columns), np.int32)) for _ in range(2)
-        ]
+        self._layer = _layer_weights(plan, self._weights)
+        self._ring = np.zeros((configuration.labels.heads, depth + 1, height, width), np.float32)
+        self._planes = [(np.empty((height, width), np.float32), np.empty((height, width), np.int16)) for _ in range(2)]
         self._next = 0
+        self._cleared = 0
 
     def add(self, logits: NDArray[np.float32], corner: Shape, mirrored: Mirroring) -> None:
         """Add one answer of the network, (head, z, y, x), to a tile that begins at `corner`."""
-        add_tile(self._total, logits, self._weights, corner, mirrored)
-        add_tile(self._weight_total, self._one, self._weights, corner, mirrored)
+        while self._cleared < self._next - 1:  # whoever took the last plane has no more use for those before it
+            self._ring[:, self._cleared % self._ring.shape[1]] = 0
+            self._cleared += 1
+        add_tile(self._ring, logits, self._weights, corner, mirrored)
 
     def finished(self, end: int) -> Iterator[Plane]:
         """Yield the planes before plane `end` of the padded image, which no later tile reaches.
@@ -150,15 +158,45 @@ class Blending:
         InferenceFailed
             ``logits-not-finite`` if the network answered with what is not a finite number.
         """
-        before, top, left = self._plan.before
         while self._next < end:
-            slot, index = self._next % self._total.shape[1], self._next - before
+            position, index = self._next, self._next - self._plan.before[0]
             self._next += 1
-            if not 0 <= index < self._plan.shape[0]:  # padding
-                self._total[:, slot], self._weight_total[:, slot] = 0, 0
-                continue
-            logits, winners = self._planes[index % 2]
-            sums = self._total, self._weight_total[0], slot
-            if not finish_plane(*sums, (top, left), self._has_regions, logits, winners):
-                raise InferenceFailed("the network answered with numbers that are not finite", code="logits-not-finite")
-            yield Plane(index, logits.transpose(1, 0, 2), winners)
+            if 0 <= index < self._plan.shape[0]:
+                yield self._plane(position, index)
+
+    def _plane(self, position: int, index: int) -> Plane:
+        """Return the plane at `position` of the padded image, `index` of the image."""
+        slot, (shares, winners) = position % self._ring.shape[1], self._planes[index % 2]
+        if not find_winners(self._ring, slot, self._has_regions, winners):
+            raise InferenceFailed("the network answered with numbers that are not finite", code="logits-not-finite")
+        self._find_shares(position, shares)
+        if self._plan.padded_shape[1:] == self._plan.shape[1:]:
+            return Plane(index, self._ring, slot, shares, winners)
+        (_, top, left), (_, height, width) = self._plan.before, self._plan.shape
+        rows, columns = slice(top, top + height), slice(left, left + width)
+        image = self._ring[:, slot : slot + 1, rows, columns].copy()
+        return Plane(index, image, 0, shares[rows, columns].copy(), winners[rows, columns].copy())
+
+    def _find_shares(self, position: int, shares: NDArray[np.float32]) -> None:
+        """Put one by the sum of the weights of each voxel of a plane into `shares`."""
+        first, *others = (
+            self._layer[position - start]
+            for start in self._plan.starts[0]
+            if start <= position < start + len(self._layer)
+        )
+        for other in others:
+            first = np.add(first, other, out=shares)
+        np.reciprocal(first, out=shares)
+
+
+def _layer_weights(plan: TilePlan, weights: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the sum of the weights of all answers to the tiles that begin at one plane: (z of the tile, y, x)."""
+    depth, height, width = plan.tile
+    line = np.zeros((depth, height, plan.padded_shape[2]), np.float32)
+    for left in plan.starts[2]:
+        line[:, :, left : left + width] += weights
+    line *= len(plan.mirrorings)
+    layer = np.zeros((depth, *plan.padded_shape[1:]), np.float32)
+    for top in plan.starts[1]:
+        layer[:, top : top + height] += line
+    return layer

@@ -1,4 +1,4 @@
-"""Importing this compiles the loops of `operators.nnunet.kernels`, or reads them from disk where that was done before.
+"""Importing this compiles the loops of `kernels` and `painting`, or reads them from disk where that was done before.
 
 A process that is forked afterwards has them: no study waits for a compiler.
 """
@@ -6,6 +6,7 @@ A process that is forked afterwards has them: no study waits for a compiler.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,8 @@ _CONFIGURATION = Configuration(
     mirroring_axes=(),
     tile_step_size=0.5,
 )
+_MANY_LABELS = replace(_CONFIGURATION.labels, foreground=tuple(range(1, 256)))
+"""So many that label maps have two bytes a voxel: for them there is machine code of its own."""
 
 
 class _Doubling:
@@ -50,7 +53,8 @@ def _compile() -> None:
     image = np.linspace(-1, 1, 216, dtype=np.float32).reshape(6, 6, 6)
     placement = place([image], (1.0, 1.0, 1.0), _CONFIGURATION)
     seen = preprocess([image], placement, _CONFIGURATION)
-    paint_labels(predict_planes(seen, _CONFIGURATION, _Doubling(), lambda _: None), placement, _CONFIGURATION)
+    for configuration in (_CONFIGURATION, replace(_CONFIGURATION, labels=_MANY_LABELS)):
+        paint_labels(predict_planes(seen, configuration, _Doubling(), lambda _: None), placement, configuration)
 
 
 _compile()

@@ -79,7 +79,7 @@ def planes_of(logits: NDArray[np.float32], *, has_regions: bool) -> Iterator[Pla
             winners = np.where(found.any(axis=0), last, NOTHING)
         else:
             winners = plane.argmax(axis=0)
-        yield Plane(index, plane, winners.astype(np.int32))
+        yield Plane(index, plane[:, None], 0, np.ones(winners.shape, np.float32), winners.astype(np.int16))
 
 
 def smooth_logits(generator: np.random.Generator, heads: int, shape: tuple[int, ...]) -> NDArray[np.float32]:

@@ -23,18 +23,22 @@ PLAIN = LabelScheme(values=(0, 1, 2, 3), has_regions=False, foreground=(1, 2, 3)
 
 
 def planes_of(logits: NDArray[np.float32], labels: LabelScheme) -> Iterator[Plane]:
-    """The planes as `Blending` gives them: in two arrays that are used over and over."""
-    held = [(np.empty_like(logits[:, 0]), np.empty(logits.shape[2:], np.int32)) for _ in range(2)]
+    """The planes as `Blending` gives them: sums of any weights, in a ring that is used over and over."""
+    shape = logits.shape[2:]
+    ring = np.empty((len(logits), 2, *shape), np.float32)
+    held = [(np.empty(shape, np.float32), np.empty(shape, np.int16)) for _ in range(2)]
     for index in range(logits.shape[1]):
-        plane, winners = held[index % 2]
-        plane[...], winners[...] = logits[:, index], winners_of(logits[:, index], labels)
-        yield Plane(index, plane, winners)
+        slot = index % 2
+        shares, winners = held[slot]
+        shares[...] = np.random.default_rng(index).choice([0.25, 0.5, 2], shape)
+        ring[:, slot], winners[...] = logits[:, index] / shares, winners_of(logits[:, index], labels)
+        yield Plane(index, ring, slot, shares, winners)
 
 
-def winners_of(logits: NDArray[np.float32], labels: LabelScheme) -> NDArray[np.int32]:
+def winners_of(logits: NDArray[np.float32], labels: LabelScheme) -> NDArray[np.int16]:
     if not labels.has_regions:
-        return np.asarray(logits.argmax(axis=0), np.int32)
-    winners = np.full(logits.shape[1:], NOTHING, np.int32)
+        return np.asarray(logits.argmax(axis=0), np.int16)
+    winners = np.full(logits.shape[1:], NOTHING, np.int16)
     for head, values in enumerate(logits):
         winners[values > 0] = head
     return winners
@@ -51,7 +55,7 @@ def configured(labels: LabelScheme, order: int = 1) -> Configuration:
 
 def all_voxels(
     logits: NDArray[np.float32], placement: Placement, configuration: Configuration
-) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+) -> tuple[NDArray[np.float32], NDArray[np.int16]]:
     """The way without shortcuts: every head's logits on the scanner's grid, then the winners."""
     plan = configuration.logits_resampling
     apart = separate_axis(placement.network_spacing, placement.spacing, plan)

@@ -76,11 +76,14 @@ def test_all_ways_of_mirroring() -> None:
 @given(
     shape=st.tuples(st.integers(1, 20), st.integers(1, 9), st.integers(1, 9)),
     mirroring=st.sampled_from([(), (0,), (0, 2), (0, 1, 2)]),
+    step=st.sampled_from([0.5, 1.0, 0.15]),  # the last gives tiles that begin at one place
     seed=st.integers(0, 1 << 16),
 )
-def test_planes_are_the_weighted_mean_of_all_answers(shape: Shape, mirroring: tuple[int, ...], seed: int) -> None:
+def test_planes_are_the_weighted_mean_of_all_answers(
+    shape: Shape, mirroring: tuple[int, ...], step: float, seed: int
+) -> None:
     """Against the plain sum over the whole image at once."""
-    configuration = tiled(6, 4, 5, mirroring=mirroring)
+    configuration = replace(tiled(6, 4, 5, mirroring=mirroring), tile_step_size=step)
     plan, generator = TilePlan(shape, configuration), np.random.default_rng(seed)
     weights = gaussian_weights((6, 4, 5))
     heads = configuration.labels.heads
