@@ -4,6 +4,7 @@
 
     OperatorError
     ├── SeriesRefused       the series can't be processed, now or later: a missing slice, two orientations, no image
+    ├── PromptRefused       the prompt can't be followed: it shows nothing, or what is not there
     ├── ModelPackageError   the model's folder is incomplete, contradicts itself or asks for what is not supported
     └── InferenceFailed     Triton did not answer, or not with what was asked; the same request may succeed later
 
@@ -44,6 +45,10 @@ def _rebuild(kind: type[OperatorError], message: str, code: str) -> OperatorErro
 
 class SeriesRefused(OperatorError):
     """The series can't be processed; the same instances would be refused again."""
+
+
+class PromptRefused(OperatorError):
+    """The prompt can't be followed; the same one would be refused again."""
 
 
 class ModelPackageError(OperatorError):

@@ -113,13 +113,13 @@ def _network(entry: Mapping[str, Any]) -> NetworkEntry:
     if entry["orientation"] not in (None, "RAS"):
         raise ValueError(f"orientation must be null or 'RAS', not {entry['orientation']!r}")
     return NetworkEntry(
-        model=_name(entry["model"]),
+        model=folder_name(entry["model"]),
         configuration=str(entry["configuration"]),
         folds=tuple(str(fold) for fold in entry["folds"]),
         mirroring_axes=tuple(int(axis) for axis in entry["mirroring_axes"]),
         tile_step_size=step,
         orientation=entry["orientation"],
-        previous_stage=None if entry["previous_stage"] is None else _name(entry["previous_stage"]),
+        previous_stage=None if entry["previous_stage"] is None else folder_name(entry["previous_stage"]),
         label_values=None if values is None else {int(own): int(common) for own, common in values.items()},
         weights_sha256=str(entry["weights_sha256"]),
         plans_sha256=str(entry["plans_sha256"]),
@@ -127,8 +127,8 @@ def _network(entry: Mapping[str, Any]) -> NetworkEntry:
     )
 
 
-def _name(value: Any) -> str:
-    """A folder's name and nothing else: a manifest must not reach out of its repository."""
+def folder_name(value: Any) -> str:
+    """Return `value` if it is a folder's name and nothing else: a manifest must not reach out of its repository."""
     if not isinstance(value, str) or Path(value).name != value or value in ("", ".", ".."):
         raise ValueError(f"{value!r} is not the name of a folder in the model repository")
     return value

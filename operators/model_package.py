@@ -19,20 +19,15 @@ own beside it, because a folder is what Triton serves.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from operators.errors import ModelPackageError
 from operators.label_scheme import LabelScheme, read_label_scheme
+from operators.model_folder import card_text, file_digest, newest_version, present, read_card, read_json, weights_files
 from operators.model_manifest import MANIFEST_FILE, Combination, NetworkEntry, read_manifest
-
-_FRONT_MATTER_FENCE = "---"
-_READ_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -125,9 +120,9 @@ class ModelPackage:
         folder = folder.resolve()
         if not folder.is_dir():
             raise ModelPackageError(f"no model folder {folder.name} in the model repository", code="file-missing")
-        card = _read_front_matter(_present(folder, "model_card.md"))
-        manifest = read_manifest(_present(folder, MANIFEST_FILE))
-        segments_path = _present(folder, "segments.json")
+        card = read_card(folder)
+        manifest = read_manifest(present(folder, MANIFEST_FILE))
+        segments_path = present(folder, "segments.json")
         entries = {entry.model: entry for entry in manifest.networks}
         loaded = {name: _load_network(folder.parent / name, entry) for name, entry in entries.items()}
         stages = {entry.previous_stage for entry in manifest.networks}
@@ -135,15 +130,15 @@ class ModelPackage:
         package = cls(
             folder=folder,
             name=folder.name,
-            version=_text(card, "version", folder.name),
-            algorithm_name=_text(card, "algorithm_name", folder.name),
+            version=card_text(card, "version", folder.name),
+            algorithm_name=card_text(card, "algorithm_name", folder.name),
             segments_path=segments_path,
             card=card,
             networks=final,
             combination=manifest.combination,
             postprocessing=manifest.postprocessing,
         )
-        _check_agreement(package, _read_json(segments_path))
+        _check_agreement(package, read_json(segments_path))
         return package
 
 
@@ -168,12 +163,12 @@ def _load_network(folder: Path, entry: NetworkEntry) -> Network:
     """A network without its previous stage."""
     if not folder.is_dir():
         raise ModelPackageError(f"no model folder {folder.name} in the model repository", code="file-missing")
-    _present(folder, "config.pbtxt")
-    version = _newest_version(folder)
+    present(folder, "config.pbtxt")
+    version = newest_version(folder)
     for files, expected in (
         (weights_files(folder / version), entry.weights_sha256),
-        ([_present(folder, "plans.json")], entry.plans_sha256),
-        ([_present(folder, "dataset.json")], entry.dataset_sha256),
+        ([present(folder, "plans.json")], entry.plans_sha256),
+        ([present(folder, "dataset.json")], entry.dataset_sha256),
     ):
         if file_digest(*files) != expected:
             raise ModelPackageError(
@@ -181,12 +176,12 @@ def _load_network(folder: Path, entry: NetworkEntry) -> Network:
                 "import the model again",
                 code="file-differs",
             )
-    dataset = _read_json(folder / "dataset.json")
+    dataset = read_json(folder / "dataset.json")
     return Network(
         name=folder.name,
         triton_version=version,
         weights_digest=entry.weights_sha256,
-        plans=_read_json(folder / "plans.json"),
+        plans=read_json(folder / "plans.json"),
         dataset=dataset,
         labels=_label_scheme(dataset, folder.name),
         configuration=entry.configuration,
@@ -239,73 +234,3 @@ def _check_agreement(package: ModelPackage, metainfo: Mapping[str, Any]) -> None
         raise ModelPackageError(f"the networks of {package.name} take different images", code="channels-differ")
     if package.combination == "mean-of-probabilities" and len({network.labels for network in package.networks}) > 1:
         raise ModelPackageError(f"the networks of {package.name} have different labels", code="labels-differ")
-
-
-def _present(folder: Path, name: str) -> Path:
-    path = folder / name
-    if not path.is_file():
-        raise ModelPackageError(f"model {folder.name} lacks {name}", code="file-missing")
-    return path
-
-
-def _newest_version(folder: Path) -> str:
-    """The highest numbered folder that holds weights: Triton's default version policy serves the latest one."""
-    versions = [int(path.parent.name) for path in folder.glob("*/model.onnx") if path.parent.name.isdecimal()]
-    if not versions:
-        raise ModelPackageError(f"model {folder.name} lacks 1/model.onnx", code="file-missing")
-    return str(max(versions))
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelPackageError(f"{_short(path)} can't be read as JSON: {error}", code="file-unreadable") from error
-    if not isinstance(content, dict):
-        raise ModelPackageError(f"{_short(path)} must hold a JSON object", code="file-unreadable")
-    return content
-
-
-def _read_front_matter(path: Path) -> dict[str, Any]:
-    """The YAML between the two ``---`` lines with which the file starts."""
-    first, *lines = path.read_text(encoding="utf-8").splitlines() or [""]
-    if first != _FRONT_MATTER_FENCE or _FRONT_MATTER_FENCE not in lines:
-        raise ModelPackageError(f"{_short(path)} must start with YAML between two --- lines", code="file-unreadable")
-    try:
-        card = yaml.safe_load("\n".join(lines[: lines.index(_FRONT_MATTER_FENCE)]))
-    except yaml.YAMLError as error:
-        raise ModelPackageError(
-            f"{_short(path)}: the front matter is no YAML: {error}", code="file-unreadable"
-        ) from error
-    if not isinstance(card, dict):
-        raise ModelPackageError(f"{_short(path)}: the front matter must be a mapping", code="file-unreadable")
-    return card
-
-
-def _text(card: Mapping[str, Any], key: str, model: str) -> str:
-    value = card.get(key)
-    if not isinstance(value, str) or not value.strip():
-        raise ModelPackageError(
-            f"the model card of {model} must name its {key} as text (quote it if it looks like a number)",
-            code="file-unreadable",
-        )
-    return value.strip()
-
-
-def file_digest(*paths: Path) -> str:
-    """Return the SHA-256 of a file, or of several as if they were one; 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            while part := file.read(_READ_BYTES):
-                digest.update(part)
-    return digest.hexdigest()
-
-
-def weights_files(folder: Path) -> list[Path]:
-    """Return the files of one version's weights: large graphs keep theirs beside them, since protobuf ends at 2 GiB."""
-    return [path for path in (folder / "model.onnx", folder / "model.onnx.data") if path.is_file()]
-
-
-def _short(path: Path) -> str:
-    return f"{path.parent.name}/{path.name}"

@@ -24,7 +24,8 @@ from app.exporters.parity import LABELS_SCALE, Array, Comparison, Scale, fixed_v
 from app.exporters.trained import Training
 from app.exporters.triton_config import Served
 from operators.label_scheme import read_label_scheme
-from operators.model_package import channel_names, file_digest
+from operators.model_folder import file_digest
+from operators.model_package import channel_names
 
 GRAPH = "model.onnx"
 

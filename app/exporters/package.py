@@ -13,8 +13,9 @@ from typing import Any
 from app.exporters.job import Job, Part
 from app.exporters.parity import DERIVED, EXACT, Scale
 from app.exporters.triton_config import Served, cpu_config, gpu_config, openvino_config
+from operators.model_folder import file_digest, weights_files
 from operators.model_manifest import FORMAT, MANIFEST_FILE
-from operators.model_package import channel_names, file_digest, weights_files
+from operators.model_package import channel_names
 
 VERSION_FOLDER = "1"
 _MODALITIES = {

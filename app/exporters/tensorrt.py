@@ -18,7 +18,8 @@ from app.exporters.half_precision import write_half, write_stored
 from app.exporters.nnunet import INPUT_NAME
 from app.exporters.parity import Scale, fixed_volumes
 from app.exporters.triton_config import ENGINE_FILE, Served, engine_config
-from operators.model_package import channel_names, file_digest
+from operators.model_folder import file_digest
+from operators.model_package import channel_names
 
 Precision = Literal["fp32", "fp16"]
 
