@@ -1,0 +1,113 @@
+"""One data set in, a `PromptObject` out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import pydicom
+from pydicom.uid import (
+    UID,
+    ColorSoftcopyPresentationStateStorage,
+    Comprehensive3DSRStorage,
+    ComprehensiveSRStorage,
+    EnhancedSRStorage,
+    ExtensibleSRStorage,
+    GrayscaleSoftcopyPresentationStateStorage,
+    PseudoColorSoftcopyPresentationStateStorage,
+    RTStructureSetStorage,
+    SegmentationStorage,
+)
+
+from operators.errors import PromptRefused
+from operators.instances import PARSE_ERRORS
+from operators.sam.objects.presentation_state import presentation_state_images, presentation_state_parts
+from operators.sam.objects.prompt_object import Graphic, ImageReference, Kind, Mask, Part, PromptObject, collected
+from operators.sam.objects.report import report_images, report_parts
+from operators.sam.objects.segmentation import segmentation_images, segmentation_parts
+from operators.sam.objects.structure_set import structure_set_images, structure_set_parts
+from operators.series_checks import text
+
+LABEL_MAP_SEGMENTATION_STORAGE = UID("1.2.840.10008.5.1.4.1.1.66.7")
+"""PS3.4 Annex B; pydicom has no name for it yet."""
+
+
+@dataclass(frozen=True)
+class _Reader:
+    kind: Kind
+    images: Callable[[pydicom.Dataset], Iterator[ImageReference]]
+    parts: Callable[[pydicom.Dataset], Iterator[Part]]
+
+
+_PRESENTATION_STATE = _Reader(Kind.PRESENTATION_STATE, presentation_state_images, presentation_state_parts)
+_REPORT = _Reader(Kind.REPORT, report_images, report_parts)
+_STRUCTURE_SET = _Reader(Kind.STRUCTURE_SET, structure_set_images, structure_set_parts)
+_SEGMENTATION = _Reader(Kind.SEGMENTATION, segmentation_images, segmentation_parts)
+_READERS: Mapping[str, _Reader] = {
+    GrayscaleSoftcopyPresentationStateStorage: _PRESENTATION_STATE,
+    ColorSoftcopyPresentationStateStorage: _PRESENTATION_STATE,
+    PseudoColorSoftcopyPresentationStateStorage: _PRESENTATION_STATE,
+    EnhancedSRStorage: _REPORT,
+    ComprehensiveSRStorage: _REPORT,
+    Comprehensive3DSRStorage: _REPORT,
+    ExtensibleSRStorage: _REPORT,
+    RTStructureSetStorage: _STRUCTURE_SET,
+    SegmentationStorage: _SEGMENTATION,
+    LABEL_MAP_SEGMENTATION_STORAGE: _SEGMENTATION,
+}
+PROMPT_SOP_CLASSES: tuple[str, ...] = tuple(_READERS)
+"""What can show a generalist where to segment."""
+
+
+def read_prompts(dataset: pydicom.Dataset) -> PromptObject:
+    """Return what `dataset` shows: a presentation state, a structured report, a structure set or a segmentation.
+
+    What can't be followed is left out and named with its reason, as long as something can.
+
+    Parameters
+    ----------
+    dataset
+        The whole object, for a Segmentation with its pixel data and file meta information.
+
+    Raises
+    ------
+    PromptRefused
+        ``prompt-object-unsupported`` if it is another object, ``unreadable`` if it can't be parsed, and otherwise as
+        its first part, if no part of it can be followed.
+    """
+    reader = _READERS.get(_sop_class(dataset))
+    if reader is None:
+        raise PromptRefused(
+            "expected a softcopy presentation state, a structured report with coordinates, an RT structure set or a "
+            "segmentation, got another object",
+            code="prompt-object-unsupported",
+        )
+    try:
+        objects, left_out = collected(reader.parts(dataset))
+        images = tuple(reader.images(dataset))
+    except (*PARSE_ERRORS, IndexError, OverflowError) as error:
+        raise PromptRefused(
+            "the object can't be read: it is damaged or not as the Standard says", code="unreadable"
+        ) from error
+    drawings = [drawing for prompt in objects for drawing in prompt.drawings]
+    frames = {one.frame_of_reference_uid for one in drawings if isinstance(one, Graphic)}
+    frames |= {str(one.volume.frame_of_reference_uid or "") for one in drawings if isinstance(one, Mask)}
+    frames -= {""}
+    return PromptObject(
+        kind=reader.kind,
+        sop_class_uid=text(dataset, "SOPClassUID"),
+        sop_instance_uid=text(dataset, "SOPInstanceUID"),
+        study_instance_uid=text(dataset, "StudyInstanceUID"),
+        series_instance_uid=text(dataset, "SeriesInstanceUID"),
+        frame_of_reference_uid=frames.pop() if len(frames) == 1 else text(dataset, "FrameOfReferenceUID"),
+        images=images,
+        objects=objects,
+        left_out=left_out,
+    )
+
+
+def _sop_class(dataset: pydicom.Dataset) -> str:
+    try:
+        return text(dataset, "SOPClassUID")
+    except PARSE_ERRORS:
+        return ""

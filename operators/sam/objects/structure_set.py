@@ -1,0 +1,61 @@
+"""RT Structure Sets (PS3.3 A.19): contours in the patient, by region of interest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import pydicom
+
+from operators.errors import PromptRefused
+from operators.sam.objects.graphics import shape_of
+from operators.sam.objects.prompt_object import Graphic, ImageReference, ObjectPrompt, Part
+from operators.sam.objects.values import code_of, coordinates, image_reference, items
+from operators.series_checks import text
+
+_EXCLUSIVE = "CLOSEDPLANAR_XOR"
+
+
+def structure_set_images(dataset: pydicom.Dataset) -> Iterator[ImageReference]:
+    """Return the images that the contours were drawn on (PS3.3 C.8.8.5)."""
+    for frame_of_reference in items(dataset, "ReferencedFrameOfReferenceSequence"):
+        for study in items(frame_of_reference, "RTReferencedStudySequence"):
+            for series in items(study, "RTReferencedSeriesSequence"):
+                for image in items(series, "ContourImageSequence"):
+                    yield image_reference(image, text(series, "SeriesInstanceUID"))
+
+
+def structure_set_parts(dataset: pydicom.Dataset) -> Iterator[Part]:
+    """Return the regions of interest (PS3.3 C.8.8.5, C.8.8.6, C.8.8.8)."""
+    contours = {text(item, "ReferencedROINumber"): item for item in items(dataset, "ROIContourSequence")}
+    observations = {text(item, "ReferencedROINumber"): item for item in items(dataset, "RTROIObservationsSequence")}
+    for region in items(dataset, "StructureSetROISequence"):
+        number = text(region, "ROINumber")
+        drawn = contours.get(number, pydicom.Dataset())
+        observed = observations.get(number, pydicom.Dataset())
+        yield int(number), partial(_region, region, drawn, observed)
+
+
+def _region(region: pydicom.Dataset, drawn: pydicom.Dataset, observed: pydicom.Dataset) -> ObjectPrompt:
+    contours = items(drawn, "ContourSequence")
+    if not contours:
+        raise PromptRefused("expected contours of the region of interest, got none", code="prompt-empty")
+    frame_of_reference = text(region, "ReferencedFrameOfReferenceUID")
+    return ObjectPrompt(
+        number=int(text(region, "ROINumber")),
+        drawings=tuple(_contour(contour, frame_of_reference) for contour in contours),
+        label=text(region, "ROIName") or text(observed, "ROIObservationLabel"),
+        code=code_of(observed, "RTROIIdentificationCodeSequence"),
+        interpreted_type=text(observed, "RTROIInterpretedType"),
+    )
+
+
+def _contour(contour: pydicom.Dataset, frame_of_reference_uid: str) -> Graphic:
+    geometric_type = text(contour, "ContourGeometricType")
+    shape, points = shape_of(geometric_type, coordinates(contour, "ContourData", 3))
+    return Graphic(
+        shape,
+        points,
+        frame_of_reference_uid=frame_of_reference_uid,
+        is_exclusive=geometric_type == _EXCLUSIVE,
+    )
