@@ -71,7 +71,7 @@ def presentation_state(
             for text in texts
         ],
     )
-    return GrayscaleSoftcopyPresentationState(
+    state = GrayscaleSoftcopyPresentationState(
         referenced_images=[image],
         series_instance_uid=phantom.uid("presentation series"),
         series_number=11,
@@ -83,6 +83,8 @@ def presentation_state(
         concept_name=codes.DCM.PresentationState,
         **EQUIPMENT,
     )
+    state.Laterality = ""  # Type 2C, and highdicom leaves it out
+    return stored(state)
 
 
 def region_group(
@@ -121,7 +123,7 @@ def report(phantom: Phantom, groups: Sequence[Any]) -> Dataset:
         title=codes.DCM.ImagingMeasurementReport,
     )
     evidence = [phantom.dataset(index) for index in range(phantom.slices)]
-    return hd.sr.Comprehensive3DSR(
+    document = hd.sr.Comprehensive3DSR(
         evidence=evidence,
         content=content[0],
         series_number=12,
@@ -130,15 +132,16 @@ def report(phantom: Phantom, groups: Sequence[Any]) -> Dataset:
         instance_number=1,
         manufacturer="Viewers",
     )
+    return stored(document)  # highdicom's own sequences do not take other items
 
 
 def line_report(phantom: Phantom, index: int, lines: Sequence[Floats]) -> Dataset:
     """As OHIF stores a bidirectional measurement: a group with a NUM for each line, inferred from its SCOORD."""
     dataset = report(phantom, [region_group(phantom, index, "POLYLINE", rectangle(1, 1, 2, 2))])
     group = measurement_groups(dataset)[0]
-    group.ContentSequence = [
-        item for item in group.ContentSequence if item.ValueType not in ("SCOORD", "SCOORD3D")
-    ] + [_measured(phantom, index, line, name) for line, name in zip(lines, ("Long Axis", "Short Axis"), strict=False)]
+    group.ContentSequence = [item for item in group.ContentSequence if item.ValueType not in ("SCOORD", "SCOORD3D")] + [
+        _measured(phantom, index, line, name) for line, name in zip(lines, ("Long Axis", "Short Axis"), strict=False)
+    ]
     return dataset
 
 

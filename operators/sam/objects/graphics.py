@@ -46,9 +46,8 @@ def shape_of(graphic_type: str, points: Floats, *, is_closed: bool = False) -> R
         ``prompt-empty`` if its points make no line and no outline.
     """
     if graphic_type not in _TYPES:
-        named = graphic_type if graphic_type.replace("_", "").isalnum() and len(graphic_type) <= 16 else "another"
         raise PromptRefused(
-            f"expected a graphic of type {', '.join(_TYPES)}, got {named}; draw one of these",
+            f"expected a graphic of type {', '.join(_TYPES)}, got another; draw one of these",
             code="graphic-unsupported",
         )
     return _TYPES[graphic_type](points, is_closed)
@@ -92,6 +91,11 @@ def _interpolated(points: Floats, is_closed: bool) -> Read:
 
 
 def _circle(points: Floats, _: bool) -> Read:
+    if points.shape[1] != 2:
+        raise PromptRefused(
+            "expected a circle on an image, got one in the patient, where its plane is not known; draw an ellipse",
+            code="graphic-unsupported",
+        )
     _expect(points, 2, "a circle: its centre and a point on it")
     centre, radius = points[0], float(np.linalg.norm(points[1] - points[0]))
     return Shape.OUTLINE, _ellipse_around(centre, np.array([radius, 0.0]), np.array([0.0, radius]))

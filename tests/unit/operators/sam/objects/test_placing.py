@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -131,7 +132,7 @@ def test_an_ellipsoid_is_the_cut_of_each_slice(orientation: tuple[float, ...], t
         assert _near(placed.prompt.box, Box(20 - half_x, 12 - half_y, 20 + half_x, 12 + half_y), 0.05)
 
 
-def _ellipsoid(phantom: Phantom, ends: NDArray[np.float64]) -> Dataset:
+def _ellipsoid(phantom: Phantom, ends: NDArray[np.float64]) -> Any:
     """A group whose region is an ellipsoid; highdicom has them in volumetric groups only."""
     group = region_group(phantom, 2, "POLYGON", in_patient(phantom, 2, DRAWN))
     for item in group[0].ContentSequence:

@@ -1,0 +1,200 @@
+"""Segmentations, and another model's labels: masks, boxes and interior points where the voxels are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import highdicom as hd
+import numpy as np
+import pydicom
+import pytest
+from numpy.typing import NDArray
+
+from operators.errors import PromptRefused
+from operators.sam.objects.labels import prompts_from_labels
+from operators.sam.objects.placing import PlacedPrompt, place
+from operators.sam.objects.prompt_object import Kind
+from operators.sam.objects.reading import read_prompts
+from operators.segments import Code
+from operators.series_volume import SeriesVolume, read_series
+from tests.phantom import CORONAL, OBLIQUE, Phantom, variants
+from tests.prompt_objects import stored
+from tests.segmented_phantom import LEFT_KIDNEY, LIVER, SEGMENTS, asymmetric_labels, label_volume, write_segmented
+
+PHANTOM = Phantom(slices=7, rows=24, columns=40, row_spacing=0.8, column_spacing=0.5)
+VARIANTS = variants(PHANTOM)
+
+
+def _written(phantom: Phantom, folder: Path) -> tuple[pydicom.Dataset, SeriesVolume]:
+    written, series, _ = write_segmented(phantom.write(folder / "ct"), folder / "seg.dcm")
+    return pydicom.dcmread(written.path), series
+
+
+def _masks(prompt: PlacedPrompt, shape: tuple[int, int, int]) -> NDArray[np.bool_]:
+    whole = np.zeros(shape, np.bool_)
+    for placed in prompt.slices:
+        assert placed.mask is not None
+        whole[placed.slice_index] = placed.mask.full(*shape[1:])
+    return whole
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_each_segment_is_on_its_voxels(name: str, tmp_path: Path) -> None:
+    dataset, series = _written(VARIANTS[name], tmp_path)
+    labels = asymmetric_labels(series.volume.spatial_shape)
+    found = read_prompts(dataset)
+    assert found.kind is Kind.SEGMENTATION
+    assert found.referenced_series() == VARIANTS[name].uid("series", "")
+    placement = place(found, series)
+    assert [(one.wanted.number, one.wanted.label, one.wanted.code) for one in placement.prompts] == [
+        (1, "Liver", LIVER.type),
+        (2, "Left kidney", LEFT_KIDNEY.type),
+    ]
+    assert all(one.wanted.tracking_uid for one in placement.prompts)
+    assert [(one.number, one.code) for one in placement.left_out] == [(3, "prompt-empty")]
+    for prompt, value in zip(placement.prompts, (1, 5), strict=True):
+        assert np.array_equal(_masks(prompt, labels.shape), labels == value)
+        for placed in prompt.slices:
+            rows, columns = np.nonzero(labels[placed.slice_index] == value)
+            box = placed.prompt.box
+            assert box is not None
+            assert (box.left, box.top) == (columns.min(), rows.min())
+            assert (box.right, box.bottom) == (columns.max() + 1, rows.max() + 1)
+
+
+def test_a_segmentation_on_another_grid_is_where_it_lies_in_the_patient(tmp_path: Path) -> None:
+    """Drawn on a coronal series, asked on an oblique one: each voxel has the value of the voxel that it lies in."""
+    coronal = Phantom(slices=9, rows=20, columns=22, orientation=CORONAL, origin=(-20.0, -12.0, 40.0))
+    dataset, source = _written(coronal, tmp_path / "coronal")
+    target = read_series(replace(PHANTOM, orientation=OBLIQUE).write(tmp_path / "oblique"))
+    prompts = place(read_prompts(dataset), target).prompts
+    labels = asymmetric_labels(source.volume.spatial_shape)
+    shape = target.volume.spatial_shape
+    indices = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1).reshape(-1, 3)
+    places = source.volume.map_reference_to_indices(target.volume.map_indices_to_reference(indices))
+    nearest = np.rint(places).astype(int)
+    inside = np.all((nearest >= 0) & (nearest < labels.shape), axis=1)
+    expected = np.zeros(len(indices), np.uint8)
+    expected[inside] = labels[tuple(nearest[inside].T)]
+    assert (expected > 0).sum() > 50
+    for prompt in prompts:
+        value = {1: 1, 2: 5}[prompt.wanted.number]
+        assert np.array_equal(_masks(prompt, shape), (expected == value).reshape(shape))
+
+
+def _made(series: SeriesVolume, pixels: NDArray[Any], kind: str, **more: Any) -> pydicom.Dataset:
+    identification = hd.AlgorithmIdentificationSequence("a", hd.sr.CodedConcept("123109", "DCM", "Manual"), "1")
+    segmentation = hd.seg.Segmentation(
+        source_images=series.datasets,
+        pixel_array=pixels,
+        segmentation_type=kind,
+        segment_descriptions=[LIVER.description(1, identification, "1.2.3")],
+        series_instance_uid="1.2.3.4",
+        series_number=4,
+        sop_instance_uid="1.2.3.5",
+        instance_number=1,
+        manufacturer="Viewers",
+        manufacturer_model_name="Pencil",
+        software_versions="1",
+        device_serial_number="1",
+        **more,
+    )
+    return stored(segmentation)
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory: pytest.TempPathFactory) -> SeriesVolume:
+    return read_series(PHANTOM.write(tmp_path_factory.mktemp("ct")))
+
+
+def test_fractions_count_from_a_half_on_and_label_maps_as_they_are(series: SeriesVolume) -> None:
+    fractions = np.zeros(series.volume.spatial_shape, np.float32)
+    fractions[2, 3:9, 4:12], fractions[2, 5:9, 7:12], fractions[4, 3:9, 4:12] = 0.3, 0.8, 0.2
+    dataset = _made(series, fractions, "FRACTIONAL", max_fractional_value=200)
+    (prompt,) = place(read_prompts(dataset), series).prompts
+    assert np.array_equal(_masks(prompt, fractions.shape), fractions >= 0.5)
+    labels = (fractions > 0.5).astype(np.uint8)
+    (prompt,) = place(read_prompts(_made(series, labels, "LABELMAP")), series).prompts
+    assert np.array_equal(_masks(prompt, labels.shape), labels == 1)
+
+
+def test_one_frame_is_enough(series: SeriesVolume) -> None:
+    labels = np.zeros(series.volume.spatial_shape, np.uint8)
+    labels[3, 5:9, 7:12] = 1
+    (prompt,) = place(read_prompts(_made(series, labels, "BINARY")), series).prompts
+    assert np.array_equal(_masks(prompt, labels.shape), labels == 1)
+
+
+def test_a_segmentation_elsewhere_is_refused(series: SeriesVolume, tmp_path: Path) -> None:
+    for other, code in (
+        (replace(PHANTOM, origin=(500.0, 0.0, 0.0)), "prompt-outside"),
+        (replace(PHANTOM, seed=2), "frame-of-reference-differs"),
+    ):
+        dataset, _ = _written(other, tmp_path / code)
+        with pytest.raises(PromptRefused) as refusal:
+            place(read_prompts(dataset), series)
+        assert refusal.value.code == code
+
+
+def test_frames_that_span_too_much_or_nothing_regular_are_refused(series: SeriesVolume) -> None:
+    labels = np.zeros(series.volume.spatial_shape, np.uint8)
+    labels[:, 5:9, 7:12] = 1
+    dataset = _made(series, labels, "BINARY")
+    frames = dataset.PerFrameFunctionalGroupsSequence
+    frames[0].PlanePositionSequence[0].ImagePositionPatient = [-20.0, -15.0, -3e7]
+    with pytest.raises(PromptRefused) as refusal:
+        read_prompts(dataset)
+    assert refusal.value.code in ("prompt-too-long", "graphic-unsupported")
+    frames[0].PlanePositionSequence[0].ImagePositionPatient = [-20.0, -15.0, 31.1]
+    with pytest.raises(PromptRefused) as refusal:
+        read_prompts(dataset)
+    assert refusal.value.code == "graphic-unsupported"
+
+
+@pytest.mark.parametrize(
+    ("missing", "code"),
+    [
+        ("PixelData", "unreadable"),
+        ("SegmentSequence", "unreadable"),
+        ("Rows", "unreadable"),
+        ("PerFrameFunctionalGroupsSequence", "graphic-unsupported"),
+    ],
+)
+def test_a_damaged_segmentation_is_refused(missing: str, code: str, tmp_path: Path) -> None:
+    dataset, _ = _written(PHANTOM, tmp_path)
+    delattr(dataset, missing)
+    with pytest.raises(PromptRefused) as refusal:
+        read_prompts(dataset)
+    assert refusal.value.code == code
+
+
+def test_labels_become_boxes_masks_and_an_interior_point(series: SeriesVolume) -> None:
+    volume = label_volume(series)
+    prompts = prompts_from_labels(volume, SEGMENTS)
+    assert [one.wanted.number for one in prompts] == [1, 5]
+    assert prompts[0].wanted.code == Code("10200004", "SCT", "Liver")
+    for prompt, value in zip(prompts, (1, 5), strict=True):
+        assert np.array_equal(_masks(prompt, volume.array.shape), volume.array == value)
+        areas = (volume.array == value).sum(axis=(1, 2))
+        assert prompt.key.slice_index == int(np.argmax(areas))
+        interior = prompt.interior
+        assert interior is not None
+        assert volume.array[prompt.key.slice_index, int(interior.y), int(interior.x)] == value
+
+
+def test_a_margin_is_in_millimetres_and_ends_at_the_image(series: SeriesVolume) -> None:
+    labels = np.zeros(series.volume.spatial_shape, np.uint8)
+    labels[3, 1:9, 7:12] = 1
+    (prompt,) = prompts_from_labels(series.volume.with_array(labels), SEGMENTS, margin_mm=1.0)
+    box = prompt.key.prompt.box
+    assert box is not None
+    assert (box.left, box.top, box.right, box.bottom) == pytest.approx((5, 0, 14, 10.25))
+
+
+def test_labels_that_hold_nothing_are_refused(series: SeriesVolume) -> None:
+    labels = np.zeros(series.volume.spatial_shape, np.uint16)
+    with pytest.raises(PromptRefused) as refusal:
+        prompts_from_labels(series.volume.with_array(labels), SEGMENTS)
+    assert refusal.value.code == "prompt-empty"
