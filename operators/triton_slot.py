@@ -148,7 +148,7 @@ class Slot:
     def _input(self, name: str, rows: Rows, *, shared_memory: bool) -> Any:
         spec = spec_of(rows)
         tensor = input_tensor(name, spec)
-        if not shared_memory:
+        if not shared_memory or not spec.size:  # no region can be empty
             tensor.set_data_from_numpy(np.ascontiguousarray(rows))
             return tensor
         region = self._region(f"input {name}", spec.size)
