@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from app.settings import Settings
+from operators.sam.windowing import WINDOWS
 from tests.docs import render
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -64,3 +65,9 @@ def test_every_refusal_code_is_documented() -> None:
     assert used
     missing = sorted(one for one in used if f"`{one}`" not in page)
     assert missing == [], f"docs/reference/refusals.md does not explain {missing}"
+
+
+def test_every_window_is_documented() -> None:
+    page = (REPOSITORY / "docs/explanation/sam.md").read_text().replace("\n", " ")
+    missing = [name for name, window in WINDOWS.items() if f"{name} ({window.centre:g}, {window.width:g})" not in page]
+    assert missing == []
