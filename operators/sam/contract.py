@@ -50,8 +50,8 @@ Resampling = Literal[
     "antialiased-bilinear",
     "nearest",
 ]
-"""Pillow's on 8 bits a sample; OpenCV's INTER_AREA on 8 bits; scikit-image's cubic spline after a Gaussian; torch's
-bilinear interpolation with antialiasing on single precision; the nearest pixel as OpenCV takes it."""
+"""Pillow's on 8 bits a sample; OpenCV's INTER_AREA on 8 bits; scikit-image's cubic spline after a Gaussian, cut to
+8 bits; torch's bilinear interpolation with antialiasing on single precision; the nearest pixel as OpenCV takes it."""
 Intensity = Literal["byte", "unit", "range"]
 Order = Literal["resample-first", "intensity-first"]
 PromptKind = Literal["box", "points", "mask"]

@@ -61,10 +61,7 @@ def network_image(image: NDArray[np.uint8], contract: ImageContract) -> NDArray[
             )
         values = resize(_intensities(image, contract), shown)
     else:
-        resized = resize(image, shown)
-        # MedSAM cuts what scikit-image gives to whole numbers
-        whole = resized.astype(np.uint8) if contract.resampling == "smoothed-cubic" else resized
-        values = _intensities(whole, contract)
+        values = _intensities(resize(image, shown), contract)
     channels = np.moveaxis(values, -1, 0) if values.ndim == _CHANNELS else np.stack([values] * _CHANNELS)
     square = np.zeros((1, _CHANNELS, contract.size, contract.size), np.float32)
     for index, (mean, deviation) in enumerate(zip(contract.mean, contract.deviation, strict=True)):

@@ -54,7 +54,7 @@ class SlicePrediction:
 
 
 class SlicePredictor:
-    """A generalist asked slice by slice.
+    """A generalist asked slice by slice; from one thread at a time, as the handles on its networks.
 
     Parameters
     ----------

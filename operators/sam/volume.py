@@ -35,7 +35,7 @@ both included."""
 
 
 @dataclass(frozen=True)
-class PlacedPrompt:
+class VolumePrompt:
     """A prompt for one object of a volume."""
 
     slice_index: int
@@ -116,7 +116,7 @@ class Shown:
 
 def segment_volume(
     volume: highdicom.Volume,
-    prompts: Sequence[PlacedPrompt],
+    prompts: Sequence[VolumePrompt],
     predictor: SlicePredictor,
     shown: Shown,
     progress: Progress | None = None,
@@ -169,7 +169,7 @@ def segment_volume(
     return volume.with_array(labels)
 
 
-def _paint(labels: LabelMap, placed: PlacedPrompt, predictor: SlicePredictor, shown: Shown) -> None:
+def _paint(labels: LabelMap, placed: VolumePrompt, predictor: SlicePredictor, shown: Shown) -> None:
     """Paint an object that goes through several slices."""
     slices = placed.reach if isinstance(placed.reach, tuple) else None
     with closing(propagate(predictor, shown, placed.slice_index, placed.prompt, slices=slices)) as steps:
@@ -177,7 +177,7 @@ def _paint(labels: LabelMap, placed: PlacedPrompt, predictor: SlicePredictor, sh
             labels[index][found.mask] = placed.label
 
 
-def _check(prompts: Sequence[PlacedPrompt], shape: tuple[int, int, int], contract: Contract) -> None:
+def _check(prompts: Sequence[VolumePrompt], shape: tuple[int, int, int], contract: Contract) -> None:
     if not prompts:
         raise PromptRefused("expected at least one prompt, got none", code="prompt-empty")
     for placed in prompts:

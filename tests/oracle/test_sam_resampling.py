@@ -81,13 +81,24 @@ def test_pillow(old: Shape, new: Shape, seed: int, cubic: bool) -> None:
     np.testing.assert_array_equal(np.repeat(ours(image, new)[..., None], 3, axis=-1), expected)
 
 
-@settings(max_examples=100, deadline=None)
-@given(old=shapes, new=shapes, seed=seeds)
-def test_scikit_image_to_the_last_bit(old: Shape, new: Shape, seed: int) -> None:
-    image = drawn_image(seed, old)
+def by_scikit_image(image: NDArray[np.uint8], shape: Shape) -> NDArray[np.uint8]:
     three = np.repeat(image[..., None], 3, axis=-1)
-    expected = resize(three, new, order=3, preserve_range=True, anti_aliasing=True)
-    np.testing.assert_array_equal(resampling.smoothed_cubic(image, new), expected)
+    return np.asarray(resize(three, shape, order=3, preserve_range=True, anti_aliasing=True).astype(np.uint8))
+
+
+@many
+@given(old=shapes, new=shapes, seed=seeds)
+def test_scikit_image_and_the_cut_to_whole_numbers(old: Shape, new: Shape, seed: int) -> None:
+    image = drawn_image(seed, old)
+    np.testing.assert_array_equal(resampling.smoothed_cubic(image, new), by_scikit_image(image, new))
+
+
+@many
+@given(old=shapes, new=shapes, value=st.integers(0, 255), edge=st.integers(0, 90))
+def test_scikit_image_where_all_values_are_whole(old: Shape, new: Shape, value: int, edge: int) -> None:
+    image = np.full(old, value, np.uint8)
+    image[edge:] = 255
+    np.testing.assert_array_equal(resampling.smoothed_cubic(image, new), by_scikit_image(image, new))
 
 
 # torch repeats the first row where the new image is one column wide; no network's is

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from operators.errors import PromptRefused
 from operators.sam.prompts import Box, SlicePrompt
-from operators.sam.volume import PlacedPrompt, Shown, place_in_volume, segment_volume
+from operators.sam.volume import Shown, VolumePrompt, place_in_volume, segment_volume
 from operators.sam.windowing import Window
 from tests.sam_fixture import SIDE, BrightInBox, bright_predictor
 
@@ -85,10 +85,10 @@ def test_a_place_that_is_not_in_the_series_is_refused(index: tuple[float, ...], 
 def test_a_label_map_has_the_volumes_geometry(orientation: str, tmp_path: Path) -> None:
     networks, volume, reports = BrightInBox(), volume_of(rods(), orientation), list[tuple[int, int]]()
     prompts = [
-        PlacedPrompt(3, FIRST, 1),
-        PlacedPrompt(3, SECOND, 300, reach=(2, 4)),
-        PlacedPrompt(4, FIRST, 1, reach="structure"),
-        PlacedPrompt(3, SECOND, 2),
+        VolumePrompt(3, FIRST, 1),
+        VolumePrompt(3, SECOND, 300, reach=(2, 4)),
+        VolumePrompt(4, FIRST, 1, reach="structure"),
+        VolumePrompt(3, SECOND, 2),
     ]
     labels = segment_volume(
         volume,
@@ -119,15 +119,15 @@ def test_slices_are_shown_when_they_are_asked_for() -> None:
     ("placed", "code"),
     [
         ([], "prompt-empty"),
-        ([PlacedPrompt(8, FIRST, 1)], "prompt-outside"),
-        ([PlacedPrompt(-1, FIRST, 1)], "prompt-outside"),
-        ([PlacedPrompt(1, FIRST, 0)], "prompt-label"),
-        ([PlacedPrompt(1, FIRST, 65536)], "prompt-label"),
-        ([PlacedPrompt(1, FIRST, 1), PlacedPrompt(1, SlicePrompt(), 1)], "prompt-empty"),
+        ([VolumePrompt(8, FIRST, 1)], "prompt-outside"),
+        ([VolumePrompt(-1, FIRST, 1)], "prompt-outside"),
+        ([VolumePrompt(1, FIRST, 0)], "prompt-label"),
+        ([VolumePrompt(1, FIRST, 65536)], "prompt-label"),
+        ([VolumePrompt(1, FIRST, 1), VolumePrompt(1, SlicePrompt(), 1)], "prompt-empty"),
     ],
 )
 def test_what_can_not_be_asked_is_refused_before_anything_is_computed(
-    placed: list[PlacedPrompt], code: str, tmp_path: Path
+    placed: list[VolumePrompt], code: str, tmp_path: Path
 ) -> None:
     networks, volume = BrightInBox(), volume_of(rods())
     with pytest.raises(PromptRefused) as refusal:
