@@ -14,9 +14,14 @@ from app.errors import ImportRefused
 from app.exporters import checking
 from app.exporters.importing import import_nnunet
 from app.exporters.planning import Wishes
+from app.exporters.sam.importing import import_generalist
+from app.exporters.sam.planning import plan_generalist
+from app.exporters.sam.variants import known_variants
 from app.exporters.trained import CHECKPOINT
 from app.settings import load_settings
 from app.terminal import JsonOption, SettingsOption, console, errors, print_json, say, table
+from operators.model_package import ModelPackage
+from operators.sam.package import GeneralistPackage
 
 commands = typer.Typer(help="The models: bring trained ones in, look at those that are there.", no_args_is_help=True)
 import_commands = typer.Typer(help="Make a model of what a training left behind.", no_args_is_help=True)
@@ -114,6 +119,56 @@ def import_nnunet_command(
     say("  → fill in model_card.md and validate it; then name it in a [[pipeline]]")
 
 
+@import_commands.command("sam")
+def import_sam_command(
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT", help="What was trained: .pth, .pt or .safetensors.")
+    ],
+    variant: Annotated[
+        str, typer.Option(help=f"{', '.join(known_variants())}; or the path of a JSON file as those have.")
+    ],
+    settings: SettingsOption = None,
+    adapter: Annotated[
+        Path | None,
+        typer.Option(help="What was trained over CHECKPOINT: LoRA deltas (SAMed, PEFT), or the values of some layers."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="What the model is called; as the variant else.")] = None,
+    version: Annotated[str, typer.Option(help="The model's own version.")] = "1.0.0",
+    algorithm_name: Annotated[
+        str | None, typer.Option(help="What results call it (Algorithm Name); the variant's title else.")
+    ] = None,
+    threads: Annotated[int, typer.Option(help="Of one instance on the CPU; 0 for as many as there are cores.")] = 0,
+    accelerator: Annotated[
+        list[str] | None,
+        typer.Option(help="openvino: judge the model with it too, and publish its configuration if it passes."),
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Take the place of the model of that name.")] = False,
+) -> None:
+    """Export encoder and decoder of a promptable model to ONNX, compare both with torch, serve them, compare again,
+    and publish what passes.
+
+    Exit code 1 if anything speaks against it; nothing is published then.
+    """
+    with _refusals_named():
+        job = plan_generalist(
+            checkpoint,
+            variant,
+            adapter=adapter,
+            name=name,
+            version=version,
+            algorithm_name=algorithm_name,
+            threads=threads,
+        )
+        package = import_generalist(
+            load_settings(settings), job, replace=replace, accelerators=accelerator or (), progress=_progress
+        )
+    say(
+        ("✓", "green"),
+        f" {package.name} {package.version} is in {package.folder.parent}; weights {package.weights_digest[:12]}…",
+    )
+    say("  → fill in model_card.md and validate it")
+
+
 @commands.command("list")
 def list_command(settings: SettingsOption = None, as_json: JsonOption = False) -> None:
     """List the models of the repository. Exit code 1 if any can't be used."""
@@ -121,14 +176,13 @@ def list_command(settings: SettingsOption = None, as_json: JsonOption = False) -
     if as_json:
         print_json([_listed_as_json(one) for one in found])
     else:
-        listed = table("model", "version", "networks", "combination", "problem")
+        listed = table("model", "version", "networks", "kind", "problem")
         for one in found:
             package = one.package
             listed.add_row(
                 one.name,
                 "" if package is None else package.version,
-                "" if package is None else ", ".join(network.configuration for network in package.all_networks),
-                "" if package is None else package.combination,
+                *_networks_and_kind(package),
                 Text(one.problem),
             )
         console.print(listed)
@@ -155,7 +209,7 @@ def check_command(
     """Read a model, see that its files are its manifest's, and, if asked, that it is computed alike by other means."""
     loaded = load_settings(settings)
     with _refusals_named():
-        package = checking.load_package(loaded.model_repository / name)
+        package = checking.load_model(loaded.model_repository / name)
         figures: dict[str, checking.Figures] = {}
         if accelerator is not None:
             figures[accelerator] = checking.check_configuration(loaded, name, accelerator, _progress)
@@ -169,7 +223,7 @@ def check_command(
         for model, classes in models.items():
             for one in classes:
                 agreed = f"{one['agreement']:.6f} of the voxels agree, Dice {one['dice']:.6f}"
-                say(f"  {how}: {model}, {one['name']}: {agreed}")
+                say(f"  {how}: {model}, {one.get('name') or one['prompt']}: {agreed}")
 
 
 @commands.command("build-engine")
@@ -208,13 +262,27 @@ def _listed_as_json(listed: checking.Listed) -> dict[str, Any]:
     return {**_described(listed.name, listed.package), "problem": listed.problem}
 
 
-def _described(name: str, package: Any) -> dict[str, Any]:
+def _networks_and_kind(package: ModelPackage | GeneralistPackage | None) -> tuple[str, str]:
+    if package is None:
+        return "", ""
+    if isinstance(package, GeneralistPackage):
+        return ", ".join(package.parts), f"{package.contract.family}, {package.variant}"
+    return ", ".join(network.configuration for network in package.all_networks), package.combination
+
+
+def _described(name: str, package: ModelPackage | GeneralistPackage | None) -> dict[str, Any]:
     if package is None:
         return {"name": name}
+    described = {"name": name, "version": package.version, "weights_digest": package.weights_digest}
+    if isinstance(package, GeneralistPackage):
+        return {
+            **described,
+            "family": package.contract.family,
+            "variant": package.variant,
+            "networks": [{"model": part.model, "part": name} for name, part in package.parts.items()],
+        }
     return {
-        "name": name,
-        "version": package.version,
-        "weights_digest": package.weights_digest,
+        **described,
         "combination": package.combination,
         "networks": [
             {"model": network.name, "configuration": network.configuration} for network in package.all_networks

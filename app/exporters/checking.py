@@ -13,6 +13,8 @@ from typing import Any
 from app.errors import ImportRefused
 from app.exporters.environment import run_task
 from app.exporters.parity import DERIVED, Scale, fixed_volumes
+from app.exporters.sam.checking import check_generalist
+from app.exporters.sam.importing import load_generalist
 from app.exporters.served import Infer, copy_model, judge_served, keep_answers, served_model, serving
 from app.exporters.served_parting import search_of
 from app.settings import Settings
@@ -21,6 +23,7 @@ from operators.errors import ModelPackageError
 from operators.model_manifest import MANIFEST_FILE
 from operators.model_package import ModelPackage, Network
 from operators.nnunet.plans import check_supported, read_configuration
+from operators.sam.package import GeneralistPackage, is_generalist
 
 Progress = Callable[[str], None]
 Figures = Mapping[str, list[dict[str, Any]]]
@@ -35,7 +38,7 @@ class Listed:
     """One package of the repository."""
 
     name: str
-    package: ModelPackage | None
+    package: ModelPackage | GeneralistPackage | None
     problem: str
     """Why it can't be used; empty if it can."""
 
@@ -45,9 +48,20 @@ def list_models(repository: Path) -> Iterator[Listed]:
     for folder in sorted(path for path in repository.glob("*/") if path.is_dir()):
         if (folder / MANIFEST_FILE).is_file() or (folder / "model_card.md").is_file():
             try:
-                yield Listed(folder.name, load_package(folder), "")
+                yield Listed(folder.name, load_model(folder), "")
             except ImportRefused as error:
                 yield Listed(folder.name, None, str(error))
+
+
+def load_model(folder: Path) -> ModelPackage | GeneralistPackage:
+    """Read a package of either kind; its manifest says of which it is.
+
+    Raises
+    ------
+    ImportRefused
+        By the code of what is wrong with it.
+    """
+    return load_generalist(folder) if is_generalist(folder) else load_package(folder)
 
 
 def load_package(folder: Path) -> ModelPackage:
@@ -74,7 +88,9 @@ def check_configuration(settings: Settings, name: str, configuration: str, progr
     ImportRefused
         ``parity-refused``, ``served-failed``, ``configuration-missing``, or what `load_package` raises.
     """
-    package = load_package(settings.model_repository / name)
+    package = load_model(settings.model_repository / name)
+    if isinstance(package, GeneralistPackage):
+        return check_generalist(settings, package, configuration, progress)
     with tempfile.TemporaryDirectory(prefix="limner-check-") as scratch:
         folder = Path(scratch)
         progress(f"the embedded Triton serves {name} by config.pbtxt")
@@ -101,7 +117,9 @@ def check_elsewhere(settings: Settings, name: str, progress: Progress) -> Figure
             "there is no other Triton to compare with: name its gRPC address in triton.address",
             code="triton-address-missing",
         )
-    package = load_package(settings.model_repository / name)
+    package = load_model(settings.model_repository / name)
+    if isinstance(package, GeneralistPackage):
+        return check_generalist(settings, package, None, progress)
     with tempfile.TemporaryDirectory(prefix="limner-check-") as scratch:
         folder = Path(scratch)
         progress(f"the embedded Triton serves {name} by config.pbtxt")

@@ -18,6 +18,8 @@ from app.errors import ImportRefused
 from app.exporters.exporting import Progress, export_package
 from app.exporters.job import job_from_json
 from app.exporters.parting import open_layers
+from app.exporters.sam import job as generalists
+from app.exporters.sam.exporting import export_generalist
 from app.exporters.tensorrt import build_engine
 
 Task = Callable[[Mapping[str, Any], Progress], Any]
@@ -56,6 +58,15 @@ def _export(request: Mapping[str, Any], progress: Progress) -> None:
     )
 
 
+def _export_generalist(request: Mapping[str, Any], progress: Progress) -> None:
+    export_generalist(
+        generalists.job_from_json(request["job"]),
+        Path(request["repository"]),
+        progress=progress,
+        gate_folder=Path(request["gate_folder"]),
+    )
+
+
 def _engine(request: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
     return build_engine(Path(request["folder"]), precision=request["precision"], progress=progress)
 
@@ -68,4 +79,9 @@ def _layers(request: Mapping[str, Any], _progress: Progress) -> dict[str, Any]:
     )  # fmt: skip
 
 
-_TASKS: Mapping[str, Task] = {"export": _export, "engine": _engine, "layers": _layers}
+_TASKS: Mapping[str, Task] = {
+    "export": _export,
+    "export-generalist": _export_generalist,
+    "engine": _engine,
+    "layers": _layers,
+}

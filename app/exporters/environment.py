@@ -21,7 +21,8 @@ main()
 """
 _PROBE = """
 import importlib.util
-missing = [name for name in ("torch", "onnx", "onnxruntime", "nnunetv2") if importlib.util.find_spec(name) is None]
+needed = ("torch", "onnx", "onnxruntime", "nnunetv2", "segment_anything", "mobile_sam")
+missing = [name for name in needed if importlib.util.find_spec(name) is None]
 raise SystemExit(", ".join(missing) + " missing" if missing else 0)
 """
 _PROBE_SECONDS = 120.0

@@ -7,22 +7,20 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from app.errors import ImportRefused
 from app.exporters.checking import load_package
 from app.exporters.environment import check_exporter, run_task
 from app.exporters.job import Job, job_as_json
 from app.exporters.parity import DERIVED, EXACT, Limits
-from app.exporters.planning import Wishes, plan_job
+from app.exporters.planning import Wishes, check_accelerators, plan_job
 from app.exporters.publishing import check_free, publish, staging
 from app.exporters.served import add_figures, copy_model, judge_served, served_model, serving, shapes_of
 from app.exporters.served_parting import search_of
+from app.exporters.triton_config import OPENVINO
 from app.settings import Settings
 from operators.model_manifest import MANIFEST_FILE
 from operators.model_package import ModelPackage
 
 Progress = Callable[[str], None]
-OPENVINO = "openvino"
-"""The one accelerator that the embedded Triton has."""
 
 
 def import_nnunet(
@@ -42,13 +40,7 @@ def import_nnunet(
     ImportRefused
         For every reason there is; nothing is published then.
     """
-    unknown = sorted(set(accelerators) - {OPENVINO})
-    if unknown:
-        raise ImportRefused(
-            f"--accelerator can be {OPENVINO}, and is {unknown[0]}; what runs on a GPU is judged where it is served, "
-            "by `limner models check --elsewhere`",
-            code="option-unusable",
-        )
+    check_accelerators(accelerators)
     job = plan_job(wishes)
     repository = settings.model_repository
     models = [part.model for part in job.parts]

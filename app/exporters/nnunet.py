@@ -13,17 +13,15 @@ import ast
 import functools
 import importlib
 import importlib.util
-import pickle
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from app.errors import ImportRefused
+from app.exporters.checkpoints import load_restricted
 from app.exporters.trained import Training
 
 if TYPE_CHECKING:
@@ -61,7 +59,7 @@ def load_fold(training: Training, checkpoint: Path) -> Fold:
         ``configuration-differs`` if another configuration was trained, ``architecture-unsupported`` if the network was
         not built from the plans.
     """
-    loaded = load_checkpoint(checkpoint)
+    loaded = load_restricted(checkpoint)
     where = f"{checkpoint.parent.name}/{checkpoint.name}"
     try:
         trainer, trained = str(loaded["trainer_name"]), str(loaded["init_args"]["configuration"])
@@ -91,49 +89,6 @@ def load_fold(training: Training, checkpoint: Path) -> Fold:
     network.eval()
     axes = tuple(int(axis) for axis in loaded.get("inference_allowed_mirroring_axes") or ())
     return Fold(network, channels, patch, axes, trainer)
-
-
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read an nnU-Net checkpoint without letting it run code.
-
-    nnU-Net itself reads its checkpoints with ``weights_only=False``, since they hold numpy scalars beside
-    the weights (the logged losses), and such a file may execute anything while it is unpickled. Here the
-    restricted unpickler is kept and only those numpy types are added to what it may build.
-
-    Raises
-    ------
-    ImportRefused
-        ``checkpoint-refused`` if the file asks for any other type, or can't be read.
-    """
-    import torch
-
-    try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(numpy_scalar_types()):
-            warnings.simplefilter("ignore")  # that it may not understand what another pickle protocol wrote
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise ImportRefused(
-            f"{path.parent.name}/{path.name} holds more than weights and numbers, and reading it could run anything: "
-            f"it is not read. Ask where it comes from ({reason})",
-            code="checkpoint-refused",
-        ) from error
-    except (OSError, RuntimeError, ValueError, EOFError) as error:
-        raise ImportRefused(
-            f"{path.parent.name}/{path.name} can't be read as a checkpoint: {type(error).__name__}",
-            code="checkpoint-refused",
-        ) from error
-    if not isinstance(loaded, dict):
-        raise ImportRefused(f"{path.parent.name}/{path.name} is no checkpoint of nnU-Net v2", code="checkpoint-refused")
-    return loaded
-
-
-def numpy_scalar_types() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
-    """The constructors behind a pickled numpy scalar, under the module names of numpy 1 and 2."""
-    rebuild: Any = np.float64(0).__reduce__()[0]
-    kinds = [type(np.dtype(name)) for name in ("float16", "float32", "float64", "int32", "int64", "bool")]
-    names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
-    return [np.dtype, *kinds, *((rebuild, name) for name in names)]
 
 
 def build_network(

@@ -4,7 +4,7 @@ and opened up so that the outputs of their layers can be seen. Runs in the expor
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,16 +106,28 @@ def open_session(graph: Path | bytes, *, as_written: bool = False) -> onnxruntim
 
 
 def run(session: onnxruntime.InferenceSession, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the logits of a batch (n, channel, …).
+    """Return the logits of a batch (n, channel, …), the graph's one output.
 
     Raises
     ------
     ImportRefused
         ``graph-unusable`` if the graph does not take it.
     """
-    with _failures_named():
-        logits: NDArray[np.float32] = session.run([OUTPUT_NAME], {INPUT_NAME: batch})[0]
+    logits: NDArray[np.float32] = ask(session, {INPUT_NAME: batch})[OUTPUT_NAME]
     return logits
+
+
+def ask(session: onnxruntime.InferenceSession, inputs: Mapping[str, NDArray[np.float32]]) -> dict[str, Any]:
+    """Return all outputs by name.
+
+    Raises
+    ------
+    ImportRefused
+        ``graph-unusable`` if the graph does not take the inputs.
+    """
+    names = [output.name for output in session.get_outputs()]
+    with _failures_named():
+        return dict(zip(names, session.run(names, dict(inputs)), strict=True))
 
 
 @contextmanager

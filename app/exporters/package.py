@@ -105,7 +105,7 @@ def _manifest(job: Job, exported: Sequence[Exported], repository: Path) -> dict[
         "combination": job.combination,
         "networks": [_network(one, repository / one.part.model) for one in exported],
         "postprocessing": [{"keep_largest_component_of": list(labels)} for labels in job.postprocessing],
-        "exporter": {"limner": _limner_version(), **versions, "opset": job.opset},
+        "exporter": {"limner": limner_version(), **versions, "opset": job.opset},
         "checkpoints": {path: digest for one in exported for path, digest in one.checkpoints.items()},
         "parity": {
             "limits": {"exact": asdict(EXACT), "derived": asdict(DERIVED)},
@@ -137,7 +137,7 @@ def _network(exported: Exported, folder: Path) -> dict[str, Any]:
     }
 
 
-def _limner_version() -> str:
+def limner_version() -> str:
     """Limner is not installed in the exporter environment; the one whose code this is says who it is."""
     try:
         return importlib.metadata.version("limner")

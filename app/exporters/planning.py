@@ -13,6 +13,7 @@ from app.errors import ImportRefused
 from app.exporters.job import Job, Part
 from app.exporters.removal import find_postprocessing, read_postprocessing
 from app.exporters.trained import CHECKPOINT, Training, find_previous_stage, find_training
+from app.exporters.triton_config import OPENVINO
 from operators.errors import ModelPackageError
 from operators.label_scheme import LabelScheme, read_label_scheme
 from operators.model_manifest import Combination
@@ -63,12 +64,7 @@ def plan_job(wishes: Wishes) -> Job:
         for folder in wishes.folders
     ]
     name = wishes.name or _default_name(trainings[0])
-    if _NAME.fullmatch(name) is None:
-        raise ImportRefused(
-            f"the name '{name}' can't be used: 1 to 63 lower-case letters, digits, '-' and '_', starting with a letter "
-            "or digit; say --name",
-            code="name-unusable",
-        )
+    check_name(name)
     merge = None if wishes.merge is None else _read_merge(wishes.merge, trainings)
     parts = _parts(wishes, name, trainings, merge)
     labels = _check_networks(parts)
@@ -86,6 +82,39 @@ def plan_job(wishes: Wishes) -> Job:
     )
     _check_labels(job, labels)
     return job
+
+
+def check_accelerators(accelerators: Sequence[str]) -> None:
+    """See that the embedded Triton has what is asked for.
+
+    Raises
+    ------
+    ImportRefused
+        ``option-unusable``.
+    """
+    unknown = sorted(set(accelerators) - {OPENVINO})
+    if unknown:
+        raise ImportRefused(
+            f"--accelerator can be {OPENVINO}, and is {unknown[0]}; what runs on a GPU is judged where it is served, "
+            "by `limner models check --elsewhere`",
+            code="option-unusable",
+        )
+
+
+def check_name(name: str) -> None:
+    """See that a model can be called so.
+
+    Raises
+    ------
+    ImportRefused
+        ``name-unusable``.
+    """
+    if _NAME.fullmatch(name) is None:
+        raise ImportRefused(
+            f"the name '{name}' can't be used: 1 to 63 lower-case letters, digits, '-' and '_', starting with a letter "
+            "or digit; say --name",
+            code="name-unusable",
+        )
 
 
 def _check_values(wishes: Wishes) -> None:

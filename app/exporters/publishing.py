@@ -11,7 +11,8 @@ from pathlib import Path
 
 from app.errors import ImportRefused
 from operators.errors import ModelPackageError
-from operators.model_manifest import MANIFEST_FILE, read_manifest
+from operators.model_folder import read_json
+from operators.model_manifest import MANIFEST_FILE, folder_name
 from operators.shared_memory import is_running, process_mark
 
 
@@ -110,8 +111,10 @@ def publish(staged: Path, repository: Path, package: str, models: Sequence[str],
 def _models_of(package: Path) -> set[str]:
     """The folders of a package that is there: its own, and its networks'."""
     try:
-        return {package.name, *(network.model for network in read_manifest(package / MANIFEST_FILE).networks)}
-    except ModelPackageError:
+        networks = read_json(package / MANIFEST_FILE)["networks"]
+        entries = networks.values() if isinstance(networks, dict) else networks
+        return {package.name, *(folder_name(entry["model"]) for entry in entries)}
+    except (ModelPackageError, KeyError, TypeError, ValueError):
         return {package.name}
 
 

@@ -10,10 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from app.exporters.nnunet import INPUT_NAME, OUTPUT_NAME
+from operators.tensors import Signature
 
 _ENGINE_CACHE = "/var/cache/limner/tensorrt"
 _WORKSPACE_BYTES = 4 << 30
 ENGINE_FILE = "model.plan"
+OPENVINO = "openvino"
+"""The one accelerator that the embedded Triton has."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ def cpu_config(served: Served) -> str:
 
 def openvino_config(served: Served) -> str:
     """Return ``configs/openvino.pbtxt``: ONNX Runtime on the CPU with OpenVINO as its accelerator."""
-    return cpu_config(served) + _accelerators("cpu_execution_accelerator", "openvino", {})
+    return cpu_config(served) + _accelerators("cpu_execution_accelerator", OPENVINO, {})
 
 
 def gpu_config(served: Served) -> str:
@@ -83,20 +86,67 @@ def engine_config(served: Served) -> str:
     )
 
 
-def _head(served: Served, backend: str) -> str:
+def unbatched_config(model: str, signature: Signature, threads: int) -> str:
+    """Return ``config.pbtxt`` of a network that is asked one request at a time: ONNX Runtime on the CPU."""
     return (
-        f"name: {_quoted(served.model)}\n"
+        _unbatched_head(model, signature)
+        + _instances("KIND_CPU")
+        + _parameters({"intra_op_thread_count": str(threads)})
+    )
+
+
+def unbatched_openvino_config(model: str, signature: Signature, threads: int) -> str:
+    """Return ``configs/openvino.pbtxt`` of such a network."""
+    return unbatched_config(model, signature, threads) + _accelerators("cpu_execution_accelerator", OPENVINO, {})
+
+
+def unbatched_gpu_config(model: str, signature: Signature) -> str:
+    """Return ``configs/gpu.pbtxt`` of such a network: ONNX Runtime on a GPU, in single precision.
+
+    Without TensorRT: it builds an engine anew for each number of prompts and points beyond those that it was told.
+    """
+    return _unbatched_head(model, signature) + _instances("KIND_GPU")
+
+
+def _unbatched_head(model: str, signature: Signature) -> str:
+    shapes = [{name: spec.shape for name, spec in one.items()} for one in (signature.inputs, signature.outputs)]
+    return _header(model, "onnxruntime", 0, *shapes)
+
+
+def _head(served: Served, backend: str) -> str:
+    return _header(
+        served.model,
+        backend,
+        served.max_batch_size,
+        {INPUT_NAME: served.input_shape},
+        {OUTPUT_NAME: served.output_shape},
+    )
+
+
+def _header(
+    model: str,
+    backend: str,
+    max_batch_size: int,
+    inputs: Mapping[str, Sequence[int]],
+    outputs: Mapping[str, Sequence[int]],
+) -> str:
+    return (
+        f"name: {_quoted(model)}\n"
         f"backend: {_quoted(backend)}\n"
-        f"max_batch_size: {served.max_batch_size}\n"
-        f"{_tensor('input', INPUT_NAME, served.input_shape)}"
-        f"{_tensor('output', OUTPUT_NAME, served.output_shape)}"
+        f"max_batch_size: {max_batch_size}\n"
+        f"{_tensors('input', inputs)}"
+        f"{_tensors('output', outputs)}"
         "version_policy {\n  latest {\n    num_versions: 1\n  }\n}\n"
     )
 
 
-def _tensor(kind: str, name: str, shape: Sequence[int]) -> str:
-    dimensions = ", ".join(str(size) for size in shape)
-    return f"{kind} [\n  {{\n    name: {_quoted(name)}\n    data_type: TYPE_FP32\n    dims: [ {dimensions} ]\n  }}\n]\n"
+def _tensors(kind: str, shapes: Mapping[str, Sequence[int]]) -> str:
+    listed = ",\n".join(
+        f"  {{\n    name: {_quoted(name)}\n    data_type: TYPE_FP32\n    dims: [ {dimensions} ]\n  }}"
+        for name, shape in shapes.items()
+        for dimensions in (", ".join(str(size) for size in shape),)
+    )
+    return f"{kind} [\n{listed}\n]\n"
 
 
 def _instances(kind: str) -> str:

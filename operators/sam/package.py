@@ -116,6 +116,14 @@ class GeneralistPackage:
         )
 
 
+def is_generalist(folder: Path) -> bool:
+    """Whether the manifest in `folder` is one of this family; False if it can't be read."""
+    try:
+        return read_json(folder / MANIFEST_FILE).get("family") in FAMILIES
+    except ModelPackageError:
+        return False
+
+
 def _entries(content: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     """Folder and digest of each part."""
     if content["format"] != FORMAT:

@@ -1,0 +1,129 @@
+"""What is put around and into a network of the SAM family so that it can be exported. Imported where torch is there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from segment_anything.utils.onnx import SamOnnxModel
+from torch import nn
+
+
+class Encoder(nn.Module):
+    """The image encoder alone; its weights keep the names that they have in a checkpoint."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.image_encoder = network.image_encoder
+
+    def forward(self, image: Any) -> Any:
+        """Return the embedding of a normalised image."""
+        return self.image_encoder(image)
+
+
+class Decoder(nn.Module):
+    """Prompts to all masks at the decoder's own size; the weights keep the names that they have in a checkpoint.
+
+    segment-anything's own way of asking for masks in a graph does the work. What it does beyond is left out: it brings
+    masks to the image's size, which in version 1.0 keeps the aspect ratio of the image that was traced with, and it
+    may choose a mask by the number of points, which is not what its predictor does.
+    """
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.prompt_encoder = network.prompt_encoder
+        self.mask_decoder = network.mask_decoder
+        self._prompts = (SamOnnxModel(network, return_single_mask=False),)  # in a tuple: not a part with weights
+
+    def forward(
+        self, image_embeddings: Any, point_coords: Any, point_labels: Any, mask_input: Any, has_mask_input: Any
+    ) -> tuple[Any, Any]:
+        """Return masks (n, 4, L, L) and what the network says of their quality (n, 4)."""
+        (prompts,) = self._prompts
+        masks, quality = self.mask_decoder.predict_masks(
+            image_embeddings=image_embeddings,
+            image_pe=self.prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=prompts._embed_points(point_coords, point_labels),
+            dense_prompt_embeddings=prompts._embed_masks(mask_input, has_mask_input.reshape(-1, 1, 1, 1)),
+        )
+        return masks, quality
+
+
+class Adapted(nn.Module):
+    """A block's perceptron with an adapter beside it, as SAM-Med2D trains them: what both say is added.
+
+    Parameters
+    ----------
+    inner
+        The perceptron; works on tokens (batch, row, column, width).
+    width
+        Of the tokens.
+    """
+
+    def __init__(self, inner: Any, width: int) -> None:
+        super().__init__()
+        self.inner, self.adapter = inner, Adapter(width)
+
+    def forward(self, tokens: Any) -> Any:
+        """Return what both say of the tokens."""
+        return self.inner(tokens) + self.adapter(tokens)
+
+
+class Adapter(nn.Module):
+    """Weighs channels by their means, adds a convolution there and back, and normalises."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.channel = nn.Sequential(
+            nn.Linear(width, width // 4, bias=False), nn.ReLU(), nn.Linear(width // 4, width, bias=False), nn.Sigmoid()
+        )
+        self.spatial = nn.Sequential(
+            nn.Conv2d(width, width, 3, stride=2, padding=1, bias=False),
+            nn.ReLU(),
+            nn.ConvTranspose2d(width, width, 4, stride=2, padding=1, bias=False),
+            nn.ReLU(),
+        )
+
+    def forward(self, tokens: Any) -> Any:
+        """Return tokens (batch, row, column, width) for tokens of that shape."""
+        weighed = tokens * self.channel(tokens.mean((1, 2), keepdim=True))
+        return self.norm(tokens + self.spatial(weighed.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+
+
+def gather_biases(network: Any) -> None:
+    """Let TinyViT's attentions look up their biases while they run.
+
+    For inference they keep a table of the biases of all pairs of tokens, which would stand in the graph as a constant:
+    4.5 MB that no checkpoint holds. The lookup is what they do in training; nothing else of them depends on it.
+    """
+    for module in network.modules():
+        if hasattr(module, "attention_bias_idxs"):
+            module.training = True
+
+
+def reference(network: Any, embedding: Any, points: Any, boxes: Any, masks: Any) -> tuple[Any, Any]:
+    """Return the network's own answer to prompts: all masks and their quality.
+
+    Parameters
+    ----------
+    points
+        Coordinates (n, p, 2) and labels (n, p), or None.
+    boxes
+        (n, 4), or None.
+    masks
+        (n, 1, L, L), or None.
+    """
+    with torch.inference_mode():
+        sparse, dense = network.prompt_encoder(points=points, boxes=boxes, masks=masks)
+        answers = [
+            network.mask_decoder(
+                image_embeddings=embedding,
+                image_pe=network.prompt_encoder.get_dense_pe(),
+                sparse_prompt_embeddings=sparse,
+                dense_prompt_embeddings=dense,
+                multimask_output=several,
+            )
+            for several in (False, True)
+        ]
+    return tuple(torch.cat(parts, dim=1).numpy() for parts in zip(*answers, strict=True))
