@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-oracle bench-nnunet check environment exporter image clean
+.PHONY: help demo test test-oracle bench-nnunet check environment exporter lite-medsam image clean
 
 VENV := .venv/bin
 
@@ -43,10 +43,14 @@ environment: ## set up .venv (the server) and .triton (the embedded Triton)
 exporter: ## set up .exporter (torch and nnU-Net), which `limner models` works with; the server needs none of it
 	@deploy/environment.sh exporter
 
+lite-medsam: ## put LiteMedSAM, a small promptable model with its real weights, into triton_models; needs no torch
+	@deploy/environment.sh server
+	@$(VENV)/python deploy/lite_medsam/lite_medsam.py
+
 image: ## build the server's container image and send a study through a container of it; needs root, podman, buildah
 	@deploy/environment.sh server
 	@deploy/image/build.sh
 	@deploy/image/smoke.sh
 
 clean: ## remove what the other targets made, the environments too
-	rm -rf .venv .triton .tools .exporter .demo .cache .image .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf triton_models/lite_medsam triton_models/lite_medsam_decoder .venv .triton .tools .exporter .demo .cache .image .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
