@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from app.exporters.onnx_graphs import ask, open_session
-from app.exporters.parity import EXACT, Array
+from app.exporters.parity import Array
 from app.exporters.sam.cases import NO_PROMPT, Question, fixed_images, questions, tokens
 from app.exporters.sam.kept import keep_case
-from app.exporters.sam.parity import Case, judge
+from app.exporters.sam.parity import NEAR, Case, judge
 from operators.sam.contract import Contract
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def judge_encoder(what: str, graph: Path, cases: list[Case]) -> list[dict[str, A
     ImportRefused
         ``parity-refused``.
     """
-    return judge(what, cases, partial(ask, open_session(graph)), EXACT, has_masks=False)
+    return judge(what, cases, partial(ask, open_session(graph)), NEAR, has_masks=False)
 
 
 def judge_decoder(
@@ -83,9 +83,7 @@ def judge_decoder(
                 keep_case(case, kept)
             yield case
 
-    return judge(
-        what, cases(), partial(ask, open_session(graph)), EXACT, has_masks=True, explain=partial(_why, network)
-    )
+    return judge(what, cases(), partial(ask, open_session(graph)), NEAR, has_masks=True, explain=partial(_why, network))
 
 
 def _masks_to_refine(network: Any, question: Question, embedding: Array) -> Array:
@@ -159,4 +157,4 @@ def _padded(network: Any, case: Case) -> dict[str, Array]:
 
 
 def _alike(one: Array, other: Array) -> bool:
-    return bool(np.abs(one - other).max() <= (EXACT.logit_error or 0) * max(float(np.ptp(other)), 1e-6))
+    return bool(np.abs(one - other).max() <= (NEAR.logit_error or 0) * max(float(np.ptp(other)), 1e-6))

@@ -9,12 +9,12 @@ from typing import Any
 
 from app.errors import ImportRefused
 from app.exporters.environment import check_exporter, run_task
-from app.exporters.parity import DERIVED, EXACT, Limits
+from app.exporters.parity import DERIVED, Limits
 from app.exporters.planning import check_accelerators
 from app.exporters.publishing import check_free, publish, staging
 from app.exporters.sam.job import GeneralistJob, job_as_json
 from app.exporters.sam.kept import kept_cases
-from app.exporters.sam.parity import judge
+from app.exporters.sam.parity import NEAR, judge
 from app.exporters.sam.served import asker
 from app.exporters.served import add_figures, copy_model, serving
 from app.exporters.triton_config import OPENVINO
@@ -89,7 +89,7 @@ def _judge_all(
     """Judge the served networks, by the default configuration and by each accelerator's."""
     manifest = staged / job.name / MANIFEST_FILE
     progress("the embedded Triton serves it and is compared with torch")
-    add_figures(manifest, "served", judge_configuration(settings, job, staged, gate, scratch, None, EXACT))
+    add_figures(manifest, "served", judge_configuration(settings, job, staged, gate, scratch, None, NEAR))
     for accelerator in accelerators:
         progress(f"the embedded Triton serves it with {accelerator} and is compared with torch")
         figures = judge_configuration(settings, job, staged, gate, scratch, accelerator, DERIVED)

@@ -11,8 +11,9 @@ from typing import Any
 
 from app.exporters.nnunet import OPSET
 from app.exporters.package import VERSION_FOLDER, limner_version
-from app.exporters.parity import DERIVED, EXACT
+from app.exporters.parity import DERIVED
 from app.exporters.sam.job import GeneralistJob
+from app.exporters.sam.parity import NEAR
 from app.exporters.sam.variants import Variant
 from app.exporters.triton_config import (
     OPENVINO,
@@ -92,7 +93,7 @@ def write_package(
             Path(path).name: file_digest(Path(path)) for path in (job.checkpoint, job.adapter) if path is not None
         },
         "parity": {
-            "limits": {"exact": asdict(EXACT), "derived": asdict(DERIVED)},
+            "limits": {"exact": asdict(NEAR), "derived": asdict(DERIVED)},
             "networks": {model: {"onnxruntime": figures[model]} for model in job.models},
         },
     }

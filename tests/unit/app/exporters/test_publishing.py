@@ -69,6 +69,16 @@ def test_a_replaced_package_goes_with_all_its_networks(tmp_path: Path) -> None:
     assert weights(repository) == {"liver": "new", "liver_part2": "new"}
 
 
+def test_a_replaced_generalist_goes_with_its_decoder(tmp_path: Path) -> None:
+    repository, staged = tmp_path / "models", tmp_path / "staged"
+    write_model(repository, "sam", "sam_decoder", text="old")
+    manifest = {"family": "sam", "networks": {part: {"model": f"sam{part}"} for part in ("", "_decoder")}}
+    (repository / "sam" / "manifest.json").write_text(json.dumps(manifest))
+    write_model(staged, "sam")
+    publish(staged, repository, "sam", ["sam"], replace=True)
+    assert weights(repository) == {"sam": "new"}
+
+
 def test_a_network_of_another_package_is_not_replaced(tmp_path: Path) -> None:
     repository = tmp_path / "models"
     write_model(repository, "liver", text="old")

@@ -9,7 +9,17 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from app.exporters.triton_config import Served, cpu_config, engine_config, gpu_config, openvino_config
+from app.exporters.sam.signatures import Shapes
+from app.exporters.triton_config import (
+    Served,
+    cpu_config,
+    engine_config,
+    gpu_config,
+    openvino_config,
+    unbatched_config,
+    unbatched_gpu_config,
+    unbatched_openvino_config,
+)
 
 SERVED = Served("liver", (2, 16, 32, 48), (3, 16, 32, 48), max_batch_size=4, threads=2)
 
@@ -62,6 +72,32 @@ def test_the_gpu_has_tensorrt_with_profiles_for_every_batch() -> None:
 def test_an_engine_is_served_by_its_file() -> None:
     config = read(engine_config(SERVED))
     assert (config.backend, config.default_model_filename) == ("tensorrt", "model.plan")
+
+
+def test_a_decoder_takes_any_number_of_prompts_and_points() -> None:
+    signature = Shapes(image=256, width=256, grid=64, mask=256, masks=4).decoder
+    config = read(unbatched_config("sam_decoder", signature, 2))
+    assert (config.name, config.backend, config.max_batch_size) == ("sam_decoder", "onnxruntime", 0)
+    assert [(one.name, list(one.dims)) for one in config.input] == [
+        ("image_embeddings", [1, 256, 64, 64]),
+        ("point_coords", [-1, -1, 2]),
+        ("point_labels", [-1, -1]),
+        ("mask_input", [-1, 1, 256, 256]),
+        ("has_mask_input", [-1]),
+    ]
+    assert [(one.name, list(one.dims)) for one in config.output] == [
+        ("masks", [-1, 4, 256, 256]),
+        ("iou_predictions", [-1, 4]),
+    ]
+    assert config.instance_group[0].kind == model_config_pb2.ModelInstanceGroup.KIND_CPU
+    other = read(unbatched_openvino_config("sam_decoder", signature, 2))
+    (accelerator,) = other.optimization.execution_accelerators.cpu_execution_accelerator
+    assert accelerator.name == "openvino"
+    other.ClearField("optimization")
+    assert other == config
+    gpu = read(unbatched_gpu_config("sam_decoder", signature))
+    assert gpu.instance_group[0].kind == model_config_pb2.ModelInstanceGroup.KIND_GPU
+    assert (gpu.input, gpu.output, gpu.max_batch_size) == (config.input, config.output, 0)
 
 
 @pytest.mark.parametrize("name", ['a"b', "a\\b", "a\nb"])

@@ -11,7 +11,7 @@ from app.errors import ImportRefused
 from app.exporters.sam.planning import plan_generalist
 from app.exporters.sam.variants import known_variants, read_variant
 
-FOLDER = Path(__file__).resolve().parents[4] / "app/exporters/sam_variants"
+FOLDER = Path(__file__).resolve().parents[5] / "app/exporters/sam_variants"
 
 
 def test_every_file_is_a_variant_or_a_refusal_in_words() -> None:
