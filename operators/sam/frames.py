@@ -131,22 +131,32 @@ def framed_prompt(prompt: SlicePrompt, rows: int, columns: int, contract: Contra
             box = np.trunc(box)
     points = np.array([(point.x, point.y) for point in prompt.points], np.float64).reshape(-1, 2) * scales
     kinds = [FOREGROUND if point.is_foreground else BACKGROUND for point in prompt.points]
-    return _joined(box, points, kinds, prompt.logits, contract.prompts)
+    return joined_tokens(box, points, kinds, prompt.logits, contract.prompts)
 
 
 def framed_box(box: NDArray[np.float64], contract: Contract) -> FramedPrompt:
     """Return a box that is in the network's frame already, [left, top, right, bottom], as a prompt."""
-    return _joined(box.reshape(2, 2), np.empty((0, 2)), [], None, contract.prompts)
+    return joined_tokens(box.reshape(2, 2), np.empty((0, 2)), [], None, contract.prompts)
 
 
-def _joined(
+def joined_tokens(
     box: NDArray[np.float64] | None,
     points: NDArray[np.float64],
     kinds: list[int],
     logits: NDArray[np.float32] | None,
     contract: PromptContract,
 ) -> FramedPrompt:
-    """Points and corners in the order that the variant's own code has, and the padding point where it has one."""
+    """Return points and corners in the order that the variant's own code has, and the padding point where it has one.
+
+    Parameters
+    ----------
+    box
+        Its corners (2, 2) in the network's frame, upper left and lower right.
+    points
+        (p, 2), in that frame; `kinds` are their labels.
+    logits
+        A former answer, handed on.
+    """
     parts, labels = [points], [np.array(kinds, np.float64)]
     if box is not None:
         place = 0 if contract.box == "first" else 1

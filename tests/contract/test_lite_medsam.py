@@ -18,7 +18,11 @@ from app.exporters.sam.variants import read_variant
 from app.settings import Settings
 from lite_medsam import CACHE, FOLDER, MODEL, fetch, is_there, put
 from operators.errors import ModelPackageError
+from operators.sam.embeddings import EmbeddingCache
+from operators.sam.network import open_networks
 from operators.sam.package import DECODER, ENCODER, GeneralistPackage
+from operators.sam.predictor import SlicePredictor
+from operators.sam.prompts import Box, SlicePrompt
 from tests.triton_fixture import MODEL_REPOSITORY, running_triton
 
 PROBE = "limner_probe"
@@ -98,6 +102,26 @@ def test_a_box_around_a_bright_disc_finds_the_disc(target: str, repository: Path
     )
     mask = answer["masks"][0, 0] > 0
     assert 2 * np.count_nonzero(mask & disc) / (mask.sum() + disc.sum()) > 0.95
+
+
+def test_the_predictor_asks_it_as_it_is_served(target: str, repository: Path, tmp_path: Path) -> None:
+    """The whole way of a slice: another size and aspect, a box in its pixels, a mask in its pixels."""
+    package = GeneralistPackage.load(repository / MODEL)
+    rows, columns = np.ogrid[:300, :400]
+    disc = (rows - 180) ** 2 + (columns - 250) ** 2 < 60**2
+    noise = 6 * np.random.default_rng(3).standard_normal((300, 400))
+    image = (np.where(disc, 190, 64) + noise).clip(0, 255).astype(np.uint8)
+    with open_networks(package, target, deadline_seconds=60, shared_memory=True) as networks:
+        predictor = SlicePredictor(
+            package.contract,
+            networks.encode,
+            networks.decode,
+            EmbeddingCache(tmp_path / "embeddings", most_bytes=1 << 28),
+            encoder_digest=package.parts[ENCODER].weights_digest,
+        )
+        (found,) = predictor.predict(image, [SlicePrompt(box=Box(185, 115, 315, 245))])
+    assert found.mask.shape == disc.shape
+    assert 2 * np.count_nonzero(found.mask & disc) / (found.mask.sum() + disc.sum()) > 0.95
 
 
 def test_it_takes_the_place_of_a_broken_one_and_of_no_other(tmp_path: Path, repository: Path) -> None:

@@ -14,11 +14,12 @@ import numpy as np
 
 from app.exporters.parity import Array, Scale, fixed_volumes
 from operators.sam.contract import Contract, PromptContract
+from operators.sam.frames import joined_tokens
 
 SIZES = {"square": (240, 240), "wide": (150, 250), "tall": (260, 130)}
 """Rows and columns of the images, before they are brought into the encoder's square."""
 _DRAWN = {"square": "blobs", "wide": "noise", "tall": "ramp"}
-_POINT, _NOT_POINT, _UPPER_LEFT, _LOWER_RIGHT, _PADDING = 1, 0, 2, 3, -1
+_POINT, _NOT_POINT = 1, 0
 
 NO_PROMPT = "no prompt"
 BOX, BOXES, POINT, POINTS, PAIRS = "a box", "three boxes", "a point", "three points", "three prompts of two points"
@@ -88,12 +89,11 @@ def questions(contract: Contract) -> Iterator[Question]:
 
 def tokens(question: Question, contract: PromptContract) -> tuple[Array, Array]:
     """Return coordinates (n, p, 2) and labels (n, p) as the contract puts points and boxes."""
-    count = len(question.refined)
-    parts = [] if question.points is None else [question.points]
-    if question.boxes is not None:
-        corners = question.boxes.reshape(count, 2, 2), np.tile([_UPPER_LEFT, _LOWER_RIGHT], (count, 1))
-        parts.insert(0 if contract.box == "first" else len(parts), corners)
-    if contract.padding == "always" or (contract.padding == "without-box" and question.boxes is None):
-        parts.append((np.zeros((count, 1, 2), np.float32), np.full((count, 1), _PADDING)))
-    coordinates, labels = (np.concatenate(one, axis=1).astype(np.float32) for one in zip(*parts, strict=True))
-    return coordinates, labels
+    framed = []
+    for number in range(len(question.refined)):
+        box = None if question.boxes is None else question.boxes[number].reshape(2, 2).astype(np.float64)
+        places, labels = np.empty((0, 2)), np.empty(0, np.float32)
+        if question.points is not None:
+            places, labels = question.points[0][number].astype(np.float64), question.points[1][number]
+        framed.append(joined_tokens(box, places, [int(label) for label in labels], None, contract))
+    return np.stack([one.coords for one in framed]), np.stack([one.labels for one in framed])

@@ -1,0 +1,65 @@
+"""From a slice to a mask over exported graphs: what SAM's own predictor gives for the same weights, at every aspect."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+from segment_anything import SamPredictor
+
+from app.exporters.onnx_graphs import ask, open_session
+from app.exporters.sam.graphs import write_decoder, write_encoder
+from app.exporters.sam.variants import read_variant
+from operators.sam.embeddings import EmbeddingCache
+from operators.sam.predictor import SlicePredictor
+from operators.sam.prompts import Box, Point, SlicePrompt
+from tests.fixtures.sam import untrained
+from tests.oracle.sam_reference import drawn_slice
+from tests.oracle.test_sam_predictor import asked_of_sam, reference_of
+
+POINTS = (Point(60, 42.25), Point(35, 30), Point(10, 70, is_foreground=False))
+PROMPTS = {
+    "box": SlicePrompt(box=Box(30, 20, 90, 70.5)),
+    "point": SlicePrompt(points=POINTS[:1]),
+    "points": SlicePrompt(points=POINTS),
+    "points and box": SlicePrompt(box=Box(30, 20, 90, 70.5), points=POINTS),
+}
+
+
+@pytest.fixture(scope="module")
+def network() -> Any:
+    return untrained.make(read_variant(str(untrained.TINY)))
+
+
+@pytest.fixture(scope="module")
+def ours(network: Any, tmp_path_factory: pytest.TempPathFactory) -> SlicePredictor:
+    contract, folder = read_variant(str(untrained.TINY)).contract, tmp_path_factory.mktemp("graphs")
+    graphs = {part: folder / part / "model.onnx" for part in ("encoder", "decoder")}
+    write_encoder(network, contract.image.size, graphs["encoder"])
+    write_decoder(network, graphs["decoder"])
+    encoder, decoder = (open_session(graph) for graph in graphs.values())
+    cache = EmbeddingCache(folder / "cache", most_bytes=1 << 28)
+    return SlicePredictor(
+        contract, lambda image: ask(encoder, {"image": image}), partial(ask, decoder), cache, encoder_digest="0" * 64
+    )
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("kind", PROMPTS)
+@pytest.mark.parametrize("shape", [(120, 200), (200, 120), (300, 300)])
+def test_a_mask_is_sams_own(
+    shape: tuple[int, int], kind: str, several: bool, network: Any, ours: SlicePredictor
+) -> None:
+    image, prompt = drawn_slice(*shape), PROMPTS[kind]
+    reference: SamPredictor = reference_of(network, image)
+    first, *_ = ours.predict(image, [prompt], several=several)
+    again = SlicePrompt(prompt.box, prompt.points, first.logits[0])
+    (refined,) = ours.predict(image, [again], several=several)
+    for found, asked in ((first, prompt), (refined, again)):
+        on_image, iou, logits = asked_of_sam(reference, asked, several=several)
+        assert np.abs(found.logits - logits).max() < 1e-4 * np.ptp(logits)
+        assert np.abs(found.iou - iou).max() < 1e-3
+        assert np.mean(found.masks == (on_image > 0)) > 0.9999
+        assert 0 < found.masks.mean() < 1
