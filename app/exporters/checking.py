@@ -29,6 +29,8 @@ Progress = Callable[[str], None]
 Figures = Mapping[str, list[dict[str, Any]]]
 """How each class of each network fared."""
 
+LITE_MEDSAM = "lite_medsam"
+"""A model that comes with Limner but for its weights."""
 _NORMALISED = Scale(-3, 3, -3, 3)
 """Of a model that was not imported, and so does not say at which scale its volumes lie."""
 
@@ -61,6 +63,12 @@ def load_model(folder: Path) -> ModelPackage | GeneralistPackage:
     ImportRefused
         By the code of what is wrong with it.
     """
+    if not folder.is_dir():
+        hint = "; `make lite-medsam` puts this one there" if folder.name == LITE_MEDSAM else ""
+        raise ImportRefused(
+            f"there is no model {folder.name} in {folder.parent}; `limner models import` brings one in{hint}",
+            code="file-missing",
+        )
     return load_generalist(folder) if is_generalist(folder) else load_package(folder)
 
 

@@ -14,12 +14,11 @@ import numpy as np
 
 from app.exporters.parity import Array, Scale, fixed_volumes
 from operators.sam.contract import Contract, PromptContract
-from operators.sam.frames import joined_tokens
+from operators.sam.frames import BACKGROUND, FOREGROUND, joined_tokens
 
 SIZES = {"square": (240, 240), "wide": (150, 250), "tall": (260, 130)}
 """Rows and columns of the images, before they are brought into the encoder's square."""
 _DRAWN = {"square": "blobs", "wide": "noise", "tall": "ramp"}
-_POINT, _NOT_POINT = 1, 0
 
 NO_PROMPT = "no prompt"
 BOX, BOXES, POINT, POINTS, PAIRS = "a box", "three boxes", "a point", "three points", "three prompts of two points"
@@ -71,12 +70,12 @@ def questions(contract: Contract) -> Iterator[Question]:
         three = np.array(
             [[0.2, 0.15, 0.7, 0.6], [0.05, 0.5, 0.4, 0.98], [0.5, 0.02, 0.99, 0.97]], np.float32
         ) * np.tile(frame, 2)
-        trio = points([[_POINT, _POINT, _NOT_POINT]], (0.4, 0.4), (0.55, 0.3), (0.9, 0.9))
+        trio = points([[FOREGROUND, FOREGROUND, BACKGROUND]], (0.4, 0.4), (0.55, 0.3), (0.9, 0.9))
         pairs = points(
-            [[_POINT, _NOT_POINT], [_POINT, _POINT], [_POINT, _NOT_POINT]],
+            [[FOREGROUND, BACKGROUND], [FOREGROUND, FOREGROUND], [FOREGROUND, BACKGROUND]],
             (0.4, 0.4), (0.1, 0.1), (0.2, 0.8), (0.3, 0.7), (0.8, 0.2), (0.5, 0.5),
         )  # fmt: skip
-        single = points([[_POINT]], (0.45, 0.35))
+        single = points([[FOREGROUND]], (0.45, 0.35))
         yield Question(BOX, image, None, one, (False,))
         yield Question(BOXES, image, None, three, (False,) * 3)
         yield Question(POINT, image, single, None, (False,))
