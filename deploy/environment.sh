@@ -78,6 +78,7 @@ folder_of() {
 digest_of() {
   local inputs=("requirements/$1.txt")
   [ "$1" != server ] || inputs+=(pyproject.toml deploy/link_cuda_runtime.py)
+  [ "$1" != exporter ] || inputs+=(requirements/exporter_sources.txt)
   { "$2" -VV; pwd; [ "$1" != exporter ] || echo "$TORCH"; cat "${inputs[@]}"; } | sha256sum | cut -d' ' -f1
 }
 
@@ -102,6 +103,8 @@ create() {
   binaries=(--only-binary :all:)
   [ "$name" != exporter ] || binaries=(--prefer-binary)
   pip_install "$folder" "${binaries[@]}" --requirement "requirements/$name.txt"
+  [ "$name" != exporter ] \
+    || SAM2_BUILD_CUDA=0 pip_install "$folder" --no-build-isolation --requirement requirements/exporter_sources.txt
   if [ "$name" = server ]; then
     pip_install "$folder" --editable .
     "$folder/bin/python" deploy/link_cuda_runtime.py

@@ -26,7 +26,14 @@ What Triton serves, by part (single precision, n prompts of p points each, L and
     ``image`` (1, 3, S, S) -> ``image_embeddings`` (1, C, h, w); SAM 2 adds ``high_res_0``, ``high_res_1``.
 ``decoder``
     all that the encoder gives, ``point_coords`` (n, p, 2), ``point_labels`` (n, p), ``mask_input`` (n, 1, L, L),
-    ``has_mask_input`` (n,) -> ``masks`` (n, 4, L, L), ``iou_predictions`` (n, 4); SAM 2 adds more.
+    ``has_mask_input`` (n,) -> ``masks`` (n, 4, L, L), ``iou_predictions`` (n, 4); SAM 2 adds ``object_pointers``
+    (n, 4, C) and ``object_score_logits`` (n, 1).
+``memory_encoder``
+    ``image_embeddings``, ``masks`` (n, 1, L, L), ``object_score_logits`` (n, 1), ``is_prompted`` (n,), 1 or 0, ->
+    ``memories`` (n, h * w, M).
+``memory_attention``
+    ``image_embeddings``, ``memories`` (m, h * w, M), ``memory_steps`` (m,), ``pointers`` (p, C), ``pointer_distances``
+    (p,) -> ``conditioned_embeddings``, for the decoder in place of the encoder's ``image_embeddings``.
 
 Labels of points are 1 (on it), 0 (not on it), 2 and 3 (a box's upper left and lower right corner), -1 (padding). The
 decoder's first mask is the one for an unambiguous prompt; three more are at three scales.
@@ -47,6 +54,7 @@ from operators.sam.contract import Contract, read_contract
 
 FAMILIES = ("sam", "sam2")
 ENCODER, DECODER = "encoder", "decoder"
+MEMORY_ENCODER, MEMORY_ATTENTION = "memory_encoder", "memory_attention"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,48 @@
+"""A mask that is shown, on its way into the encoder's square and to the decoder."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from operators.sam.mask_prompts import antialiased_weights, decoder_mask, mask_in_square, mask_logits
+from operators.sam.memory_contract import MaskPrompt
+
+
+@pytest.mark.parametrize(("source", "target"), [(128, 32), (32, 128), (100, 33), (7, 7)])
+def test_weights_keep_what_is_flat_and_are_symmetric(source: int, target: int) -> None:
+    weights = antialiased_weights(source, target)
+    assert weights.shape == (target, source)
+    np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(weights, weights[::-1, ::-1], atol=1e-6)
+
+
+def test_a_mask_of_the_squares_own_size_stays_as_it_is() -> None:
+    mask = np.random.default_rng(1).random((16, 16)) > 0.5
+    np.testing.assert_array_equal(mask_in_square(mask, 16), mask)
+
+
+def test_a_mask_is_stretched_into_the_square() -> None:
+    mask = np.zeros((10, 20), bool)
+    mask[:, 10:] = True
+    square = mask_in_square(mask, 40)
+    assert square[:, 20:].all()
+    assert not square[:, :20].any()
+
+
+def test_logits_of_a_mask_are_plus_and_minus_ten() -> None:
+    mask = np.zeros((64, 64), bool)
+    mask[:, 32:] = True
+    logits = mask_logits(mask, 16)
+    assert logits.dtype == np.float32
+    np.testing.assert_allclose(logits[:, [0, 15]], [[-10, 10]] * 16, atol=1e-5)
+    np.testing.assert_allclose(logits, -logits[:, ::-1], atol=1e-5)
+
+
+def test_the_decoders_mask_is_a_weighted_sum_of_each_block() -> None:
+    kernel = np.arange(16, dtype=np.float32).reshape(4, 4)
+    mask = np.zeros((8, 8), bool)
+    mask[1, 6] = True  # of the block in the upper right, row 1 and column 2
+    expected = np.full((2, 2), 0.5, np.float32)
+    expected[0, 1] += kernel[1, 2]
+    np.testing.assert_array_equal(decoder_mask(mask, MaskPrompt(kernel, 0.5, np.zeros(1, np.float32))), expected)
