@@ -51,6 +51,7 @@ from operators.errors import ModelPackageError
 from operators.model_folder import card_text, file_digest, newest_version, present, read_card, read_json, weights_files
 from operators.model_manifest import FORMAT, MANIFEST_FILE, folder_name
 from operators.sam.contract import Contract, read_contract
+from operators.sam.memory_contract import read_memory_contract
 
 FAMILIES = ("sam", "sam2")
 ENCODER, DECODER = "encoder", "decoder"
@@ -106,6 +107,7 @@ class GeneralistPackage:
         try:
             contract, variant = read_contract(content["contract"]), str(content["variant"])
             entries = _entries(content)
+            _check_memory(contract, set(entries))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelPackageError(
                 f"{folder.name}/{MANIFEST_FILE} is not a manifest as `limner models import sam` writes it: {error}",
@@ -142,6 +144,14 @@ def _entries(content: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     if not {ENCODER, DECODER} <= set(entries):
         raise ValueError("its networks must be an encoder and a decoder at least")
     return entries
+
+
+def _check_memory(contract: Contract, parts: set[str]) -> None:
+    if contract.memory is None:
+        return
+    read_memory_contract(contract.memory)
+    if not {MEMORY_ENCODER, MEMORY_ATTENTION} <= parts:
+        raise ValueError("its contract has a memory, and its networks lack those that remember")
 
 
 def _part(folder: Path, digest: str) -> Part:

@@ -1,0 +1,85 @@
+"""An object followed over a real Triton, against what the reference implementation of SAM 2 found."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.serving.triton import EmbeddedTriton
+from operators.errors import InferenceFailed, ModelPackageError
+from operators.sam.memory import Features, ShownPoints, follow
+from operators.sam.package import ENCODER, GeneralistPackage
+from operators.sam.served_parts import open_parts
+from operators.triton import PROBE_MODEL
+from tests.exporter_fixture import REPOSITORY_ROOT, exporter_python
+from tests.triton_fixture import MODEL_REPOSITORY, running_triton
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained package, a series, and the reference's answer."""
+    folder = tmp_path_factory.mktemp("sam2")
+    subprocess.run(
+        [exporter_python(), "-W", "ignore", REPOSITORY_ROOT / "tests/fixtures/sam2/untrained.py", folder],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        check=True,
+    )
+    shutil.copytree(MODEL_REPOSITORY / PROBE_MODEL, folder / "repository" / PROBE_MODEL)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(made: Path) -> Iterator[EmbeddedTriton]:
+    """A Triton that serves it."""
+    with running_triton(made / "repository") as triton:
+        yield triton
+
+
+def test_an_object_is_followed_as_by_the_reference(made: Path, server: EmbeddedTriton) -> None:
+    package = GeneralistPackage.load(made / "repository/tiny")
+    with (
+        np.load(made / "series.npz") as series,
+        open_parts(package, server.target, deadline_seconds=60.0, shared_memory=True) as infer,
+    ):
+        images, expected = series["images"], series["logits"]
+
+        def features_of(index: int) -> Features:
+            return infer(ENCODER, {"image": images[index : index + 1]})
+
+        shown = {4: ShownPoints(series["coordinates"], series["labels"])}
+        found = dict(follow(infer, package.contract, len(images), features_of, [shown]))
+        assert sorted(found) == list(range(len(images)))
+        for index, answers in found.items():
+            assert np.abs(answers[0].logits - expected[index]).max() <= 1e-4 * np.abs(expected[index]).max()
+            assert answers[0].presence == pytest.approx(float(series["presence"][index]), abs=1e-3)
+
+
+def test_parts_of_two_networks_are_refused(made: Path, server: EmbeddedTriton) -> None:
+    package = GeneralistPackage.load(made / "repository/tiny")
+    wrong = {**package.parts, "memory_encoder": package.parts[ENCODER]}
+    mixed = GeneralistPackage(**{**vars(package), "parts": wrong})
+    with (
+        pytest.raises(InferenceFailed, match="expected input image_embeddings") as caught,
+        open_parts(mixed, server.target, deadline_seconds=60.0, shared_memory=True),
+    ):
+        pass
+    assert caught.value.code == "model-mismatch"
+
+
+def test_a_package_whose_memory_has_no_networks_is_refused(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "repository", tmp_path / "repository")
+    path = tmp_path / "repository/tiny/manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    del manifest["networks"]["memory_attention"]
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(ModelPackageError, match="lack those that remember") as caught:
+        GeneralistPackage.load(path.parent)
+    assert caught.value.code == "file-unreadable"
