@@ -21,7 +21,7 @@ main()
 """
 _PROBE = """
 import importlib.util
-needed = ("torch", "onnx", "onnxruntime", "nnunetv2", "segment_anything", "mobile_sam")
+needed = ("torch", "onnx", "onnxruntime", "nnunetv2", "segment_anything", "mobile_sam", "sam2")
 missing = [name for name in needed if importlib.util.find_spec(name) is None]
 raise SystemExit(", ".join(missing) + " missing" if missing else 0)
 """

@@ -183,10 +183,10 @@ class _Follower:
             MEMORY_ATTENTION,
             {
                 _EMBEDDINGS: features[_EMBEDDINGS],
-                "memories": recalled.memories,
-                "memory_steps": recalled.steps,
-                "pointers": recalled.pointers,
-                "pointer_distances": recalled.distances,
+                "memories": recalled.memories[None],
+                "memory_steps": recalled.steps[None],
+                "pointers": recalled.pointers[None],
+                "pointer_distances": recalled.distances[None],
             },
         )
         nothing = np.zeros((1, 2), np.float32), np.full(1, _PADDING, np.float32)

@@ -32,8 +32,9 @@ What Triton serves, by part (single precision, n prompts of p points each, L and
     ``image_embeddings``, ``masks`` (n, 1, L, L), ``object_score_logits`` (n, 1), ``is_prompted`` (n,), 1 or 0, ->
     ``memories`` (n, h * w, M).
 ``memory_attention``
-    ``image_embeddings``, ``memories`` (m, h * w, M), ``memory_steps`` (m,), ``pointers`` (p, C), ``pointer_distances``
-    (p,) -> ``conditioned_embeddings``, for the decoder in place of the encoder's ``image_embeddings``.
+    ``image_embeddings``, ``memories`` (1, m, h * w, M), ``memory_steps`` (1, m), ``pointers`` (1, p, C),
+    ``pointer_distances`` (1, p) -> ``conditioned_embeddings``, for the decoder in place of the encoder's
+    ``image_embeddings``.
 
 Labels of points are 1 (on it), 0 (not on it), 2 and 3 (a box's upper left and lower right corner), -1 (padding). The
 decoder's first mask is the one for an unambiguous prompt; three more are at three scales.

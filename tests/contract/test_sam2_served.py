@@ -1,4 +1,4 @@
-"""An object followed over a real Triton, against what the reference implementation of SAM 2 found."""
+"""SAM 2 imported by the command and followed over a real Triton, against what the reference implementation found."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,12 +20,12 @@ from operators.sam.package import ENCODER, GeneralistPackage
 from operators.sam.served_parts import open_parts
 from operators.triton import PROBE_MODEL
 from tests.exporter_fixture import REPOSITORY_ROOT, exporter_python
-from tests.triton_fixture import MODEL_REPOSITORY, running_triton
+from tests.triton_fixture import MODEL_REPOSITORY, running_triton, triton_python
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained package, a series, and the reference's answer."""
+    """An untrained checkpoint, imported; a series, and the reference's answer."""
     folder = tmp_path_factory.mktemp("sam2")
     subprocess.run(
         [exporter_python(), "-W", "ignore", REPOSITORY_ROOT / "tests/fixtures/sam2/untrained.py", folder],
@@ -32,6 +33,18 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         capture_output=True,
         check=True,
     )
+    triton_python()
+    (folder / "limner.toml").write_text('model_repository = "repository"\n')
+    wanted: list[str | Path] = ["import", "sam", folder / "tiny.pt", "--variant", folder / "tiny.json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "app.cli", "models", *wanted, "--settings", folder / "limner.toml", "--threads", "1"],
+        cwd=REPOSITORY_ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
     shutil.copytree(MODEL_REPOSITORY / PROBE_MODEL, folder / "repository" / PROBE_MODEL)
     return folder
 
@@ -41,6 +54,22 @@ def server(made: Path) -> Iterator[EmbeddedTriton]:
     """A Triton that serves it."""
     with running_triton(made / "repository") as triton:
         yield triton
+
+
+def test_every_part_is_judged_as_exported_and_as_served(made: Path) -> None:
+    package = GeneralistPackage.load(made / "repository/tiny")
+    assert {part: one.model for part, one in package.parts.items()} == {
+        "encoder": "tiny",
+        "decoder": "tiny_decoder",
+        "memory_encoder": "tiny_memory_encoder",
+        "memory_attention": "tiny_memory_attention",
+    }
+    parity = json.loads((package.folder / "manifest.json").read_text(encoding="utf-8"))["parity"]["networks"]
+    assert {model: len(figures["served"]) for model, figures in parity.items()} == {
+        "tiny": 1, "tiny_decoder": 4, "tiny_memory_encoder": 4, "tiny_memory_attention": 3,
+    }  # fmt: skip
+    for figures in parity.values():
+        assert all(one["relative_error"] < 1e-4 for how in ("onnxruntime", "served") for one in figures[how])
 
 
 def test_an_object_is_followed_as_by_the_reference(made: Path, server: EmbeddedTriton) -> None:

@@ -19,6 +19,7 @@ from app.exporters.sam.job import GeneralistJob
 from app.exporters.sam.kept import keep_case
 from app.exporters.sam.networks import load_network
 from app.exporters.sam.package import write_model, write_package
+from app.exporters.sam.second import export_sam2
 from app.exporters.sam.signatures import Shapes
 from app.exporters.sam.variants import Variant
 
@@ -29,6 +30,8 @@ def export_generalist(
     job: GeneralistJob, repository: Path, *, progress: Progress = lambda _line: None, gate_folder: Path | None = None
 ) -> dict[str, list[StoredTensor]]:
     """Write the package of `job` into `repository`, and return what each model's weights file holds.
+
+    Nothing is returned of SAM 2, whose graphs hold their weights themselves.
 
     Parameters
     ----------
@@ -43,6 +46,9 @@ def export_generalist(
         If the checkpoint, the variant or the parity gate speaks against it; what was written by then is of no use.
     """
     variant = job.read_variant()
+    if variant.contract.family == "sam2":
+        export_sam2(job, variant, repository, progress, gate_folder)
+        return {}
     progress(f"{job.name}: the weights are read and put into {variant.title}")
     network: Any = load_network(variant, Path(job.checkpoint), None if job.adapter is None else Path(job.adapter))
     shapes = _shapes(network, variant)

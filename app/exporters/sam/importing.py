@@ -24,12 +24,14 @@ from operators.model_manifest import MANIFEST_FILE
 from operators.sam.package import GeneralistPackage
 
 Progress = Callable[[str], None]
+_REMEMBERED = Limits(logit_error=2e-2, agreement=0, dice=None)
+"""For what remembers, run by other means: it gives no mask by which it could be judged."""
 
 
 def import_generalist(
     settings: Settings, job: GeneralistJob, *, replace: bool, accelerators: Sequence[str], progress: Progress
 ) -> GeneralistPackage:
-    """Import a checkpoint as one package of two Triton models and return it.
+    """Import a checkpoint as one package of several Triton models and return it.
 
     Parameters
     ----------
@@ -108,7 +110,7 @@ def judge_configuration(
     configuration: str | None,
     limits: Limits,
 ) -> Mapping[str, list[dict[str, Any]]]:
-    """Serve the staged networks by one of their configurations and judge both; return the figures by model.
+    """Serve the staged networks by one of their configurations and judge all; return the figures by model.
 
     Where only the masks are judged, and not how near values are, the decoder sees what the served encoder answers.
     """
@@ -118,7 +120,7 @@ def judge_configuration(
         copy_model(staged / model, repository, configuration)
     how = "as it will be" if configuration is None else f"with {configuration}"
     with serving(settings, repository, scratch / "run") as triton:
-        encoder, decoder = (asker(settings, triton.target, model) for model in job.models)
+        encoder, decoder, *others = (asker(settings, triton.target, model) for model in job.models)
         pictures = list(kept_cases(gate / job.encoder))
         figures = {
             job.encoder: judge(f"the encoder {job.encoder}, served {how},", pictures, encoder, limits, has_masks=False)
@@ -130,4 +132,8 @@ def judge_configuration(
         figures[job.decoder] = judge(
             f"the decoder {job.decoder}, served {how},", questions, decoder, limits, has_masks=True
         )
+        for model, asked in zip(job.models[2:], others, strict=True):
+            nearness = limits if limits.logit_error is not None else _REMEMBERED
+            kept = kept_cases(gate / model)
+            figures[model] = judge(f"{model}, served {how},", kept, asked, nearness, has_masks=False)
     return figures

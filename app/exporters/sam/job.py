@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from app.exporters.sam.variants import Variant, read_variant
+from operators.sam.package import DECODER, ENCODER, MEMORY_ATTENTION, MEMORY_ENCODER
 
 
 @dataclass(frozen=True)
 class GeneralistJob:
-    """One package: an encoder and a decoder."""
+    """One package: an encoder and a decoder, and what remembers."""
 
     checkpoint: str
     adapter: str | None
@@ -34,9 +35,17 @@ class GeneralistJob:
         return f"{self.name}_decoder"
 
     @property
-    def models(self) -> tuple[str, str]:
-        """Both."""
-        return self.encoder, self.decoder
+    def parts(self) -> dict[str, str]:
+        """The Triton model of each part; those that remember are there where the variant has a memory."""
+        parts = {ENCODER: self.encoder, DECODER: self.decoder}
+        if self.read_variant().contract.memory is not None:
+            parts |= {part: f"{self.name}_{part}" for part in (MEMORY_ENCODER, MEMORY_ATTENTION)}
+        return parts
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """All of them."""
+        return tuple(self.parts.values())
 
     def read_variant(self) -> Variant:
         """Return the variant; raises as `app.exporters.sam.variants.read_variant`."""

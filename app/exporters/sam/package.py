@@ -1,4 +1,4 @@
-"""Writes the files of a generalist's package around its two graphs. Runs in the exporter environment."""
+"""Writes the files of a generalist's package around its graphs. Runs in the exporter environment."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from operators.model_folder import CARD_FILE, file_digest, weights_files
 from operators.model_manifest import FORMAT, MANIFEST_FILE
 from operators.tensors import Signature
 
-_MADE_BY = ("segment-anything", "mobilesam-mirror", "torch", "onnx", "onnxruntime")
+_MADE_BY = ("segment-anything", "mobilesam-mirror", "sam2", "torch", "onnx", "onnxruntime")
 
 _CARD = """---
 {front_matter}
@@ -66,7 +66,7 @@ def write_model(folder: Path, signature: Signature, threads: int) -> None:
 def write_package(
     job: GeneralistJob, variant: Variant, figures: Mapping[str, list[dict[str, Any]]], repository: Path
 ) -> None:
-    """Write manifest and card into the encoder's folder in `repository`, where both networks lie.
+    """Write manifest and card into the encoder's folder in `repository`, where all networks lie.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def write_package(
         "contract": dict(variant.contract_content),
         "networks": {
             part: {"model": model, "weights_sha256": file_digest(*weights_files(repository / model / VERSION_FOLDER))}
-            for part, model in (("encoder", job.encoder), ("decoder", job.decoder))
+            for part, model in job.parts.items()
         },
         "exporter": {
             "limner": limner_version(),

@@ -124,11 +124,16 @@ def _figures(case: Case, found: Mapping[str, Array]) -> Figures:
         image=case.image,
         largest_error=float(errors[first].max()),
         mean_error=float(errors[first].mean()),
-        relative_error=max(float(error.max()) / extent_of(case.expected[name]) for name, error in errors.items()),
+        relative_error=max(float(error.max()) / _extent(case.expected[name]) for name, error in errors.items()),
         agreement=float(np.mean(one == other)),
         dice=float(2 * np.count_nonzero(one & other) / marked) if marked else 1.0,
         finite=finite,
     )
+
+
+def _extent(values: Array) -> float:
+    """The range of an output's values; of a single number, which has none, how large it is."""
+    return extent_of(values) if values.size > 1 else max(float(np.abs(values).max()), 1.0)
 
 
 def _worst(figures: Sequence[Figures], kind: str) -> Figures:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from app.errors import ImportRefused
 from app.exporters.planning import check_name
 from app.exporters.sam.job import GeneralistJob
 from app.exporters.sam.variants import read_variant
+
+_UNUSABLE = re.compile(r"[^a-z0-9_-]")
+"""Some variants have a point or a plus in their name, a model's folder may not."""
 
 
 def plan_generalist(
@@ -31,7 +35,7 @@ def plan_generalist(
     for path in (checkpoint, adapter):
         if path is not None and not path.is_file():
             raise ImportRefused(f"there is no file {path}", code="checkpoint-missing")
-    chosen = name or known.name
+    chosen = name or _UNUSABLE.sub("_", known.name)
     check_name(chosen)
     return GeneralistJob(
         checkpoint=str(checkpoint.resolve()),

@@ -99,11 +99,12 @@ def signatures_of(network: Any) -> dict[str, Signature]:
     }
     found = {"masks": (_ANY, 1, mask, mask), "object_score_logits": (_ANY, 1), "is_prompted": (_ANY,)}
     memories = {"memories": (_ANY, side * side, memory)}
+    # a first axis of any length is one for all inputs of a request, and these two are not
     recalled = {
-        **memories,
-        "memory_steps": (_ANY,),
-        "pointers": (_ANY, width),
-        "pointer_distances": (_ANY,),
+        "memories": (1, _ANY, side * side, memory),
+        "memory_steps": (1, _ANY),
+        "pointers": (1, _ANY, width),
+        "pointer_distances": (1, _ANY),
     }
     return {
         ENCODER: _signature({"image": (1, 3, size, size)}, features),

@@ -222,10 +222,10 @@ def _attention_case(
         kind,
         {
             "image_embeddings": features["image_embeddings"],
-            "memories": recalled.memories,
-            "memory_steps": recalled.steps,
-            "pointers": recalled.pointers,
-            "pointer_distances": recalled.distances,
+            "memories": recalled.memories[None],
+            "memory_steps": recalled.steps[None],
+            "pointers": recalled.pointers[None],
+            "pointer_distances": recalled.distances[None],
         },
         {"conditioned_embeddings": _conditioned(network, features, index, left)},
     )

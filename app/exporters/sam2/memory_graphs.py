@@ -72,10 +72,10 @@ class MemoryAttention(nn.Module):
         pointer_distances: Tensor,
     ) -> Tensor:
         """Return the embeddings (1, C, h, w), conditioned on m memories and p pointers."""
-        steps = self.steps.flatten(1)[memory_steps.to(torch.int64) - 1]
-        memory_keys = memories + self.places + steps[:, None]
+        steps = self.steps.flatten(1)[memory_steps[0].to(torch.int64) - 1]
+        memory_keys = memories[0] + self.places + steps[:, None]
         tokens = pointers.reshape(1, -1, memories.shape[-1])
-        pointer_keys = tokens + self._dated(pointer_distances)
+        pointer_keys = tokens + self._dated(pointer_distances[0])
         values = torch.cat([memories.reshape(1, -1, memories.shape[-1]), tokens], dim=1)
 
         output = (image_embeddings - self.no_memory).flatten(2).transpose(1, 2) + 0.1 * self.positions

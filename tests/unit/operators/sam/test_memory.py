@@ -57,7 +57,7 @@ class Networks:
     def memory_attention(
         self, image_embeddings: Array, memories: Array, memory_steps: Array, pointers: Array, pointer_distances: Array
     ) -> dict[str, Array]:
-        weighed = (memories.mean((1, 2)) * memory_steps).sum() + (pointers.mean(1) * (1 + pointer_distances)).sum()
+        weighed = (memories.mean((2, 3)) * memory_steps).sum() + (pointers.mean(2) * (1 + pointer_distances)).sum()
         return {"conditioned_embeddings": image_embeddings + np.float32(np.sin(weighed))}
 
 
@@ -105,7 +105,7 @@ def test_several_objects_are_followed_as_each_alone() -> None:
 def test_going_back_starts_with_the_prompted_slices_alone() -> None:
     networks = Networks()
     list(follow(networks, contract(), 12, features_of, [{5: BOX}]))
-    counts = [len(inputs["memories"]) for part, inputs in networks.asked if part == MEMORY_ATTENTION]
+    counts = [inputs["memories"].shape[1] for part, inputs in networks.asked if part == MEMORY_ATTENTION]
     assert counts == [1, 2, 3, 4, 5, 6, 1, 2, 3, 4, 5]
 
 

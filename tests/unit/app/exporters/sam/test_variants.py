@@ -16,12 +16,14 @@ FOLDER = Path(__file__).resolve().parents[5] / "app/exporters/sam_variants"
 
 def test_every_file_is_a_variant_or_a_refusal_in_words() -> None:
     promptable = {"lite_medsam", "medsam", "mobile_sam", "sam_med2d", "sam_vit_b", "sam_vit_h", "sam_vit_l"}
-    assert set(known_variants()) == promptable | {"samed"}
-    for name in promptable:
+    remembering = {name for name in known_variants() if "sam2" in name and name not in promptable}
+    assert set(known_variants()) == promptable | remembering | {"samed"}
+    assert len(remembering) == 9  # four sizes of two generations, and MedSAM2
+    for name in promptable | remembering:
         variant = read_variant(name)
         assert variant.licence == variant.contract.licence == "Apache-2.0"
         assert variant.contract.image.size == variant.architecture["encoder"]["size"] == variant.contract.prompts.size
-        assert variant.contract.family == "sam"
+        assert variant.contract.family == ("sam2" if name in remembering else "sam")
 
 
 def test_a_model_without_prompts_is_refused_with_words() -> None:
@@ -78,3 +80,13 @@ def test_what_is_not_there_or_can_not_be_called_so_is_refused_before_anything_is
     with pytest.raises(ImportRefused) as caught:
         plan_generalist(checkpoint, "medsam", name="Med SAM")
     assert caught.value.code == "name-unusable"
+
+
+@pytest.mark.parametrize(("variant", "name"), [("sam2.1_hiera_b+", "sam2_1_hiera_b_"), ("medsam2", "medsam2")])
+def test_a_variants_name_becomes_a_folders_and_one_with_memory_has_four_networks(
+    variant: str, name: str, tmp_path: Path
+) -> None:
+    checkpoint = tmp_path / "weights.pt"
+    checkpoint.touch()
+    job = plan_generalist(checkpoint, variant)
+    assert job.models == (name, f"{name}_decoder", f"{name}_memory_encoder", f"{name}_memory_attention")
