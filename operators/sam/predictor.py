@@ -16,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from operators.errors import InferenceFailed, PromptRefused
+from operators.sam.choosing import single
 from operators.sam.contract import Contract
 from operators.sam.embeddings import EmbeddingCache, embedding_key
 from operators.sam.frames import FramedPrompt, framed_prompt, network_image, on_image
+from operators.sam.memory_contract import Stability
 from operators.sam.prompts import SlicePrompt
 
 Tensors = Mapping[str, NDArray[np.float32]]
@@ -29,7 +31,7 @@ Decode = Callable[[Tensors], Tensors]
 
 MOST_AT_ONCE = 16
 """Prompts in one request: beyond it nothing is gained, and the decoder holds some ten megabytes for each."""
-_STABILITY_DELTA, _STABILITY_THRESHOLD = 0.05, 0.98
+_STABILITY = Stability(delta=0.05, threshold=0.98)
 """SAM 2's, from its configurations: how far logits must lie from 0, and which share of the mask must."""
 _SAM2_BOUND = 32.0
 """SAM 2 hands logits on within this."""
@@ -152,7 +154,7 @@ class SlicePredictor:
         if several:
             chosen = slice(1, None)
         else:
-            first = _stable_index(logits, iou) if self.contract.logits.single == "stable" else 0
+            first = single(logits, iou, _STABILITY) if self.contract.logits.single == "stable" else 0
             chosen = slice(first, first + 1)
         kept = logits[chosen]
         masks = on_image(kept, shape[0], shape[1], self.contract) > self.contract.logits.threshold
@@ -169,11 +171,3 @@ def _groups(prompts: Sequence[FramedPrompt]) -> Iterator[list[int]]:
     for indices in by_length.values():
         for start in range(0, len(indices), MOST_AT_ONCE):
             yield indices[start : start + MOST_AT_ONCE]
-
-
-def _stable_index(logits: NDArray[np.float32], iou: NDArray[np.float32]) -> int:
-    """SAM 2's choice: the first mask if its outline hardly moves with the threshold, else the best of the others."""
-    inner = int(np.count_nonzero(logits[0] > _STABILITY_DELTA))
-    outer = int(np.count_nonzero(logits[0] > -_STABILITY_DELTA))
-    stability = np.float32(inner) / np.float32(outer) if outer else np.float32(1)
-    return 0 if stability >= _STABILITY_THRESHOLD else 1 + int(iou[1:].argmax())
