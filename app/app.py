@@ -143,7 +143,7 @@ class CompletionRecordOperator(sdk.Operator):
         folder, package = self._request.output_folder, self._package
         record = CompletionRecord(
             identity=self._request.identity,
-            objects=(_object_record(written),),
+            objects=(object_record(written),),
             labels=LabelsRecord(LABELS_FILE, write_labels(folder / LABELS_FILE, labels)),
             segments=segment_records(labels, self._segments),
             model=ModelRecord(package.name, package.version, package.weights_digest),
@@ -181,7 +181,8 @@ def segment_records(labels: highdicom.Volume, segments: Sequence[SegmentSpec]) -
     )
 
 
-def _object_record(written: WrittenObject) -> ObjectRecord:
+def object_record(written: WrittenObject) -> ObjectRecord:
+    """Return what the completion record says of an object."""
     return ObjectRecord(
         file=written.path.name,
         sop_class_uid=written.sop_class_uid,

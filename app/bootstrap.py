@@ -17,7 +17,7 @@ from app.audit.events import AuditEvent, Outcome
 from app.audit.log import AuditLog
 from app.delivery.dimse import DimseDestination
 from app.errors import SettingsError
-from app.jobs.graph_process import GraphProcess
+from app.jobs.graph_process import PRELOAD, GraphProcess
 from app.jobs.identity import ModelFacts
 from app.jobs.records import Records
 from app.jobs.verification import verify_results
@@ -33,10 +33,12 @@ from app.serving.postgres import EmbeddedPostgres
 from app.serving.triton import EmbeddedTriton
 from app.settings import Settings
 from app.telemetry import configure_logging, get_logger
+from app.web import service as web
 from operators.errors import InferenceFailed, ModelPackageError
 from operators.model_package import ModelPackage
 from operators.nnunet.network import check_served
 from operators.nnunet.plans import check_supported
+from operators.sam.package import GeneralistPackage
 from operators.shared_memory import is_running, process_mark
 
 _SERVER_FILE = "server.json"
@@ -64,12 +66,13 @@ async def serve(settings: Settings) -> None:
     """
     configure_logging(settings.logging)
     packages, rules = load_packages(settings), RuleSet(settings.rule)
+    generalists = load_web(settings)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         # also as process 1, for which the kernel's default is to ignore them
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     settings.run_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    runner = GraphProcess()
+    runner = GraphProcess((*PRELOAD, *web.PRELOAD) if settings.web.enabled else PRELOAD)
     runner.warm()  # the fork server comes first: it must inherit neither threads nor sockets
     with contextlib.ExitStack() as stack:
         audit = stack.enter_context(AuditLog(settings.audit_folder))
@@ -104,6 +107,17 @@ async def serve(settings: Settings) -> None:
         )
         worker = Worker(records=records, tasks=workflow, destinations=[one.name for one in settings.destination])
         listener = Listener(settings.listener, spool, records.record_instance, audit)
+        if settings.web.enabled:
+            service = web.WebService(
+                settings=settings,
+                records=records,
+                audit=audit,
+                spool_path_of=spool.path_of,
+                packages=generalists,
+                triton_target=lambda: triton_target,
+                program_version=version("limner"),
+            )
+            stack.enter_context(service)
         await _run(settings, stop, audit, listener, scanner, worker, database_url, triton_target)
 
 
@@ -157,6 +171,20 @@ def load_packages(settings: Settings) -> dict[str, ModelPackage]:
             if rule.pipeline == pipeline.name:
                 check_channels(rule, package.name, package.channel_names)
     return packages
+
+
+def load_web(settings: Settings) -> dict[str, GeneralistPackage]:
+    """Read what the API offers; nothing if it is not enabled.
+
+    Raises
+    ------
+    SettingsError
+        If it has no token, or a generalist can't be used.
+    """
+    if not settings.web.enabled:
+        return {}
+    settings.web.read_token()
+    return web.load_generalists(settings)
 
 
 def _facts_of(package: ModelPackage) -> ModelFacts:

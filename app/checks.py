@@ -18,6 +18,8 @@ from operators.errors import OperatorError
 from operators.model_package import ModelPackage
 from operators.nnunet.network import check_served
 from operators.nnunet.plans import check_supported
+from operators.sam.network import check_served as check_generalist
+from operators.sam.package import GeneralistPackage
 from operators.triton import probe
 
 _PROBE_SECONDS = 10.0
@@ -39,6 +41,7 @@ def check_all(settings: Settings) -> list[CheckResult]:
         _check_folders(settings),
         *_check_models(settings),
         _check_rules(settings),
+        *_check_web(settings),
         _check_triton(settings),
         *(_check_destination(one, settings) for one in settings.destination),
     ]
@@ -113,6 +116,19 @@ def _check_rules(settings: Settings) -> CheckResult:
     )
 
 
+def _check_web(settings: Settings) -> Iterator[CheckResult]:
+    if not settings.web.enabled:
+        return
+    try:
+        generalists = bootstrap.load_web(settings)
+    except SettingsError as error:
+        yield CheckResult("web", False, str(error), "correct [web]; docs/how-to/interactive.md says how")
+        return
+    address = f"{settings.web.host}:{settings.web.port}"
+    offered = ", ".join(f"{one.name} {one.version}" for one in generalists.values())
+    yield CheckResult("web", True, f"the API has its token and offers {offered} at {address}")
+
+
 def _check_triton(settings: Settings) -> CheckResult:
     running = bootstrap.running_server(settings)
     address = settings.triton.address if running is None else running.triton_target
@@ -140,6 +156,11 @@ def _check_served(settings: Settings, address: str) -> Iterator[str]:
         if folder.is_dir():  # where it is not, the pipeline's own check says so
             check_served(ModelPackage.load(folder), address, deadline_seconds=_PROBE_SECONDS)
             yield model
+    for name in settings.web.models if settings.web.enabled else ():
+        if (settings.model_repository / name).is_dir():
+            generalist = GeneralistPackage.load(settings.model_repository / name)
+            check_generalist(generalist, address, deadline_seconds=_PROBE_SECONDS)
+            yield name
 
 
 def _check_destination(destination: DestinationSettings, settings: Settings) -> CheckResult:

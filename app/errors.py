@@ -15,6 +15,8 @@
     ├── DeliveryError              a destination did not take a result
     │   └── DeliveryRefused        the destination refused for good; the same bytes would be refused again
     ├── ServingError               Triton or PostgreSQL could not be started or reached
+    ├── RequestRefused             a request to the API can't be followed; carries the HTTP status
+    │   └── SessionLost            a session's process crashed, hung or grew too large; the session is over
     ├── ImportRefused              a trained model can't be imported, or the import does not compute what was trained
     └── AuditError                 the audit log can't be written or does not verify
 
@@ -119,6 +121,25 @@ class ServingError(LimnerError):
 
     code = "serving"
     retryable = True
+
+
+class RequestRefused(LimnerError):
+    """A request to the API can't be followed. ``http_status`` is the status to answer (RFC 9110)."""
+
+    code = "request-refused"
+
+    def __init__(self, message: str, *, code: str | None = None, http_status: int = 422) -> None:
+        super().__init__(message, code=code)
+        self.http_status = http_status
+
+
+class SessionLost(RequestRefused):
+    """A session's process crashed, hung or grew too large; the session is over, and a new one can be opened."""
+
+    code = "session-crashed"
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        super().__init__(message, code=code, http_status=500)
 
 
 class ImportRefused(LimnerError):

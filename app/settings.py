@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from app.errors import SettingsError
 from app.identifiers import parse_ae_title
+from app.settings_web import INTERACTIVE, WebSettings
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _REPOSITORY_FOLDER = Path(__file__).resolve().parent.parent
@@ -232,6 +233,7 @@ class Settings(BaseSettings):
     models: ModelsSettings = ModelsSettings()
     database: DatabaseSettings = DatabaseSettings()
     logging: LoggingSettings = LoggingSettings()
+    web: WebSettings = WebSettings()
     pipeline: tuple[PipelineSettings, ...] = Field(default=(), description="The pipelines.")
     rule: tuple[RuleSettings, ...] = Field(default=(), description="The rules, in order.")
     destination: tuple[DestinationSettings, ...] = Field(default=(), description="The destinations.")
@@ -257,6 +259,11 @@ class Settings(BaseSettings):
         return self.data_folder / "database"
 
     @property
+    def embeddings_folder(self) -> Path:
+        """What a generalist's encoder gave for slices; it shows what is in them."""
+        return self.data_folder / "embeddings"
+
+    @property
     def run_folder(self) -> Path:
         """Sockets and scratch of the running server."""
         return self.data_folder / "run"
@@ -268,6 +275,8 @@ class Settings(BaseSettings):
             doubled = sorted({name for name in names if names.count(name) > 1})
             if doubled:
                 raise ValueError(f"two [[{kind}]] tables have the same name: {', '.join(doubled)}")
+        if INTERACTIVE in {*(entry.name for entry in self.pipeline), *(entry.name for entry in self.rule)}:
+            raise ValueError(f"the name '{INTERACTIVE}' is kept for what is drawn through the API; choose another")
         pipelines = {entry.name for entry in self.pipeline}
         destinations = {entry.name for entry in self.destination}
         for rule in self.rule:
@@ -336,11 +345,15 @@ def _resolve_folders(settings: Settings, base: Path) -> Settings:
     # python is made absolute without following symlinks: a virtual environment's interpreter is one
     triton = settings.triton.model_copy(update={"python": base / settings.triton.python})
     models = settings.models.model_copy(update={"exporter_python": base / settings.models.exporter_python})
+    web = settings.web
+    if web.token_file is not None:
+        web = web.model_copy(update={"token_file": base / web.token_file})
     return settings.model_copy(
         update={
             "data_folder": (base / settings.data_folder).resolve(),
             "model_repository": (base / settings.model_repository).resolve(),
             "triton": triton,
             "models": models,
+            "web": web,
         }
     )

@@ -75,6 +75,7 @@ PERMITTED_KEYS = frozenset(
         "seconds",
         "segments",
         "series",
+        "session",
         "settings_digest",
         "size_bytes",
         "source",

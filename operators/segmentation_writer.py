@@ -74,6 +74,7 @@ def write_segmentation(
     identity: str,
     series_description: str,
     path: Path,
+    is_automatic: bool = True,
 ) -> WrittenObject:
     """Write `labels` as one Segmentation instance beside the series, and return what was written.
 
@@ -89,6 +90,8 @@ def write_segmentation(
         Of the job; all UIDs derive from it.
     series_description
         "AI" is put before it unless it says so itself.
+    is_automatic
+        False where a person's hand guided the algorithm: Segment Algorithm Type SEMIAUTOMATIC (PS3.3 C.8.20.4).
 
     Raises
     ------
@@ -99,7 +102,9 @@ def write_segmentation(
     _check_place(labels, series)
     numbered = labels.with_array(segment_numbers(labels.array, segments))
     _check_size(numbered.array)
-    segmentation = _segmentation(numbered, series, segments, algorithm, identity, say_ai(series_description))
+    segmentation = _segmentation(
+        numbered, series, segments, algorithm, identity, say_ai(series_description), is_automatic
+    )
     buffer = io.BytesIO()
     segmentation.save_as(buffer, enforce_file_format=True)
     digest = write_durably(path, buffer.getvalue())
@@ -171,6 +176,7 @@ def _segmentation(
     algorithm: Algorithm,
     identity: str,
     series_description: str,
+    is_automatic: bool,
 ) -> Segmentation:
     identification = _identification(algorithm)
     date, time = moment_of(series.datasets)
@@ -184,7 +190,9 @@ def _segmentation(
         pixel_array=numbered,
         segmentation_type=SegmentationTypeValues.BINARY,
         segment_descriptions=[
-            segment.description(number, identification, derived_uid(identity, "tracking", str(number)))
+            segment.description(
+                number, identification, derived_uid(identity, "tracking", str(number)), is_automatic=is_automatic
+            )
             for number, segment in enumerate(segments, start=1)
         ],
         series_instance_uid=series_uid(identity),

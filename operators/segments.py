@@ -59,15 +59,24 @@ class SegmentSpec:
     """Recommended display colour, 0 to 255."""
 
     def description(
-        self, number: int, algorithm: AlgorithmIdentificationSequence, tracking_uid: str
+        self,
+        number: int,
+        algorithm: AlgorithmIdentificationSequence,
+        tracking_uid: str,
+        *,
+        is_automatic: bool = True,
     ) -> SegmentDescription:
-        """Return the Segment Sequence item (PS3.3 C.8.20.4) for segment `number`."""
+        """Return the Segment Sequence item (PS3.3 C.8.20.4) for segment `number`.
+
+        Its Segment Algorithm Type is AUTOMATIC, or SEMIAUTOMATIC where a person's hand guided the algorithm.
+        """
+        kind = SegmentAlgorithmTypeValues.AUTOMATIC if is_automatic else SegmentAlgorithmTypeValues.SEMIAUTOMATIC
         described = SegmentDescription(
             segment_number=number,
             segment_label=self.label,
             segmented_property_category=self.category.concept(),
             segmented_property_type=self.type.concept(),
-            algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
+            algorithm_type=kind,
             algorithm_identification=algorithm,
             tracking_uid=tracking_uid,
             tracking_id=self.label,

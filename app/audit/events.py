@@ -133,6 +133,21 @@ class AuditEvent(Enum):
         _own("job-closed", "Job closed"),
         "A job has reached its final state; nothing more happens in it.",
     )
+    SESSION_OPENED = (
+        _INSTANCES_ACCESSED,
+        _own("session-opened", "Session opened"),
+        "A person is about to draw on a series with a generalist, through the API.",
+    )
+    SESSION_ENDED = (
+        _INSTANCES_ACCESSED,
+        _own("session-ended", "Session ended"),
+        "A session of the API has ended: discarded, idle, with the server, or by a failure.",
+    )
+    API_ACCESS_REFUSED = (
+        _SECURITY_ALERT,
+        _own("api-access-refused", "API access refused"),
+        "A request came to the API without the right token; one record for those of ten seconds.",
+    )
     AUDIT_LOG_REPAIRED = (
         _SECURITY_ALERT,
         _own("audit-log-repaired", "Audit log repaired"),
@@ -180,6 +195,7 @@ DETAIL_KEYS = MappingProxyType(
         "reason": "A sentence that never holds data of a patient.",
         "rule": "The rule's name in the settings.",
         "series_instance_uid": "Series Instance UID.",
+        "session": "The session of the API.",
         "settings_digest": "SHA-256 of the effective settings.",
         "sop_class_uids": "SOP Class UIDs.",
         "sop_instance_uid": "SOP Instance UID.",

@@ -97,12 +97,16 @@ class ChildProcess:
         self._process.join(wait_seconds)
         return self._process.exitcode
 
-    def end(self) -> None:
-        """Kill it with all its children, and remove what it left."""
+    def kill(self) -> None:
+        """Kill it with all its children; from any thread, also while another one reads from it."""
         if self._process.is_alive() and self._process.pid is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)  # its group is its own as soon as it runs
             self._process.kill()
+
+    def end(self) -> None:
+        """Kill it, close the connection and remove what it left. Nobody may be reading from it."""
+        self.kill()
         self._process.join(_END_SECONDS)
         self.connection.close()
         self._kept.close()

@@ -35,6 +35,7 @@ def job_key(
     model: ModelFacts,
     program_version: str,
     refusal: str = "",
+    accepted: str = "",
 ) -> str:
     """Return the key of a job as 64 hexadecimal digits; the UIDs of its results derive from it.
 
@@ -44,6 +45,8 @@ def job_key(
         Every instance, with its channel; the order does not count, nor does a repeated one.
     refusal
         The code of a job that is refused as it is made: the same inputs may make another job under another rule.
+    accepted
+        The digest of what a person accepted, where a person had it drawn.
     """
     facts: dict[str, Any] = {
         "inputs": sorted({one if one.channel else one[:2] for one in inputs}),
@@ -54,6 +57,8 @@ def job_key(
     }
     if refusal:
         facts["refused"] = refusal
+    if accepted:
+        facts["accepted"] = accepted
     # JSON keeps neighbouring facts apart: no two different sets of facts give the same text
     return hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 

@@ -14,7 +14,7 @@ from procrastinate.jobs import Job as QueuedTask
 from procrastinate.retry import BaseRetryStrategy
 
 from app.errors import AuditError
-from app.jobs.records import Connection, Job
+from app.jobs.records import Connection, Job, NewJob
 
 SEGMENT = "segment"
 DELIVER = "deliver"
@@ -85,7 +85,7 @@ class TaskQueue:
         self.defer(connection, SEGMENT, GRAPH_QUEUE, priority=priority, at=at, job_id=str(job_id))
 
     def defer_deliver(
-        self, connection: Connection, job: Job, digest: str, destination: str, at: datetime | None = None
+        self, connection: Connection, job: Job | NewJob, digest: str, destination: str, at: datetime | None = None
     ) -> None:
         """Have one object sent to one destination."""
         self.defer(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, fields
 from datetime import datetime
 from pathlib import Path
@@ -152,6 +152,11 @@ class Records:
             rows = connection.execute(_SQL["undecided_series"]).fetchall()
         return [SeenSeries(**row) for row in rows]
 
+    def latest_inputs(self, series: SeenSeries) -> list[JobInput]:
+        """Return the instances of a series as they are now, the latest content each."""
+        with self.transaction() as connection:
+            return self.series_inputs(connection, series)
+
     def series_of_study(self, study_instance_uid: str) -> list[SeenSeries]:
         """Return all series of a study, decided or not, in the order they came."""
         return [SeenSeries(**row) for row in self._rows(_SQL["series_of_study"], (study_instance_uid,))]
@@ -216,10 +221,10 @@ class Records:
         """Return the job's instances."""
         return [JobInput(**row) for row in self._rows(_SQL["inputs_of_job"], (job_id,))]
 
-    def begin_attempt(self, job_id: uuid.UUID) -> tuple[int, int] | None:
+    def begin_attempt(self, job_id: uuid.UUID, connection: Connection | None = None) -> tuple[int, int] | None:
         """Start the next attempt: its number (the fence) and how many count so far; None if the job needs no run."""
-        with self.transaction() as connection:
-            row = connection.execute(_SQL["begin_attempt"], (job_id,)).fetchone()
+        with self.transaction() if connection is None else nullcontext(connection) as using:
+            row = using.execute(_SQL["begin_attempt"], (job_id,)).fetchone()
         return None if row is None else (row["attempt"], row["tries"])
 
     def report_progress(self, job_id: uuid.UUID, attempt: int, step: str, done: int, total: int) -> None:
@@ -246,7 +251,7 @@ class Records:
     def record_results(
         self,
         connection: Connection,
-        job: Job,
+        job: Job | NewJob,
         attempt: int,
         results: Sequence[Result],
         steps: Mapping[str, float],

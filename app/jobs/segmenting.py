@@ -19,7 +19,8 @@ from app.graph import ChannelInput, CompletionRecord, GraphRequest
 from app.jobs.auditing import audit_job
 from app.jobs.identity import ModelFacts
 from app.jobs.queue import GROUND, Interrupted, TaskQueue, back_off_seconds
-from app.jobs.records import Job, JobState, Records, Result
+from app.jobs.recording import record_verified
+from app.jobs.records import Job, JobState, Records
 from app.settings import PipelineSettings, Settings
 from app.telemetry import get_logger
 from operators.errors import InferenceFailed, OperatorError, SeriesRefused
@@ -200,28 +201,10 @@ class Segmenting:
     def _record_results(
         self, job: Job, attempt: int, verified: Sequence[VerifiedObject], steps: Mapping[str, float]
     ) -> None:
-        results = [
-            Result(
-                job_id=job.id,
-                digest=one.digest,
-                attempt=attempt,
-                path=str(one.path),
-                sop_class_uid=one.sop_class_uid,
-                sop_instance_uid=one.sop_instance_uid,
-                series_instance_uid=one.series_instance_uid,
-                transfer_syntax_uid=one.transfer_syntax_uid,
-            )
-            for one in verified
-        ]
         with self._records.transaction() as connection:
-            if not self._records.record_results(connection, job, attempt, results, steps):
+            if not record_verified(self._records, self._queue, connection, job, attempt, verified, steps):
                 _log.warning("job.overtaken", job_id=str(job.id), attempt=attempt)
                 return
-            for result in results:
-                for destination in job.destinations:
-                    self._queue.defer_deliver(connection, job, result.digest, destination)
-            if not (results and job.destinations):
-                self._queue.defer_close(connection, job.id)
         for earlier in range(1, attempt):  # what lost attempts left
             shutil.rmtree(self._folder(job, earlier), ignore_errors=True)
 

@@ -20,10 +20,13 @@ from app.listener.presentation import (
     STORAGE_SOP_CLASSES,
     TRANSFER_SYNTAXES,
 )
+from app.settings_web import WebSettings
+from app.web import api
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SETTINGS_PAGE = REPOSITORY / "docs/reference/settings.md"
 COMMAND_LINE_PAGE = REPOSITORY / "docs/reference/command-line.md"
+API_PAGE = REPOSITORY / "docs/reference/api.md"
 CONFORMANCE_PAGE = REPOSITORY / "docs/reference/conformance.md"
 
 _CONFORMANCE_HEAD = """# DICOM conformance
@@ -65,6 +68,7 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("[[destination]]", settings.DestinationSettings),
     ("[triton]", settings.TritonSettings),
     ("[models]", settings.ModelsSettings),
+    ("[web]", WebSettings),
     ("[database]", settings.DatabaseSettings),
     ("[logging]", settings.LoggingSettings),
 )
@@ -137,6 +141,46 @@ def _parameter_row(parameter: Any) -> str:
     return f"| `{names}` | {parameter.help} |"
 
 
+_API_HEAD = """# The API for viewers
+
+An HTTP API through which a viewer has a generalist of SAM's family draw on a series, prompt by prompt. Every request
+but `GET /openapi.json` shows the token of the settings: `Authorization: Bearer TOKEN`. Requests and answers are JSON;
+what goes wrong is application/problem+json with a [code](refusals.md#a-request-to-the-api). `/openapi.json` describes
+every message, with examples; [prompt a generalist interactively](../how-to/interactive.md) shows a session.
+
+*Made from `app/web` by `python -m tests.docs.render`; a test keeps it true.*
+
+- Pixels: x is the column, y the row; the middle of the first pixel is at (0.5, 0.5).
+- Patient coordinates: x, y, z in mm, LPS, in the frame of reference that the prompt names.
+- Slices are numbered from 0 along the volume's first axis; `geometry` maps them to instances and to the patient.
+- Run lengths count pixels row by row from the upper left corner, first those outside, then those inside, and so on.
+- A prompt holds all that is shown on its slice. `refine` shows the model its last answer there as well.
+- A session draws one structure; `DELETE …/mask` begins the next. It follows one request at a time, and ends idle.
+
+| request | what it does |
+|---|---|
+"""
+
+
+def api_page() -> str:
+    """Return the API page's text: its paths and messages."""
+    content = api.build(api.Api(settings.Settings(), *[None] * 3)).openapi()  # type: ignore[arg-type]
+    paths = [
+        f"| `{method.upper()} {path}` | {operation['summary']} |"
+        for path, methods in content["paths"].items()
+        for method, operation in methods.items()
+    ]
+    parts = [_API_HEAD + "\n".join(paths)]
+    for name, schema in sorted(content["components"]["schemas"].items()):
+        parts.append(f"\n## `{name}`\n\n{schema['description']}\n\n| member | meaning |\n|---|---|")
+        needed = schema.get("required", [])
+        parts += [
+            f"| `{key}`{'' if key in needed else ' (optional)'} | {value.get('description', '')} |"
+            for key, value in schema["properties"].items()
+        ]
+    return "\n".join(parts) + "\n"
+
+
 def conformance_page() -> str:
     """Return the conformance page's text: the tables of what the listener accepts."""
     head = _CONFORMANCE_HEAD.format(class_uid=IMPLEMENTATION_CLASS_UID, version=IMPLEMENTATION_VERSION_NAME)
@@ -165,6 +209,7 @@ def main() -> None:
     SETTINGS_PAGE.write_text(settings_page())
     COMMAND_LINE_PAGE.write_text(command_line_page())
     CONFORMANCE_PAGE.write_text(conformance_page())
+    API_PAGE.write_text(api_page())
 
 
 if __name__ == "__main__":

@@ -28,6 +28,10 @@ def test_command_line_page_is_made_from_the_help_texts() -> None:
     assert render.COMMAND_LINE_PAGE.read_text() == render.command_line_page(), "run: python -m tests.docs.render"
 
 
+def test_api_page_is_made_from_the_description() -> None:
+    assert render.API_PAGE.read_text() == render.api_page(), "run: python -m tests.docs.render"
+
+
 def test_conformance_page_is_made_from_what_the_listener_accepts() -> None:
     assert render.CONFORMANCE_PAGE.read_text() == render.conformance_page(), "run: python -m tests.docs.render"
 
