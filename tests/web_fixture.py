@@ -53,7 +53,7 @@ class Client:
     headers: dict[str, str] = field(default_factory=dict)
 
     def request(
-        self, method: str, path: str, content: Any = None, *, raw: bytes | None = None, **headers: str
+        self, method: str, path: str, content: Any = None, *, raw: bytes | None = None, **headers: Any
     ) -> Reply:
         """Send `content` as JSON, or `raw` as it is."""
         body = raw if content is None else json.dumps(content).encode()

@@ -96,6 +96,11 @@ class WebService:
         self._server = WebServer(Access(app, web.read_token(), tell_refused), web.host, web.port)
 
     @property
+    def sessions(self) -> Sessions:
+        """Those that are open."""
+        return self._sessions
+
+    @property
     def port(self) -> int:
         """Where it listens."""
         return self._server.port

@@ -248,22 +248,24 @@ class Sessions:
         def progress(done: int, most: int) -> None:
             propagation.done, propagation.most, session.used = done, most, time.monotonic()
 
+        ended: Literal["done", "cancelled", "failed"] = "failed"
         try:
             answer = session.process.ask({"ask": "propagate", "first": first, "last": last}, progress)
             session.steps = int(answer.facts["steps"])
             propagation.slices = [int(one) for one in answer.facts.get("slices", ())]
-            propagation.state = "cancelled" if answer.facts["cancelled"] else "done"
+            ended = "cancelled" if answer.facts["cancelled"] else "done"
         except (OperatorError, LimnerError) as error:
-            propagation.code, propagation.reason, propagation.state = error.code, str(error), "failed"
+            propagation.code, propagation.reason = error.code, str(error)
             if isinstance(error, SessionLost):
                 self._end(session, error.code)
         except Exception:  # noqa: BLE001 - the thread's border: who waits must learn that it ended
             _log.error("session.defect", session=session.id, exc_info=True)
-            propagation.code, propagation.state = "internal-error", "failed"
+            propagation.code = "internal-error"
             propagation.reason = "an unexpected error; the diagnostic log tells where"
         finally:
             session.used = time.monotonic()
             session.busy.release()
+            propagation.state = ended  # last: who sees it may ask again at once
 
     def _series(self, study_uid: str, series_uid: str) -> SeenSeries:
         for series in self._records.series_of_study(study_uid):

@@ -6,6 +6,7 @@ import base64
 import io
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import pytest
 from PIL import Image
 
 from tests import peers
-from tests.journey.limner_server import LimnerServer, free_port
+from tests.journey.limner_server import REPOSITORY, LimnerServer, free_port
 from tests.web_fixture import (
     CENTRE,
     MODEL,
@@ -241,6 +242,23 @@ def test_a_killed_session_ends_alone_and_an_idle_one_by_itself(
     assert viewer.refused("GET", second) == (410, "session-ended")
     assert ends(server) == ["session-crashed", "idle"]
     assert {one.pid for one in session_processes()} <= before
+
+
+def test_the_lines_of_the_how_to_run(running: tuple[LimnerServer, Viewer], ball: list[Path], tmp_path: Path) -> None:
+    server, viewer = running
+    page = (REPOSITORY / "docs/how-to/interactive.md").read_text()
+    (lines,) = [block for block in page.split("```")[1::2] if "curl" in block]
+    header = pydicom.dcmread(ball[0], stop_before_pixels=True)
+    series = {"study": str(header.StudyInstanceUID), "series": str(header.SeriesInstanceUID), "model": MODEL}
+    result = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", lines.replace(":8480", f":{viewer.port}")],
+        cwd=tmp_path, env={**os.environ, **series}, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert '"code":"' not in result.stdout.replace('"code":""', ""), result.stdout
+    assert Image.open(io.BytesIO((tmp_path / "slice4.png").read_bytes())).size == (64, 48)
+    (job,) = server.jobs()
+    assert (job["rule"], job["pipeline"], job["state"]) == ("interactive", "interactive", "delivering")
 
 
 def test_a_server_that_is_killed_takes_its_sessions_along(

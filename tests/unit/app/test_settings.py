@@ -56,6 +56,42 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
+class TestWeb:
+    """The API's token and address."""
+
+    TOKEN = "0123456789abcdef" * 2
+
+    def test_the_token_comes_from_environment_or_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "token").write_text(f"{self.TOKEN}\n")
+        path = write(tmp_path, '[web]\ntoken_file = "token"\n')
+        assert load_settings(path).web.read_token() == self.TOKEN
+        monkeypatch.setenv("LIMNER__WEB__TOKEN", "f" * 40)
+        with pytest.raises(SettingsError, match="both token and token_file"):
+            load_settings(path).web.read_token()
+        settings = load_settings(write(tmp_path, ""))
+        assert settings.web.read_token() == "f" * 40
+        assert "ffff" not in repr(settings) + settings.model_dump_json()
+
+    @pytest.mark.parametrize("token", ["", "short", "x" * 31, "x" * 40 + " x", "ü" * 40, "x" * 40 + "\x00"])
+    def test_a_token_that_is_none_is_not_told(self, tmp_path: Path, token: str) -> None:
+        (tmp_path / "token").write_text(token)
+        with pytest.raises(SettingsError) as caught:
+            load_settings(write(tmp_path, '[web]\ntoken_file = "token"\n')).web.read_token()
+        assert caught.value.code == "web-token"
+        assert not token or token not in str(caught.value)
+
+    @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "localhost", "limner.example.org"])
+    def test_other_hosts_must_be_allowed(self, tmp_path: Path, host: str) -> None:
+        with pytest.raises(SettingsError, match="has no TLS"):
+            load_settings(write(tmp_path, f'[web]\nhost = "{host}"\n'))
+        allowed = f'[web]\nhost = "{host}"\nallow_other_hosts = true\n'
+        assert load_settings(write(tmp_path, allowed)).web.host == host
+
+    def test_the_name_of_what_people_draw_is_kept(self, tmp_path: Path) -> None:
+        with pytest.raises(SettingsError, match="'interactive' is kept"):
+            load_settings(write(tmp_path, '[[pipeline]]\nname = "interactive"\nmodel = "one"\n'))
+
+
 def write(folder: Path, text: str) -> Path:
     path = folder / "limner.toml"
     path.write_text(text)
