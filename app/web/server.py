@@ -82,9 +82,13 @@ class WebServer:
                 )
             time.sleep(_LOOK_SECONDS)
 
-    def stop(self) -> None:
-        """Take no more requests, give those under way a moment, end."""
+    def close(self) -> None:
+        """Take no more requests, without waiting for those under way."""
         self._server.should_exit = True
+
+    def stop(self) -> None:
+        """Take no more requests, let those under way end, and end."""
+        self.close()
         if self._thread.is_alive():
             self._thread.join()
         if self._socket is not None:

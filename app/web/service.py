@@ -130,7 +130,8 @@ class WebService:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Take no more requests, then end the sessions."""
-        self._server.stop()
+        """Take no more requests, and end the sessions, so that none of those under way is waited for."""
+        self._server.close()
         self._sessions.stop()
+        self._server.stop()
         _log.info("web.stopped")

@@ -104,6 +104,7 @@ class Sessions:
         self._triton_target = triton_target
         self._sessions: dict[str, OpenSession] = {}
         self._opening = 0
+        self._beginning: set[SessionProcess] = set()
         self._ended: OrderedDict[str, str] = OrderedDict()
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -119,9 +120,11 @@ class Sessions:
         self._sweeper.start()
 
     def stop(self) -> None:
-        """End all sessions."""
+        """End all sessions, also those that are being opened; whoever waits for an answer of one gets an error."""
         self._stopping.set()
         self._sweeper.join()
+        for process in list(self._beginning):
+            process.end()
         for session in list(self._sessions.values()):
             self._end(session, "server-stops")
 
@@ -154,12 +157,15 @@ class Sessions:
         with self._slot():
             self._tell(AuditEvent.SESSION_OPENED, number, series, model=package.name, instances=len(files))
             process = self._process(files, package, window)
+            self._beginning.add(process)
             try:
                 described = process.described().facts
             except (OperatorError, LimnerError) as error:
                 process.end()
                 self._tell(AuditEvent.SESSION_ENDED, number, series, Outcome.MINOR_FAILURE, code=error.code)
                 raise
+            finally:
+                self._beginning.discard(process)
             session = OpenSession(number, series, inputs, files, package, process, described, used=time.monotonic())
             with self._lock:
                 self._sessions[number] = session
@@ -321,6 +327,8 @@ class Sessions:
         """End what nobody asks any more, what died, and what does not answer though it was given its time."""
         while not self._stopping.wait(_SWEEP_SECONDS):
             longest = self._settings.web.idle_seconds
+            for process in [one for one in list(self._beginning) if one.is_stuck()]:
+                process.end()
             for session in list(self._sessions.values()):
                 if session.process.is_stuck():
                     self._end(session, "session-timed-out")

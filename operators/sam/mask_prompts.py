@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from operators.sam.memory_contract import MaskPrompt
+from operators.sam.resampling import antialiased_weights
 
 _SCALE, _OFFSET = np.float32(20.0), np.float32(-10.0)
 
@@ -34,14 +35,3 @@ def decoder_mask(mask: NDArray[np.bool_], prompt: MaskPrompt) -> NDArray[np.floa
     blocks = mask.astype(np.float32).reshape(side, step, side, step)
     given: NDArray[np.float32] = np.einsum("iajb,ab->ij", blocks, prompt.kernel) + np.float32(prompt.bias)
     return given
-
-
-def antialiased_weights(source: int, target: int) -> NDArray[np.float32]:
-    """Return the weights (target, source) of bilinear interpolation with antialiasing, as torch has it."""
-    scale = source / target
-    support = max(scale, 1.0)
-    middles = (np.arange(target) + 0.5) * scale
-    distances = (np.arange(source) + 0.5)[None] - middles[:, None]
-    weights = np.maximum(1.0 - np.abs(distances) / support, 0.0)
-    normed: NDArray[np.float32] = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
-    return normed

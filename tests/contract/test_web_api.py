@@ -9,10 +9,12 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pydicom
 import pytest
 from pydantic import SecretStr
@@ -62,6 +64,21 @@ class Part:
         self.folder = folder
         self.service: WebService | None = None
 
+    def api(self) -> WebService:
+        """The API on all that."""
+        audit: Any = self.audit
+        target = self.settings.triton.address
+        assert target is not None
+        return WebService(
+            settings=self.settings,
+            records=self.records,
+            audit=audit,
+            spool_path_of=self.spool.path_of,
+            packages=load_generalists(self.settings),
+            triton_target=lambda: target,
+            program_version="1",
+        )
+
     def process_of(self, path: str) -> int:
         """The number of a session's process."""
         assert self.service is not None
@@ -104,18 +121,8 @@ def api(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tup
         part.spool.prepare()
         ball = part.received(write_ball(folder / "ball"))
         part.decide()
-        audit: Any = part.audit
-        service = WebService(
-            settings=part.settings,
-            records=part.records,
-            audit=audit,
-            spool_path_of=part.spool.path_of,
-            packages=load_generalists(part.settings),
-            triton_target=lambda: triton.target,
-            program_version="1",
-        )
-        part.service = stack.enter_context(service)
-        yield Client(service.port), part, ball
+        part.service = stack.enter_context(part.api())
+        yield Client(part.service.port), part, ball
 
 
 @pytest.fixture
@@ -373,6 +380,25 @@ def test_3d_can_be_watched_and_called_off_and_others_go_on(
     assert state["state"] == "cancelled"
     assert client.ok("GET", f"{session}/mask") == before
     assert client.refused("DELETE", f"{session}/propagation") == (409, "nothing-to-cancel")
+
+
+def test_a_stop_waits_for_no_session(api: tuple[Client, Part, dict[str, str]]) -> None:
+    _, part, ball = api
+    with ThreadPoolExecutor(1) as threads:
+        with part.api() as service:
+            client = Client(service.port)
+            path = f"/v1/sessions/{client.ok('POST', '/v1/sessions', ball, 201)['id']}"
+            child = psutil.Process(service.sessions.session(path.rsplit("/", 1)[-1]).process.pid)
+            child.suspend()
+            waiting = threads.submit(client.request, "POST", f"{path}/prompts", PROMPT)
+            while not client.ok("GET", path)["busy"]:
+                time.sleep(0.02)
+            began = time.monotonic()
+        assert time.monotonic() - began < 20
+        assert not child.is_running()
+        assert waiting.result(10).json["code"] == "session-crashed"
+    with pytest.raises(ConnectionRefusedError):
+        client.request("GET", "/v1/models")
 
 
 def test_many_at_once_get_an_answer_or_a_reason(client: Client, session: str) -> None:

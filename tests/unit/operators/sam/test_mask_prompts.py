@@ -3,18 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
-from operators.sam.mask_prompts import antialiased_weights, decoder_mask, mask_in_square, mask_logits
+from operators.sam.mask_prompts import decoder_mask, mask_in_square, mask_logits
 from operators.sam.memory_contract import MaskPrompt
-
-
-@pytest.mark.parametrize(("source", "target"), [(128, 32), (32, 128), (100, 33), (7, 7)])
-def test_weights_keep_what_is_flat_and_are_symmetric(source: int, target: int) -> None:
-    weights = antialiased_weights(source, target)
-    assert weights.shape == (target, source)
-    np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-6)
-    np.testing.assert_allclose(weights, weights[::-1, ::-1], atol=1e-6)
 
 
 def test_a_mask_of_the_squares_own_size_stays_as_it_is() -> None:
