@@ -34,7 +34,7 @@ from app.graph import (
     SegmentRecord,
 )
 from operators.durable import write_durably
-from operators.label_maps import label_counts
+from operators.label_maps import label_counts, voxel_millilitres
 from operators.model_package import ModelPackage
 from operators.nnunet.operator import NnUNetOperator
 from operators.segmentation_writer import Algorithm, SegmentationWriterOperator, WrittenObject
@@ -46,7 +46,6 @@ __all__ = ["CompletionRecordOperator", "GraphRequest", "SegmentationApp"]
 Progress = Callable[[str, int, int], None]
 """Told the step (``read``, ``infer``, ``write``), what is done of it and how much there is."""
 STEPS = ("read", "infer", "write")
-_CUBIC_MM_PER_ML = 1000.0
 
 
 class SegmentationApp(sdk.Application):
@@ -167,7 +166,7 @@ def write_labels(path: Path, labels: highdicom.Volume) -> str:
 def segment_records(labels: highdicom.Volume, segments: Sequence[SegmentSpec]) -> tuple[SegmentRecord, ...]:
     """Return each segment with what was found of it; numbers count as the Segmentation's do."""
     counts = label_counts(labels.array)
-    voxel_ml = float(labels.voxel_volume) / _CUBIC_MM_PER_ML
+    voxel_ml = voxel_millilitres(labels)
     return tuple(
         SegmentRecord(
             number=number,

@@ -5,13 +5,18 @@ What is asked of a whole map is asked of one slice after the other: NumPy's coun
 
 from __future__ import annotations
 
+import highdicom
 import numpy as np
 from numpy.typing import NDArray
+
+from operators.errors import OperatorError
 
 LabelMap = NDArray[np.uint8 | np.uint16]
 """Axes slice, row, column; 0 is background."""
 MOST_LABELS = 65535
 """The highest label value, and the highest Segment Number, whose VR is US."""
+_GEOMETRY_TOLERANCE_MM = 1e-4
+_CUBIC_MM_PER_ML = 1000.0
 
 
 def is_label_type(dtype: np.dtype[np.generic]) -> bool:
@@ -37,3 +42,24 @@ def labels_on(plane: LabelMap) -> NDArray[np.int64]:
     """Return the label values that one slice holds, rising, without background."""
     found: NDArray[np.int64] = np.flatnonzero(np.bincount(plane.reshape(-1))[1:]) + 1
     return found
+
+
+def voxel_millilitres(volume: highdicom.Volume) -> float:
+    """Return the volume of one voxel in ml."""
+    return float(volume.voxel_volume) / _CUBIC_MM_PER_ML
+
+
+def check_place(labels: highdicom.Volume, grid: highdicom.Volume) -> None:
+    """Check that `labels` are a label map on exactly the grid of `grid`.
+
+    Raises
+    ------
+    OperatorError
+        ``labels-elsewhere``.
+    """
+    same = labels.geometry_equal(grid, tol=_GEOMETRY_TOLERANCE_MM)
+    # highdicom compares a volume's frame of reference with itself
+    if not same or labels.frame_of_reference_uid != grid.frame_of_reference_uid:
+        raise OperatorError("the labels do not lie where the series lies", code="labels-elsewhere")
+    if not is_label_type(labels.dtype):
+        raise OperatorError(f"expected labels of type uint8 or uint16, got {labels.dtype}", code="labels-elsewhere")

@@ -22,7 +22,7 @@ from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage
 from operators.derived_uids import derived_uid, instance_uid, series_uid
 from operators.durable import write_durably
 from operators.errors import OperatorError
-from operators.label_maps import MOST_LABELS, LabelMap, is_label_type, label_counts, labels_on, smallest_label_type
+from operators.label_maps import MOST_LABELS, LabelMap, check_place, label_counts, labels_on, smallest_label_type
 from operators.sdk import Fragment, Operator, OperatorSpec
 from operators.segments import SegmentSpec
 from operators.series_volume import SeriesVolume
@@ -36,7 +36,6 @@ _DESCRIPTION_LENGTH = 64
 _SERIES_NUMBER_OFFSET = 1000
 """A result's Series Number is its source's and this: beside it, and not another acquisition's."""
 _MOST_SERIES_NUMBER = 99999
-_GEOMETRY_TOLERANCE_MM = 1e-4
 _MOST_PIXEL_DATA_BYTES = (1 << 32) - 2
 """What the length field of Pixel Data can say (PS3.5 section 7.1.2)."""
 _MOST_NAMED = 10
@@ -99,7 +98,7 @@ def write_segmentation(
         ``labels-elsewhere`` if the labels lie elsewhere than the series, ``label-undescribed`` if they hold a value
         that no segment has, ``segmentation-too-large`` if its frames are more than a DICOM object can hold.
     """
-    _check_place(labels, series)
+    check_place(labels, series.volume)
     numbered = labels.with_array(segment_numbers(labels.array, segments))
     _check_size(numbered.array)
     segmentation = _segmentation(
@@ -146,15 +145,6 @@ def say_ai(description: str) -> str:
     """Return a Series Description that says that a machine made this, cut to what its VR holds."""
     said = description if re.search(r"\bAI\b", description) else f"AI: {description}"
     return said[:_DESCRIPTION_LENGTH].rstrip()
-
-
-def _check_place(labels: highdicom.Volume, series: SeriesVolume) -> None:
-    same = labels.geometry_equal(series.volume, tol=_GEOMETRY_TOLERANCE_MM)
-    # highdicom compares a volume's frame of reference with itself
-    if not same or labels.frame_of_reference_uid != series.volume.frame_of_reference_uid:
-        raise OperatorError("the labels do not lie where the series lies; nothing was written", code="labels-elsewhere")
-    if not is_label_type(labels.dtype):
-        raise OperatorError(f"expected labels of type uint8 or uint16, got {labels.dtype}", code="labels-elsewhere")
 
 
 def _check_size(labels: LabelMap) -> None:
