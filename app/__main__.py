@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _FAILED
     for one in objects:
         print(one.path)
-    for segment in record.segments:
+    for segment in record.findings[0].segments:
         print(f"{segment.label}: {segment.volume_ml:.1f} ml")
     return 0
 

@@ -2,9 +2,16 @@
 
 ::
 
-    SeriesVolumeOperator      --series-->           NnUNetOperator, SegmentationWriterOperator
-    NnUNetOperator            --labels-->           SegmentationWriterOperator, CompletionRecordOperator
-    SegmentationWriterOperator  --written-->        CompletionRecordOperator
+    SeriesVolumeOperator        --series-->           NnUNetOperator, SegmentationWriterOperator
+    NnUNetOperator              --labels-->           SegmentationWriterOperator, CompletionRecordOperator
+    SegmentationWriterOperator  --written-->          CompletionRecordOperator
+
+and, where the request names a generalist, a second Segmentation and how far the two agree::
+
+    SeriesVolumeOperator        --series-->           GeneralistOperator, GeneralistRecordOperator
+    CompletionRecordOperator    --labels-->           GeneralistOperator, GeneralistRecordOperator
+    CompletionRecordOperator    --record-->           GeneralistRecordOperator
+    GeneralistOperator          --labels, package-->  GeneralistRecordOperator
 
 Each operator receives every port and emits on every path: Holoscan's ``run()`` returns normally though an operator
 never ran, so a run has succeeded only when the record that the last one writes is there.
@@ -12,44 +19,23 @@ never ran, so a run has succeeded only when the record that the last one writes 
 
 from __future__ import annotations
 
-import io
 import sys
-import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
-
-import highdicom
-import numpy as np
 
 import operators.sdk as sdk  # first: it prepares what must be true before the SDK is imported
-from app.graph import (
-    LABELS_FILE,
-    RECORD_FILE,
-    CompletionRecord,
-    GraphRequest,
-    LabelsRecord,
-    ModelRecord,
-    ObjectRecord,
-    SegmentRecord,
-)
-from operators.durable import write_durably
-from operators.label_maps import label_counts, voxel_millilitres
+from app.graph import GeneralistRequest, GraphRequest
+from app.recording import CompletionRecordOperator, GeneralistRecordOperator, Progress, Steps
 from operators.model_package import ModelPackage
 from operators.nnunet.operator import NnUNetOperator
-from operators.segmentation_writer import Algorithm, SegmentationWriterOperator, WrittenObject
+from operators.sam.operator import GeneralistOperator
+from operators.segmentation_writer import Algorithm, SegmentationWriterOperator
 from operators.segments import SegmentSpec, load_segments, load_series_description
 from operators.series_volume import SeriesVolumeOperator
 
-__all__ = ["CompletionRecordOperator", "GraphRequest", "SegmentationApp"]
-
-Progress = Callable[[str, int, int], None]
-"""Told the step (``read``, ``infer``, ``write``), what is done of it and how much there is."""
-STEPS = ("read", "infer", "write")
+__all__ = ["GraphRequest", "SegmentationApp"]
 
 
 class SegmentationApp(sdk.Application):
-    """One series, or one a channel, through one model.
+    """One series, or one a channel, through one model; and through a generalist that its result prompts.
 
     Parameters
     ----------
@@ -61,12 +47,12 @@ class SegmentationApp(sdk.Application):
 
     def __init__(self, request: GraphRequest, progress: Progress) -> None:
         self._request = request
-        self._steps = _Steps(progress)
+        self._steps = Steps(progress)
         # given a command line of its own: Holoscan would parse the server's otherwise
         super().__init__(argv=[sys.executable, "limner"])
 
     def compose(self) -> None:
-        """Make the operators and join them. Raises what loading the model raises."""
+        """Make the operators and join them. Raises what loading the specialist raises."""
         request = self._request
         package = ModelPackage.load(request.model_folder)
         segments = load_segments(package.segments_path)
@@ -106,115 +92,43 @@ class SegmentationApp(sdk.Application):
         self.add_flow(infer, write, {("labels", "labels")})
         self.add_flow(infer, complete, {("labels", "labels")})
         self.add_flow(write, complete, {("written", "written")})
+        if request.generalist is not None:
+            self._follow(request.generalist, read, complete, segments, request.series_description or described)
 
-
-class CompletionRecordOperator(sdk.Operator):
-    """Write the label map, then the completion record: the sink of the graph.
-
-    Input ports ``labels``: a ``highdicom.Volume`` of uint8 or uint16; ``written``: the object made of it.
-    """
-
-    def __init__(
+    def _follow(
         self,
-        fragment: sdk.Fragment,
-        *args: Any,
-        request: GraphRequest,
-        package: ModelPackage,
-        segments: Sequence[SegmentSpec],
-        steps: _Steps,
-        **kwargs: Any,
+        generalist: GeneralistRequest,
+        read: SeriesVolumeOperator,
+        complete: CompletionRecordOperator,
+        segments: tuple[SegmentSpec, ...],
+        series_description: str,
     ) -> None:
-        self._request = request
-        self._package = package
-        self._segments = tuple(segments)
-        self._steps = steps
-        super().__init__(fragment, *args, **kwargs)
-
-    def setup(self, spec: sdk.OperatorSpec) -> None:
-        """Declare the ports."""
-        spec.input("labels")
-        spec.input("written")
-
-    def compute(self, op_input: Any, op_output: Any, context: Any) -> None:
-        """Receive labels and object, write label map and record."""
-        labels: highdicom.Volume = op_input.receive("labels")
-        written: WrittenObject = op_input.receive("written")
-        folder, package = self._request.output_folder, self._package
-        record = CompletionRecord(
-            identity=self._request.identity,
-            objects=(object_record(written),),
-            labels=LabelsRecord(LABELS_FILE, write_labels(folder / LABELS_FILE, labels)),
-            segments=segment_records(labels, self._segments),
-            model=ModelRecord(package.name, package.version, package.weights_digest),
-            steps=self._steps.seconds(),
+        """Have a generalist segment what the specialist found, as soon as the specialist's record is on disk."""
+        request = self._request
+        prompt = GeneralistOperator(
+            self,
+            model_folder=generalist.model_folder,
+            label_values=[segment.label_value for segment in segments],
+            window=generalist.window,
+            box_margin_pixels=generalist.box_margin_pixels,
+            triton_target=request.triton_target,
+            request_seconds=request.request_seconds,
+            shared_memory=request.shared_memory,
+            scratch_folder=request.output_folder,
+            progress=self._steps.of("generalist"),
+            name="prompt",
         )
-        write_durably(folder / RECORD_FILE, record.to_json())
-
-
-def write_labels(path: Path, labels: highdicom.Volume) -> str:
-    """Write a label map with its place in the patient; return the file's SHA-256."""
-    buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer,
-        labels=labels.array,
-        affine=labels.affine,
-        frame_of_reference_uid=np.array(str(labels.frame_of_reference_uid)),
-    )
-    return write_durably(path, buffer.getvalue())
-
-
-def segment_records(labels: highdicom.Volume, segments: Sequence[SegmentSpec]) -> tuple[SegmentRecord, ...]:
-    """Return each segment with what was found of it; numbers count as the Segmentation's do."""
-    counts = label_counts(labels.array)
-    voxel_ml = voxel_millilitres(labels)
-    return tuple(
-        SegmentRecord(
-            number=number,
-            label_value=segment.label_value,
-            label=segment.label,
-            code=str(segment.type),
-            voxels=int(counts[segment.label_value]),
-            volume_ml=round(float(counts[segment.label_value]) * voxel_ml, 3),
+        compare = GeneralistRecordOperator(
+            self,
+            request=request,
+            generalist=generalist,
+            segments=segments,
+            series_description=series_description,
+            steps=self._steps,
+            name="compare",
         )
-        for number, segment in enumerate(segments, start=1)
-    )
-
-
-def object_record(written: WrittenObject) -> ObjectRecord:
-    """Return what the completion record says of an object."""
-    return ObjectRecord(
-        file=written.path.name,
-        sop_class_uid=written.sop_class_uid,
-        sop_instance_uid=written.sop_instance_uid,
-        series_instance_uid=written.series_instance_uid,
-        digest=written.digest,
-    )
-
-
-class _Steps:
-    """Passes progress on, and notes when: steps end where the next begins."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._began = time.monotonic()
-        self._reports: dict[str, list[float]] = {step: [] for step in STEPS}
-
-    def of(self, step: str) -> Callable[[int, int], None]:
-        """Return the function that one operator reports to."""
-
-        def report(done: int, total: int) -> None:
-            self._reports[step].append(time.monotonic())
-            self._progress(step, done, total)
-
-        return report
-
-    def seconds(self) -> dict[str, float]:
-        """Return the seconds of each step; called when all have reported, during the last."""
-        now = time.monotonic()
-        read_end = max(self._reports["read"], default=now)
-        infer_end = min(self._reports["write"], default=now)  # what follows the last tile belongs to it
-        return {
-            "read": round(read_end - self._began, 3),
-            "infer": round(infer_end - read_end, 3),
-            "write": round(now - infer_end, 3),
-        }
+        self.add_flow(read, prompt, {("series", "series")})
+        self.add_flow(complete, prompt, {("labels", "labels")})
+        self.add_flow(read, compare, {("series", "series")})
+        self.add_flow(complete, compare, {("labels", "specialist"), ("record", "record")})
+        self.add_flow(prompt, compare, {("labels", "labels"), ("package", "package")})

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from operators.agreement import AgreementLimits
 
 RECORD_FILE = "result.json"
 """Written last, so that its being there says that all the rest is."""
+SPECIALIST_RECORD_FILE = "specialist.json"
+"""Where a generalist follows: the record of what the specialist made, written before the generalist begins, so that
+nothing that happens to the generalist can lose it."""
 LABELS_FILE = "labels.npz"
 """The label map: ``labels`` (uint8 or uint16, axes slice, row, column), ``affine`` to patient coordinates (LPS, mm),
 and ``frame_of_reference_uid``."""
+GENERALIST_LABELS_FILE = "generalist.npz"
+"""The generalist's label map, in the same form."""
+
+Role = Literal["specialist", "generalist"]
+"""What a model is in a pipeline: the one that was trained for it, or the one that is prompted with what that found."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +33,18 @@ class ChannelInput:
     """Its name, as in the model's ``dataset.json``; empty where a series came without: the model's only channel."""
     files: tuple[Path, ...]
     """The instances of one series, in any order."""
+
+
+@dataclass(frozen=True)
+class GeneralistRequest:
+    """The generalist that is to look at the same series, and what counts as agreement with the specialist."""
+
+    model_folder: Path
+    window: str
+    """What the series is shown in, as `operators.sam.operator.shown_volume` reads it."""
+    box_margin_pixels: float
+    """How much larger than what the specialist found a box is, on each side."""
+    limits: AgreementLimits = AgreementLimits()
 
 
 @dataclass(frozen=True)
@@ -44,6 +66,8 @@ class GraphRequest:
     """Deadline of one inference request."""
     shared_memory: bool
     """Whether tensors go through shared memory."""
+    generalist: GeneralistRequest | None = None
+    """None where the specialist runs alone."""
 
     @property
     def primary_files(self) -> tuple[Path, ...]:
@@ -97,14 +121,52 @@ class ModelRecord:
 
 
 @dataclass(frozen=True)
+class FindingRecord:
+    """What one model found: the object and the label map that hold it, and its segments."""
+
+    role: Role
+    object: ObjectRecord
+    labels: LabelsRecord
+    segments: tuple[SegmentRecord, ...]
+    model: ModelRecord
+
+
+@dataclass(frozen=True)
+class AgreementRecord:
+    """How far the generalist agrees with the specialist on one segment (`operators.agreement`)."""
+
+    number: int
+    """Segment Number."""
+    label: str
+    dice: float
+    distance_mm: float | None
+    """The 95th percentile of the distances of the surfaces; None where only one of them found the segment."""
+    difference_ml: float
+    """The generalist's volume less the specialist's."""
+    difference_percent: float | None
+    """Of the specialist's volume; None where that is 0."""
+    beyond: tuple[str, ...]
+    """The pipeline's limits that it lies beyond: ``dice``, ``distance``, ``volume``, or ``one-empty``."""
+
+
+@dataclass(frozen=True)
+class FailureRecord:
+    """Why the generalist has no result."""
+
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class CompletionRecord:
     """What a graph that ran to its end did."""
 
     identity: str
-    objects: tuple[ObjectRecord, ...]
-    labels: LabelsRecord
-    segments: tuple[SegmentRecord, ...]
-    model: ModelRecord
+    findings: tuple[FindingRecord, ...]
+    """One for each model that has a result, the specialist's first."""
+    agreement: tuple[AgreementRecord, ...] = ()
+    """One a segment, where a generalist has a result too."""
+    generalist_failure: FailureRecord | None = None
     steps: Mapping[str, float] = field(default_factory=dict)
     """Seconds each step took."""
 
@@ -123,13 +185,34 @@ class CompletionRecord:
         """
         try:
             content: Any = json.loads(text)
+            failure = content["generalist_failure"]
             return cls(
                 identity=str(content["identity"]),
-                objects=tuple(ObjectRecord(**entry) for entry in content["objects"]),
-                labels=LabelsRecord(**content["labels"]),
-                segments=tuple(SegmentRecord(**entry) for entry in content["segments"]),
-                model=ModelRecord(**content["model"]),
+                findings=tuple(_finding(entry) for entry in content["findings"]),
+                agreement=tuple(
+                    AgreementRecord(**{**entry, "beyond": tuple(entry["beyond"])}) for entry in content["agreement"]
+                ),
+                generalist_failure=None if failure is None else FailureRecord(**failure),
                 steps={str(name): float(seconds) for name, seconds in content["steps"].items()},
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a completion record: {error!r}") from error
+
+
+def specialist_alone(folder: Path, code: str, reason: str) -> CompletionRecord | None:
+    """Return what the specialist made in a run that failed after it with `code`; None if that is not there."""
+    try:
+        record = CompletionRecord.from_json((folder / SPECIALIST_RECORD_FILE).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return replace(record, generalist_failure=FailureRecord(code, reason))
+
+
+def _finding(entry: Mapping[str, Any]) -> FindingRecord:
+    return FindingRecord(
+        role=entry["role"],
+        object=ObjectRecord(**entry["object"]),
+        labels=LabelsRecord(**entry["labels"]),
+        segments=tuple(SegmentRecord(**one) for one in entry["segments"]),
+        model=ModelRecord(**entry["model"]),
+    )

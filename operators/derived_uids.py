@@ -14,6 +14,11 @@ def derived_uid(identity: str, *facts: str) -> UID:
     return UID(f"2.25.{uuid.uuid5(_NAMESPACE, chr(31).join((identity, *facts))).int}")
 
 
+def generalist_identity(identity: str) -> str:
+    """Return the identity that the generalist's results have beside the specialist's, in the job `identity`."""
+    return f"{identity}{chr(31)}generalist"
+
+
 def series_uid(identity: str) -> UID:
     """Return the Series Instance UID of the job's segmentation."""
     return derived_uid(identity, "series")

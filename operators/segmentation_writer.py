@@ -5,10 +5,11 @@ The same labels, series, model and identity give the same bytes, so that a retry
 
 from __future__ import annotations
 
+import copy
 import io
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,21 @@ class Algorithm:
     version: str
     weights_digest: str
     """SHA-256 of the weights, 64 hexadecimal digits."""
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    """What else decides its result, such as what prompted it."""
+
+
+@dataclass(frozen=True)
+class PromptingObject:
+    """The Segmentation whose segments prompted the algorithm."""
+
+    series_instance_uid: str
+    sop_instance_uid: str
+
+    @classmethod
+    def of(cls, identity: str) -> PromptingObject:
+        """Return the Segmentation that belongs to `identity`."""
+        return cls(series_uid(identity), instance_uid(identity))
 
 
 @dataclass(frozen=True)
@@ -74,6 +90,7 @@ def write_segmentation(
     series_description: str,
     path: Path,
     is_automatic: bool = True,
+    prompted_by: PromptingObject | None = None,
 ) -> WrittenObject:
     """Write `labels` as one Segmentation instance beside the series, and return what was written.
 
@@ -91,6 +108,8 @@ def write_segmentation(
         "AI" is put before it unless it says so itself.
     is_automatic
         False where a person's hand guided the algorithm: Segment Algorithm Type SEMIAUTOMATIC (PS3.3 C.8.20.4).
+    prompted_by
+        The Segmentation of the same study that prompted the algorithm: it is named among the source images.
 
     Raises
     ------
@@ -104,6 +123,8 @@ def write_segmentation(
     segmentation = _segmentation(
         numbered, series, segments, algorithm, identity, say_ai(series_description), is_automatic
     )
+    if prompted_by is not None:
+        _refer_to(segmentation, prompted_by)
     buffer = io.BytesIO()
     segmentation.save_as(buffer, enforce_file_format=True)
     digest = write_durably(path, buffer.getvalue())
@@ -217,8 +238,30 @@ def _identification(algorithm: Algorithm) -> highdicom.AlgorithmIdentificationSe
         family=codes.DCM.ArtificialIntelligence,
         version=algorithm.version,
         source=MANUFACTURER,
-        parameters={"weights_sha256": algorithm.weights_digest},
+        parameters={"weights_sha256": algorithm.weights_digest, **algorithm.parameters},
     )
+
+
+def _refer_to(segmentation: Segmentation, prompting: PromptingObject) -> None:
+    """Name what prompted it where the Standard has places for it.
+
+    The Source Image Sequence of the General Image Module (PS3.3 C.7.6.1) lists what an image was derived from, with a
+    purpose from CID 7202; the Common Instance Reference Module (C.12.2) lists all that an instance refers to. Its
+    frames' own derivation (C.7.6.16.2.6) stays that from the series: they were computed of its pixels. highdicom's
+    ``further_source_images`` would claim more, that each frame was derived from the other Segmentation's frames.
+    """
+    instance = pydicom.Dataset()
+    instance.ReferencedSOPClassUID = SegmentationStorage
+    instance.ReferencedSOPInstanceUID = prompting.sop_instance_uid
+    source = copy.deepcopy(instance)
+    source.PurposeOfReferenceCodeSequence = [
+        highdicom.sr.CodedConcept.from_code(codes.DCM.SourceImageForImageProcessingOperation)
+    ]
+    segmentation.SourceImageSequence.append(source)
+    series = pydicom.Dataset()
+    series.SeriesInstanceUID = prompting.series_instance_uid
+    series.ReferencedInstanceSequence = [instance]
+    segmentation.ReferencedSeriesSequence.append(series)
 
 
 def _make_repeatable(segmentation: Segmentation, identity: str, date: str, time: str) -> None:

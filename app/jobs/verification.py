@@ -1,5 +1,7 @@
 """Results read back from disk and held against what was computed, where it lies in the patient, and whose it is.
 
+Each finding has an object and a label map of its own, and both are read: a generalist's as a specialist's.
+
 Placement is checked by the numbers of the file alone (PS3.3 C.7.6.2.1.1), not through the library that wrote it: each
 frame's corners must fall on the label map's grid, the label map's grid on the source's slices, and every voxel of
 every segment must be the label map's.
@@ -20,9 +22,9 @@ from numpy.typing import NDArray
 from pydicom.uid import SegmentationStorage
 
 from app.errors import VerificationFailed
-from app.graph import CompletionRecord, ObjectRecord, SegmentRecord
+from app.graph import CompletionRecord, FindingRecord, ObjectRecord, Role, SegmentRecord
 from app.identifiers import UID
-from operators.derived_uids import instance_uid, series_uid
+from operators.derived_uids import generalist_identity, instance_uid, series_uid
 from operators.instances import PARSE_ERRORS
 from operators.label_maps import LabelMap, is_label_type, label_counts, labels_on
 
@@ -65,6 +67,8 @@ class VerifiedObject:
     """An object that was read back and is what it should be."""
 
     path: Path
+    role: Role
+    """The model's that made it."""
     digest: str
     """SHA-256 of the file, 64 hexadecimal digits."""
     sop_class_uid: UID
@@ -102,13 +106,14 @@ def verify_results(record: CompletionRecord, folder: Path, source_files: Sequenc
         If a file is missing, changed or unreadable; if patient, study or frame of reference are not the source's; if
         a segment, voxel or position is not what was computed.
     """
-    if not record.objects:
-        raise VerificationFailed("the completion record names no object; a graph that found nothing still writes one")
+    if [finding.role for finding in record.findings] not in (["specialist"], ["specialist", "generalist"]):
+        raise VerificationFailed(
+            "the completion record must name a specialist's finding, and after it at most a generalist's; a graph that "
+            "found nothing still writes an object"
+        )
     try:
         sources = [pydicom.dcmread(path, specific_tags=list(_SOURCE_KEYWORDS)) for path in source_files]
-        labels = _read_labels(record, folder)
-        _check_grid(labels, sources)
-        return tuple(_verify_object(one, record, folder, labels, sources) for one in record.objects)
+        return tuple(_verify_finding(one, record.identity, folder, sources) for one in record.findings)
     except (OSError, IndexError, *PARSE_ERRORS) as error:
         # what is missing or mangled shows as any of these; the text of some holds values
         raise VerificationFailed(
@@ -127,13 +132,13 @@ def _read_checked(path: Path, digest: str) -> bytes:
     return content
 
 
-def _read_labels(record: CompletionRecord, folder: Path) -> _Labels:
-    content = _read_checked(folder / Path(record.labels.file).name, record.labels.digest)
+def _read_labels(finding: FindingRecord, folder: Path) -> _Labels:
+    content = _read_checked(folder / Path(finding.labels.file).name, finding.labels.digest)
     with np.load(io.BytesIO(content), allow_pickle=False) as stored:
         labels = _Labels(stored["labels"], stored["affine"], str(stored["frame_of_reference_uid"]))
     _require(is_label_type(labels.array.dtype), "the label map is neither of type uint8 nor of type uint16")
     counts = label_counts(labels.array)
-    for segment in record.segments:
+    for segment in finding.segments:
         same = int(counts[segment.label_value]) == segment.voxels
         _require(same, f"the record counts other voxels of segment {segment.number}")
     return labels
@@ -172,20 +177,20 @@ def _plane(labels: _Labels, corners: Floats, slice_tolerance: float, what: str) 
     return plane
 
 
-def _verify_object(
-    one: ObjectRecord,
-    record: CompletionRecord,
-    folder: Path,
-    labels: _Labels,
-    sources: Sequence[pydicom.Dataset],
+def _verify_finding(
+    finding: FindingRecord, identity: str, folder: Path, sources: Sequence[pydicom.Dataset]
 ) -> VerifiedObject:
+    labels, one = _read_labels(finding, folder), finding.object
+    _check_grid(labels, sources)
     path = folder / Path(one.file).name
     dataset = pydicom.dcmread(io.BytesIO(_read_checked(path, one.digest)))
-    _check_identity(dataset, one, record.identity, sources)
-    _check_segments(dataset, record)
-    _check_voxels(dataset, labels, record.segments)
+    _check_identity(dataset, one, sources)
+    _check_place_in_job(dataset, finding, identity, sources)
+    _check_segments(dataset, finding)
+    _check_voxels(dataset, labels, finding.segments)
     return VerifiedObject(
         path=path,
+        role=finding.role,
         digest=one.digest,
         sop_class_uid=UID(one.sop_class_uid),
         sop_instance_uid=UID(one.sop_instance_uid),
@@ -194,10 +199,8 @@ def _verify_object(
     )
 
 
-def _check_identity(
-    dataset: pydicom.Dataset, one: ObjectRecord, identity: str, sources: Sequence[pydicom.Dataset]
-) -> None:
-    """UIDs are the record's, new and the job's; patient, study and place the source's; all sources are referred to."""
+def _check_identity(dataset: pydicom.Dataset, one: ObjectRecord, sources: Sequence[pydicom.Dataset]) -> None:
+    """UIDs are the record's and new; patient, study and place are the source's."""
     meta = dataset.file_meta
     for keyword, expected in (
         ("SOPClassUID", one.sop_class_uid),
@@ -217,26 +220,41 @@ def _check_identity(
         _require(dataset.SeriesInstanceUID != source.SeriesInstanceUID, "it has its source's series UID")
     known = {str(source.SOPInstanceUID) for source in sources}
     _require(str(dataset.SOPInstanceUID) not in known, "it has a source's instance UID")
-    derived = (series_uid(identity), instance_uid(identity))
-    _require((one.series_instance_uid, one.sop_instance_uid) == derived, "its UIDs do not follow from its job")
-    (series,) = dataset.ReferencedSeriesSequence
-    referenced = {str(item.ReferencedSOPInstanceUID) for item in series.ReferencedInstanceSequence}
-    _require(referenced == known, "it does not refer to exactly its source instances")
-    _require(series.SeriesInstanceUID == sources[0].SeriesInstanceUID, "it refers to another series")
 
 
-def _check_segments(dataset: pydicom.Dataset, record: CompletionRecord) -> None:
+def _check_place_in_job(
+    dataset: pydicom.Dataset, finding: FindingRecord, identity: str, sources: Sequence[pydicom.Dataset]
+) -> None:
+    """UIDs follow from the job; it refers to exactly its source instances, and to what prompted it."""
+    is_prompted = finding.role == "generalist"
+    own = generalist_identity(identity) if is_prompted else identity
+    found = (finding.object.series_instance_uid, finding.object.sop_instance_uid)
+    _require(found == (series_uid(own), instance_uid(own)), "its UIDs do not follow from its job")
+    expected = {str(sources[0].SeriesInstanceUID): {str(source.SOPInstanceUID) for source in sources}}
+    if is_prompted:
+        expected[series_uid(identity)] = {instance_uid(identity)}
+    referenced = {
+        str(series.SeriesInstanceUID): {
+            str(item.ReferencedSOPInstanceUID) for item in series.ReferencedInstanceSequence
+        }
+        for series in dataset.ReferencedSeriesSequence
+    }
+    _require(len(referenced) == len(dataset.ReferencedSeriesSequence), "it refers to a series twice")
+    _require(referenced == expected, "it does not refer to exactly its source instances and what prompted it")
+
+
+def _check_segments(dataset: pydicom.Dataset, finding: FindingRecord) -> None:
     """Numbers, labels and codes are the record's, and the algorithm is the model whose weights computed it."""
     found = [
         (int(item.SegmentNumber), str(item.SegmentLabel), _code_text(item.SegmentedPropertyTypeCodeSequence[0]))
         for item in dataset.SegmentSequence
     ]
-    expected = [(segment.number, segment.label, segment.code) for segment in record.segments]
+    expected = [(segment.number, segment.label, segment.code) for segment in finding.segments]
     _require(found == expected, "its segments are not the record's")
     for item in dataset.SegmentSequence:
         (algorithm,) = item.SegmentationAlgorithmIdentificationSequence
-        _require(algorithm.AlgorithmVersion == record.model.version, "it names another version of the model")
-        _require(record.model.weights_digest in algorithm.AlgorithmParameters, "it names other weights")
+        _require(algorithm.AlgorithmVersion == finding.model.version, "it names another version of the model")
+        _require(finding.model.weights_digest in algorithm.AlgorithmParameters, "it names other weights")
 
 
 def _code_text(code: pydicom.Dataset) -> str:

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from operators.derived_uids import generalist_identity
+from operators.segmentation_writer import PromptingObject, write_segmentation
 from tests.peers import require, run_dcentvfy, run_dciodvfy
 from tests.phantom import CORONAL, OBLIQUE, Phantom, setting
-from tests.segmented_phantom import MANY_SEGMENTS, many_labels, no_labels, write_segmented
+from tests.segmented_phantom import ALGORITHM, MANY_SEGMENTS, SEGMENTS, many_labels, no_labels, write_segmented
 
 PHANTOM = Phantom()
 CASES = {
@@ -63,3 +65,20 @@ def test_no_error_from_a_source_that_lacks_type_2_attributes(tmp_path: Path) -> 
     )
     written, _, _ = write_segmented(PHANTOM.write(tmp_path / "ct", edit=edit), tmp_path / "seg.dcm")
     assert run_dciodvfy(written.path) == []
+
+
+def test_no_error_in_one_that_names_the_segmentation_that_prompted_it(tmp_path: Path) -> None:
+    files = PHANTOM.write(tmp_path / "ct")
+    first, series, labels = write_segmented(files, tmp_path / "seg.dcm")
+    prompted = write_segmentation(
+        labels,
+        series,
+        SEGMENTS,
+        ALGORITHM,
+        identity=generalist_identity("identity"),
+        series_description="organs",
+        path=tmp_path / "prompted.dcm",
+        prompted_by=PromptingObject.of("identity"),
+    )
+    assert run_dciodvfy(prompted.path) == []
+    assert run_dcentvfy([*files, first.path, prompted.path]) == ""

@@ -71,7 +71,7 @@ def test_a_child_process_segments_the_real_ct(
     record = _run(graphs, _request(abdominal_ct, tmp_path, triton.target), seen)
     (verified,) = verify_results(record, tmp_path, abdominal_ct)
     assert verified.path.name == "segmentation.dcm"
-    assert [(segment.label, segment.volume_ml > 50) for segment in record.segments] == [
+    assert [(segment.label, segment.volume_ml > 50) for segment in record.findings[0].segments] == [
         ("Liver", True),
         ("Spleen", True),
     ]
@@ -175,8 +175,7 @@ def test_a_phantom_goes_through_and_a_retry_is_the_same_object(
     files = write_phantom_series(tmp_path / "ct")
     first = _run(graphs, _request(files, tmp_path / "1", triton.target), [])
     second = _run(graphs, _request(files[::-1], tmp_path / "2", triton.target), [])
-    assert first.objects == second.objects
-    assert first.labels == second.labels
+    assert first.findings == second.findings
 
 
 class _Keeper(sdk.Operator):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import highdicom
 import numpy as np
@@ -15,10 +16,10 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from operators.derived_uids import instance_uid
+from operators.derived_uids import generalist_identity, instance_uid, series_uid
 from operators.errors import OperatorError
 from operators.label_maps import LabelMap
-from operators.segmentation_writer import say_ai, segment_numbers, write_segmentation
+from operators.segmentation_writer import PromptingObject, say_ai, segment_numbers, write_segmentation
 from operators.segments import Code
 from operators.series_volume import read_series
 from tests.phantom import Phantom, setting, variants
@@ -356,3 +357,47 @@ def test_its_times_are_the_latest_of_its_source(tmp_path: Path) -> None:
 
 def test_codes_are_told_as_the_standard_writes_them() -> None:
     assert str(Code("1", "SCT", "Thing")) == '(1, SCT, "Thing")'
+
+
+# --- what guided it ---
+
+
+def _written(folder: Path, **options: Any) -> Dataset:
+    series = read_series(Phantom().write(folder / "ct"))
+    written = write_segmentation(
+        label_volume(series),
+        series,
+        SEGMENTS,
+        replace(ALGORITHM, parameters={"prompts": "boxes"}),
+        identity="identity",
+        series_description="organs",
+        path=folder / "seg.dcm",
+        **options,
+    )
+    return pydicom.dcmread(written.path)
+
+
+@pytest.mark.parametrize(("is_automatic", "kind"), [(True, "AUTOMATIC"), (False, "SEMIAUTOMATIC")])
+def test_it_says_whether_a_person_guided_it(is_automatic: bool, kind: str, tmp_path: Path) -> None:
+    dataset = _written(tmp_path, is_automatic=is_automatic)
+    assert {item.SegmentAlgorithmType for item in dataset.SegmentSequence} == {kind}
+    (algorithm,) = dataset.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence
+    assert algorithm.AlgorithmParameters == f"weights_sha256={ALGORITHM.weights_digest},prompts=boxes"
+
+
+def test_it_names_the_segmentation_that_prompted_it(tmp_path: Path) -> None:
+    plain, prompted = _written(tmp_path / "plain"), _written(tmp_path, prompted_by=PromptingObject.of("first"))
+    *sources, prompting = prompted.SourceImageSequence
+    assert sources == list(plain.SourceImageSequence)
+    assert prompting.ReferencedSOPInstanceUID == instance_uid("first")
+    assert prompting.PurposeOfReferenceCodeSequence[0].CodeValue == "121322"
+    own, others = prompted.ReferencedSeriesSequence
+    assert own == plain.ReferencedSeriesSequence[0]
+    assert others.SeriesInstanceUID == series_uid("first")
+    assert [item.ReferencedSOPInstanceUID for item in others.ReferencedInstanceSequence] == [instance_uid("first")]
+    assert prompted.PerFrameFunctionalGroupsSequence == plain.PerFrameFunctionalGroupsSequence
+
+
+def test_a_generalists_uids_are_others_than_the_specialists() -> None:
+    own = generalist_identity("identity")
+    assert len({series_uid("identity"), series_uid(own), instance_uid("identity"), instance_uid(own)}) == 4

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import operators.sdk as sdk
-from app.graph import LABELS_FILE, RECORD_FILE, CompletionRecord, GraphRequest, LabelsRecord, ModelRecord
+from app.graph import RECORD_FILE, CompletionRecord, GraphRequest
 from operators.durable import write_durably
 from operators.errors import InferenceFailed, SeriesRefused
 
@@ -27,10 +27,7 @@ class _Planted:
 def _write_record(request: GraphRequest) -> None:
     record = CompletionRecord(
         identity=request.identity,
-        objects=(),
-        labels=LabelsRecord(LABELS_FILE, "0" * 64),
-        segments=(),
-        model=ModelRecord("planted", "1", "0" * 64),
+        findings=(),
         steps={"read": 0.5},
     )
     write_durably(request.output_folder / RECORD_FILE, record.to_json())

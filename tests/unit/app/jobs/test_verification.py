@@ -14,12 +14,25 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from app.app import segment_records, write_labels
 from app.errors import VerificationFailed
-from app.graph import LABELS_FILE, CompletionRecord, LabelsRecord, ModelRecord, ObjectRecord
+from app.graph import (
+    GENERALIST_LABELS_FILE,
+    LABELS_FILE,
+    AgreementRecord,
+    CompletionRecord,
+    FailureRecord,
+    FindingRecord,
+    LabelsRecord,
+    ModelRecord,
+    Role,
+)
 from app.jobs.verification import verify_results
+from app.recording import object_record, segment_records, write_labels
+from operators.derived_uids import generalist_identity
 from operators.label_maps import LabelMap
+from operators.segmentation_writer import Algorithm, PromptingObject, write_segmentation
 from operators.segments import SegmentSpec
+from operators.series_volume import read_series
 from tests.phantom import Phantom, variants
 from tests.segmented_phantom import (
     ALGORITHM,
@@ -43,6 +56,16 @@ class _Results:
     def verify(self) -> None:
         verify_results(self.record, self.folder, self.files)
 
+    @property
+    def finding(self) -> FindingRecord:
+        """The last one."""
+        return self.record.findings[-1]
+
+    def with_finding(self, finding: FindingRecord) -> _Results:
+        """The results with another last finding."""
+        findings = (*self.record.findings[:-1], finding)
+        return replace(self, record=replace(self.record, findings=findings))
+
 
 def _results(
     folder: Path,
@@ -53,22 +76,14 @@ def _results(
 ) -> _Results:
     files = phantom.write(folder / "ct")
     written, _, labels = write_segmented(files, folder / "segmentation.dcm", paint=paint, segments=segments)
-    record = CompletionRecord(
-        identity="identity",
-        objects=(
-            ObjectRecord(
-                file=written.path.name,
-                sop_class_uid=written.sop_class_uid,
-                sop_instance_uid=written.sop_instance_uid,
-                series_instance_uid=written.series_instance_uid,
-                digest=written.digest,
-            ),
-        ),
+    finding = FindingRecord(
+        role="specialist",
+        object=object_record(written),
         labels=LabelsRecord(LABELS_FILE, write_labels(folder / LABELS_FILE, labels)),
         segments=segment_records(labels, segments),
         model=ModelRecord("planted", ALGORITHM.version, ALGORITHM.weights_digest),
-        steps={},
     )
+    record = CompletionRecord("identity", (finding,))
     return _Results(record, folder, files)
 
 
@@ -86,12 +101,12 @@ def speckles(shape: tuple[int, int, int]) -> LabelMap:
 
 def _changed(results: _Results, change: Callable[[Dataset], None]) -> _Results:
     """The results with another object, whose digest the record has: as if the graph itself had written it so."""
-    path = results.folder / results.record.objects[0].file
+    path = results.folder / results.finding.object.file
     dataset = pydicom.dcmread(path)
     change(dataset)
     dataset.save_as(path, enforce_file_format=True)
-    one = replace(results.record.objects[0], digest=hashlib.sha256(path.read_bytes()).hexdigest())
-    return replace(results, record=replace(results.record, objects=(one,)))
+    one = replace(results.finding.object, digest=hashlib.sha256(path.read_bytes()).hexdigest())
+    return results.with_finding(replace(results.finding, object=one))
 
 
 def _frames(dataset: Dataset) -> np.ndarray:
@@ -109,15 +124,15 @@ def test_what_was_written_verifies(name: str, tmp_path: Path) -> None:
     (one,) = verify_results(results.record, tmp_path, results.files)
     assert one.path == tmp_path / "segmentation.dcm"
     assert (one.digest, one.sop_instance_uid) == (
-        results.record.objects[0].digest,
-        results.record.objects[0].sop_instance_uid,
+        results.finding.object.digest,
+        results.finding.object.sop_instance_uid,
     )
     assert str(one.transfer_syntax_uid) == str(ExplicitVRLittleEndian)
 
 
 def test_more_segments_than_a_byte_counts_verify(tmp_path: Path) -> None:
     results = _results(tmp_path, paint=many_labels, segments=MANY_SEGMENTS)
-    assert [segment.voxels > 0 for segment in results.record.segments] == [True] * 299 + [False]
+    assert [segment.voxels > 0 for segment in results.finding.segments] == [True] * 299 + [False]
     results.verify()
 
 
@@ -139,8 +154,14 @@ def test_no_volume_is_held_for_each_segment(tmp_path: Path) -> None:
 
 
 def test_a_record_survives_its_way_through_json(tmp_path: Path) -> None:
-    record = _results(tmp_path).record
-    assert CompletionRecord.from_json(record.to_json()) == record
+    agreement = (
+        AgreementRecord(1, "Liver", 0.9, 2.5, -3.0, -4.0, ("dice", "volume")),
+        AgreementRecord(2, "Spleen", 0.0, None, 1.0, None, ("one-empty",)),
+    )
+    plain = _results(tmp_path).record
+    failure = FailureRecord("model-missing", "it is not there")
+    for record in (plain, replace(plain, agreement=agreement), replace(plain, generalist_failure=failure)):
+        assert CompletionRecord.from_json(record.to_json()) == record
 
 
 # --- planted faults in the object ---
@@ -312,9 +333,9 @@ def test_labels_that_do_not_lie_on_the_source(tmp_path: Path) -> None:
     content["affine"] = content["affine"] @ np.diag([-1.0, 1, 1, 1])
     np.savez_compressed(tmp_path / LABELS_FILE, **content)
     digest = hashlib.sha256((tmp_path / LABELS_FILE).read_bytes()).hexdigest()
-    record = replace(results.record, labels=LabelsRecord(LABELS_FILE, digest))
+    finding = replace(results.finding, labels=LabelsRecord(LABELS_FILE, digest))
     with pytest.raises(VerificationFailed, match="does not lie on the source"):
-        replace(results, record=record).verify()
+        results.with_finding(finding).verify()
 
 
 def test_the_series_of_another_patient(tmp_path: Path) -> None:
@@ -333,10 +354,10 @@ def test_a_series_of_more_slices(tmp_path: Path) -> None:
 
 def test_a_record_with_other_counts(tmp_path: Path) -> None:
     results = _results(tmp_path)
-    first, *others = results.record.segments
-    record = replace(results.record, segments=(replace(first, voxels=first.voxels + 1), *others))
+    first, *others = results.finding.segments
+    finding = replace(results.finding, segments=(replace(first, voxels=first.voxels + 1), *others))
     with pytest.raises(VerificationFailed):
-        replace(results, record=record).verify()
+        results.with_finding(finding).verify()
 
 
 def test_uids_that_follow_from_another_job(tmp_path: Path) -> None:
@@ -345,14 +366,81 @@ def test_uids_that_follow_from_another_job(tmp_path: Path) -> None:
         replace(results, record=replace(results.record, identity="another")).verify()
 
 
-def test_a_record_without_objects(tmp_path: Path) -> None:
+@pytest.mark.parametrize("roles", [(), ("generalist",), ("specialist", "specialist")])
+def test_a_record_of_other_findings_than_a_specialists_first(roles: tuple[Role, ...], tmp_path: Path) -> None:
     results = _results(tmp_path)
+    findings = tuple(replace(results.finding, role=role) for role in roles)
     with pytest.raises(VerificationFailed):
-        replace(results, record=replace(results.record, objects=())).verify()
+        replace(results, record=replace(results.record, findings=findings)).verify()
 
 
 def test_names_in_the_record_do_not_lead_out_of_the_folder(tmp_path: Path) -> None:
     results = _results(tmp_path / "in")
-    one = replace(results.record.objects[0], file="../../etc/passwd")
+    one = replace(results.finding.object, file="../../etc/passwd")
     with pytest.raises(VerificationFailed):
-        replace(results, record=replace(results.record, objects=(one,))).verify()
+        results.with_finding(replace(results.finding, object=one)).verify()
+
+
+# --- a generalist beside the specialist ---
+
+GENERALIST = Algorithm("Planted generalist", "0.3", "fedcba9876543210" * 4, {"prompts": "boxes"})
+
+
+PROMPTING = PromptingObject.of("identity")
+
+
+def _with_generalist(folder: Path, prompting: PromptingObject | None = PROMPTING) -> _Results:
+    """The results of both models, the generalist's without the single voxels in the corners."""
+    results = _results(folder)
+    series = read_series(results.files)
+    array = asymmetric_labels(series.volume.spatial_shape)
+    array[0, 0, 0] = array[-1, -1, -1] = 0
+    labels = series.volume.with_array(array)
+    written = write_segmentation(
+        labels,
+        series,
+        SEGMENTS,
+        GENERALIST,
+        identity=generalist_identity("identity"),
+        series_description="organs (Planted generalist)",
+        path=folder / "generalist.dcm",
+        prompted_by=prompting,
+    )
+    finding = FindingRecord(
+        role="generalist",
+        object=object_record(written),
+        labels=LabelsRecord(GENERALIST_LABELS_FILE, write_labels(folder / GENERALIST_LABELS_FILE, labels)),
+        segments=segment_records(labels, SEGMENTS),
+        model=ModelRecord("generalist", GENERALIST.version, GENERALIST.weights_digest),
+    )
+    return replace(results, record=replace(results.record, findings=(*results.record.findings, finding)))
+
+
+def test_both_findings_are_read_back(tmp_path: Path) -> None:
+    results = _with_generalist(tmp_path)
+    specialist, generalist = verify_results(results.record, tmp_path, results.files)
+    assert (specialist.role, generalist.role) == ("specialist", "generalist")
+    assert specialist.series_instance_uid != generalist.series_instance_uid
+    assert generalist.path == tmp_path / "generalist.dcm"
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_in_the_generalists_object_is_caught(fault: str, tmp_path: Path) -> None:
+    results = _changed(_with_generalist(tmp_path), FAULTS[fault])
+    with pytest.raises(VerificationFailed):
+        results.verify()
+
+
+@pytest.mark.parametrize("prompting", [None, PromptingObject.of("another job")])
+def test_a_generalists_object_that_does_not_name_what_prompted_it(
+    prompting: PromptingObject | None, tmp_path: Path
+) -> None:
+    with pytest.raises(VerificationFailed, match="what prompted it"):
+        _with_generalist(tmp_path, prompting).verify()
+
+
+def test_the_generalists_labels_are_not_the_specialists(tmp_path: Path) -> None:
+    results = _with_generalist(tmp_path)
+    finding = replace(results.finding, labels=results.record.findings[0].labels)
+    with pytest.raises(VerificationFailed):
+        results.with_finding(finding).verify()

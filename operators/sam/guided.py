@@ -1,0 +1,132 @@
+"""A generalist led through a volume by a specialist's label map: a box around what that found, slice by slice.
+
+One box for each segment on each slice, around all of it there, as MedSAM's own evaluation has it. Slices where the
+specialist found nothing are not shown to the generalist: it says how well an outline holds, not whether it was missed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import highdicom
+import numpy as np
+from numpy.typing import NDArray
+
+from operators.errors import PromptRefused
+from operators.label_maps import LabelMap, labels_on
+from operators.sam.contract import Contract
+from operators.sam.frames import on_image
+from operators.sam.predictor import SlicePrediction, SlicePredictor
+from operators.sam.prompts import Box, SlicePrompt
+from operators.sam.volume import Shown
+from operators.sam.windowing import WINDOWS, given_window, named_window, percentile_window
+
+PERCENTILES = "percentiles"
+"""The window that is taken from the values themselves, for MR and others without a scale."""
+
+
+def guided_labels(
+    labels: highdicom.Volume,
+    label_values: Sequence[int],
+    predictor: SlicePredictor,
+    shown: Shown,
+    *,
+    margin: float,
+    progress: Callable[[int, int], None],
+) -> highdicom.Volume:
+    """Return the label map that the generalist makes of the boxes around `labels`.
+
+    Parameters
+    ----------
+    labels
+        The specialist's: uint8 or uint16, axes slice, row, column.
+    label_values
+        The segments to look for; other values are left alone.
+    predictor
+        The generalist.
+    shown
+        The slices of the series, as many as `labels` has.
+    margin
+        How much larger than the segment a box is on each side, in pixels; it ends with the image.
+    progress
+        Told the slices done and the slices in all.
+
+    Returns
+    -------
+    The geometry and type of `labels`. Where two segments' masks overlap, the voxel is that one's whose probability
+    is higher; the first one's if they are equal.
+
+    Raises
+    ------
+    PromptRefused, SeriesRefused, InferenceFailed
+        As `SlicePredictor.predict`.
+    """
+    found: LabelMap = np.zeros_like(labels.array)
+    wanted = set(label_values)
+    for index, plane in enumerate(labels.array):
+        values = [int(value) for value in labels_on(plane) if value in wanted]
+        if values:
+            prompts = [SlicePrompt(box=box_around(plane == value, margin)) for value in values]
+            predictions = predictor.predict(shown[index], prompts)
+            _paint(found[index], values, predictions, predictor.contract)
+        progress(index + 1, len(labels.array))
+    return labels.with_array(found)
+
+
+def box_around(mask: NDArray[np.bool_], margin: float) -> Box:
+    """Return the box around what is set in (rows, columns), `margin` pixels larger on each side within the image."""
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    return Box(
+        left=max(0.0, float(columns[0]) - margin),
+        top=max(0.0, float(rows[0]) - margin),
+        right=min(float(mask.shape[1]), float(columns[-1]) + 1 + margin),
+        bottom=min(float(mask.shape[0]), float(rows[-1]) + 1 + margin),
+    )
+
+
+def check_window(window: str) -> None:
+    """Check what settings say of a window: a name, `PERCENTILES`, or ``centre/width``.
+
+    Raises
+    ------
+    PromptRefused
+        ``window-unknown`` or ``window-impossible``.
+    """
+    if window != PERCENTILES and _numbers(window) is None and window not in WINDOWS:
+        raise PromptRefused(
+            f"there is no window {window!r}: expected {', '.join(WINDOWS)}, {PERCENTILES}, or a centre and a width as "
+            "in 40/400",
+            code="window-unknown",
+        )
+    if (numbers := _numbers(window)) is not None:
+        given_window(*numbers)
+
+
+def shown_volume(volume: highdicom.Volume, window: str) -> Shown:
+    """Return the slices of `volume` in a window that `check_window` passes; else as that and `percentile_window`."""
+    check_window(window)
+    if window == PERCENTILES:
+        return Shown(volume, percentile_window(volume.array), zero_stays_black=True)
+    numbers = _numbers(window)
+    return Shown(volume, named_window(window) if numbers is None else given_window(*numbers))
+
+
+def _numbers(window: str) -> tuple[float, float] | None:
+    centre, _, width = window.partition("/")
+    with suppress(ValueError):
+        return float(centre), float(width)
+    return None
+
+
+def _paint(plane: LabelMap, values: Sequence[int], predictions: Sequence[SlicePrediction], contract: Contract) -> None:
+    """Paint the masks of one slice; what several of them hold is decided by their logits on the image."""
+    masks = np.stack([prediction.mask for prediction in predictions])
+    for value, mask in zip(values, masks, strict=True):
+        plane[mask] = value
+    contested = np.count_nonzero(masks, axis=0) > 1
+    if contested.any():
+        rows, columns = plane.shape
+        certainty = np.stack([on_image(one.logits, rows, columns, contract)[0] for one in predictions])
+        best = np.where(masks, certainty, -np.inf).argmax(axis=0)
+        plane[contested] = np.array(values, plane.dtype)[best[contested]]

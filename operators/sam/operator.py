@@ -1,0 +1,113 @@
+"""A generalist as a step of a MONAI Deploy graph: a series and a specialist's labels in, its own labels out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import highdicom
+
+from operators.label_maps import check_place
+from operators.sam.embeddings import EmbeddingCache
+from operators.sam.guided import guided_labels, shown_volume
+from operators.sam.network import open_networks
+from operators.sam.package import ENCODER, GeneralistPackage
+from operators.sam.predictor import SlicePredictor
+from operators.sdk import Fragment, Operator, OperatorSpec
+from operators.series_volume import SeriesVolume
+
+_KEEP_NOTHING = 0
+"""Of embeddings: each slice is asked once, with all its boxes."""
+
+
+class GeneralistOperator(Operator):
+    """Segment anew what a specialist found, with a model of the SAM family that its boxes prompt.
+
+    Input ports ``series``: a `SeriesVolume`, of which the first channel is shown; ``labels``: the specialist's, a
+    ``highdicom.Volume`` of uint8 or uint16 on its grid.
+    Output ports ``labels``: the generalist's, of the same geometry and type; ``package``: the `GeneralistPackage`.
+
+    The model's folder is read when the labels are there, and not before: a folder that can't be used does not stop the
+    specialist.
+
+    Parameters
+    ----------
+    model_folder
+        Of the generalist.
+    label_values
+        The specialist's segments.
+    window
+        What the series is shown in (`operators.sam.guided.check_window`).
+    box_margin_pixels
+        How much larger than what the specialist found a box is, on each side.
+    triton_target, request_seconds, shared_memory
+        Where and how the networks are asked.
+    scratch_folder
+        Where embeddings would lie if any were kept.
+    progress
+        Told the slices done and the slices in all.
+    """
+
+    def __init__(
+        self,
+        fragment: Fragment,
+        *args: Any,
+        model_folder: Path,
+        label_values: Sequence[int],
+        window: str,
+        box_margin_pixels: float,
+        triton_target: str,
+        request_seconds: float,
+        shared_memory: bool,
+        scratch_folder: Path,
+        progress: Callable[[int, int], None],
+        **kwargs: Any,
+    ) -> None:
+        self._model_folder = model_folder
+        self._label_values = tuple(label_values)
+        self._window = window
+        self._margin = box_margin_pixels
+        self._triton_target = triton_target
+        self._request_seconds = request_seconds
+        self._shared_memory = shared_memory
+        self._scratch_folder = scratch_folder
+        self._progress = progress
+        super().__init__(fragment, *args, **kwargs)
+
+    def setup(self, spec: OperatorSpec) -> None:
+        """Declare the ports."""
+        spec.input("series")
+        spec.input("labels")
+        spec.output("labels")
+        spec.output("package")
+
+    def compute(self, op_input: Any, op_output: Any, context: Any) -> None:
+        """Receive series and labels, prompt with them, emit labels and package."""
+        series: SeriesVolume = op_input.receive("series")
+        labels: highdicom.Volume = op_input.receive("labels")
+        check_place(labels, series.volume)
+        package = GeneralistPackage.load(self._model_folder)
+        with open_networks(
+            package,
+            self._triton_target,
+            deadline_seconds=self._request_seconds,
+            shared_memory=self._shared_memory,
+        ) as networks:
+            predictor = SlicePredictor(
+                package.contract,
+                networks.encode,
+                networks.decode,
+                EmbeddingCache(self._scratch_folder / "embeddings", most_bytes=_KEEP_NOTHING),
+                encoder_digest=package.parts[ENCODER].weights_digest,
+            )
+            found = guided_labels(
+                labels,
+                self._label_values,
+                predictor,
+                shown_volume(series.volume, self._window),
+                margin=self._margin,
+                progress=self._progress,
+            )
+        op_output.emit(found, "labels")
+        op_output.emit(package, "package")

@@ -1,0 +1,131 @@
+"""A generalist led by a specialist's labels: where the boxes lie, and who gets a voxel that two masks hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import highdicom
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from operators.errors import PromptRefused
+from operators.sam.guided import PERCENTILES, box_around, check_window, guided_labels, shown_volume
+from operators.sam.prompts import Box
+from operators.sam.volume import Shown
+from operators.sam.windowing import Window
+from tests.sam_fixture import SIDE, BrightInBox, bright_predictor
+
+SHAPE = (4, SIDE, SIDE)
+
+
+def volume(array: NDArray[np.generic]) -> highdicom.Volume:
+    return highdicom.Volume(array, np.diag([2.0, 1.0, 1.0, 1.0]), "PATIENT", frame_of_reference_uid="1.2.3")
+
+
+def bright(*boxes: tuple[slice, slice, slice], value: float = 100) -> highdicom.Volume:
+    array = np.zeros(SHAPE, np.float32)
+    for box in boxes:
+        array[box] = value
+    return volume(array)
+
+
+def guided(
+    labels: highdicom.Volume, image: highdicom.Volume, folder: Path, networks: BrightInBox, margin: float = 0.0
+) -> highdicom.Volume:
+    seen: list[tuple[int, int]] = []
+    found = guided_labels(
+        labels,
+        [1, 7],
+        bright_predictor(networks, folder),
+        Shown(image, Window(50, 100)),
+        margin=margin,
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    return found
+
+
+def test_each_segment_on_each_slice_has_a_box_and_empty_slices_are_not_shown(tmp_path: Path) -> None:
+    array = np.zeros(SHAPE, np.uint16)
+    array[1, 10:20, 30:40] = 1
+    array[1, 40:50, 5:15] = 7
+    array[2, 12:18, 30:36] = 1
+    array[3, 0:4, 0:4] = 3  # nothing that is looked for
+    networks = BrightInBox()
+    image = bright((slice(0, 2), slice(12, 19), slice(32, 64)), (slice(None), slice(44, 60), slice(0, 12)))
+    image.array[2, 14, 32] = 100
+    found = guided(volume(array), image, tmp_path, networks)
+    assert networks.encoded == 2
+    assert [len(request["point_labels"]) for request in networks.requests] == [2, 1]
+    assert found.dtype == array.dtype
+    assert found.geometry_equal(volume(array))
+    inside = np.argwhere(found.array[1] == 1)  # what is bright within the box around the specialist's
+    assert inside.min(axis=0).tolist() == [12, 32]
+    assert inside[:, 0].max() == 18
+    assert set(np.unique(found.array[1])) == {0, 1, 7}
+    assert np.argwhere(found.array[2]).tolist() == [[14, 32]]
+    assert not found.array[[0, 3]].any()
+
+
+def test_a_margin_lets_the_generalist_find_more_than_the_specialist(tmp_path: Path) -> None:
+    array = np.zeros(SHAPE, np.uint8)
+    array[1, 20:30, 20:30] = 1
+    image = bright((slice(None), slice(16, 40), slice(16, 40)))
+    found = [
+        np.argwhere(guided(volume(array), image, tmp_path / str(margin), BrightInBox(), margin).array[1])
+        for margin in (0.0, 4.0)
+    ]
+    assert found[0].min(axis=0).tolist() == [20, 20]
+    assert found[1].min(axis=0).tolist() == [16, 16]
+
+
+class _SureOfTheSecond(BrightInBox):
+    """Finds all within a box, and is the surer the smaller the box is."""
+
+    def decode(self, request: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:  # type: ignore[override]
+        answer = super().decode(request)
+        masks = np.array(answer["masks"])
+        for mask, coords in zip(masks, request["point_coords"], strict=True):
+            mask[mask > 0] = 1000.0 / np.prod(coords[1] - coords[0])
+        return {**answer, "masks": masks}
+
+
+def test_where_masks_overlap_the_surer_one_has_the_voxel(tmp_path: Path) -> None:
+    array = np.zeros(SHAPE, np.uint8)
+    array[1, 10:50, 10:50] = 1
+    array[1, 20:30, 20:30] = 7  # its box lies within the other's
+    found = guided(volume(array), bright((slice(None),) * 3), tmp_path, _SureOfTheSecond())
+    assert (found.array[1, 21:29, 21:29] == 7).all()
+    assert (found.array[1, 12:18, 12:48] == 1).all()
+
+
+def test_nothing_found_by_the_specialist_asks_nothing_of_the_generalist(tmp_path: Path) -> None:
+    networks = BrightInBox()
+    found = guided(volume(np.zeros(SHAPE, np.uint8)), bright((slice(None),) * 3), tmp_path, networks)
+    assert not found.array.any()
+    assert networks.encoded == 0
+
+
+def test_a_box_ends_with_the_image() -> None:
+    mask = np.zeros((30, 40), bool)
+    mask[2:5, 37:39] = True
+    assert box_around(mask, 0) == Box(37, 2, 39, 5)
+    assert box_around(mask, 3.5) == Box(33.5, 0, 40, 8.5)
+
+
+@pytest.mark.parametrize("window", ["soft-tissue", "40/400", "0/250.5", PERCENTILES])
+def test_windows_that_are_known(window: str) -> None:
+    check_window(window)
+    shown = shown_volume(
+        bright((slice(0, 2), slice(0, 5), slice(0, 5)), (slice(2, 3), slice(0, 9), slice(0, 9))), "0/10"
+    )
+    assert shown[0].max() == 255
+    assert shown[3].max() == 127
+
+
+@pytest.mark.parametrize(("window", "code"), [("soft", "window-unknown"), ("40/0", "window-impossible")])
+def test_windows_that_are_not(window: str, code: str) -> None:
+    with pytest.raises(PromptRefused) as raised:
+        check_window(window)
+    assert raised.value.code == code
