@@ -1,6 +1,7 @@
 """``python -m app -i DIR -o DIR``: the graph on one folder, as every MONAI Deploy application runs; what a MAP runs.
 
-For a model with several input channels: ``--channel NAME=DIR``, once a channel, in place of ``-i``.
+For a model with several input channels: ``--channel NAME=DIR``, once a channel, in place of ``-i``. With
+``--generalist NAME`` a model of the SAM family segments once more what the first one found, and the two are compared.
 """
 
 from __future__ import annotations
@@ -17,13 +18,25 @@ from pydicom.misc import is_dicom
 
 from app.app import SegmentationApp
 from app.errors import LimnerError, SettingsError, VerificationFailed
-from app.graph import RECORD_FILE, ChannelInput, CompletionRecord, GraphRequest
+from app.graph import (
+    RECORD_FILE,
+    SPECIALIST_RECORD_FILE,
+    ChannelInput,
+    CompletionRecord,
+    GeneralistRequest,
+    GraphRequest,
+    specialist_alone,
+)
 from app.identifiers import derive_uuid
 from app.jobs.verification import VerifiedObject, verify_results
 from app.serving.triton import EmbeddedTriton
 from app.settings import Settings
+from operators.durable import write_durably
 from operators.errors import OperatorError
+from operators.model_folder import read_card
 from operators.model_package import ModelPackage
+from operators.sam.guided import BOX_MARGIN_PIXELS, check_window
+from operators.sam.package import GENERALIST_KIND
 from operators.sdk import RuntimeEnv
 from operators.triton import PROBE_MODEL
 
@@ -35,20 +48,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     try:
         package = ModelPackage.load(_model_folder(options.model_repository, options.model))
-        inputs = _inputs(options, package)
+        inputs, generalist = _inputs(options, package), _generalist(options)
         options.output.mkdir(parents=True, exist_ok=True)
-        (options.output / RECORD_FILE).unlink(missing_ok=True)
+        for name in (RECORD_FILE, SPECIALIST_RECORD_FILE):
+            (options.output / name).unlink(missing_ok=True)
         with _triton_target(options.triton, options.model_repository) as target:
-            SegmentationApp(_request(options.output, inputs, package, target), _show).run()
+            _run(_request(options.output, inputs, package, target, generalist))
         record, objects = _verified(options.output, inputs[0].files)
     except (OperatorError, LimnerError) as error:
         print(f"{error.code}: {error}", file=sys.stderr)
         return _FAILED
     for one in objects:
         print(one.path)
-    for segment in record.findings[0].segments:
-        print(f"{segment.label}: {segment.volume_ml:.1f} ml")
-    return 0
+    for finding in record.findings:
+        for segment in finding.segments:
+            said = "" if finding.role == "specialist" else f", by {finding.model.name}"
+            print(f"{segment.label}: {segment.volume_ml:.1f} ml{said}")
+    for compared in record.agreement:
+        distance = "no distance" if compared.distance_mm is None else f"{compared.distance_mm:.1f} mm"
+        print(f"{compared.label}: Dice {compared.dice:.3f}, {distance} between the two models")
+    if record.generalist_failure is None:
+        return 0
+    print(f"generalist-failed: {record.generalist_failure.code}: {record.generalist_failure.reason}", file=sys.stderr)
+    return _FAILED
+
+
+def _run(request: GraphRequest) -> None:
+    """Run the graph; where it fails after the specialist has a result, that is the result."""
+    try:
+        SegmentationApp(request, _show).run()
+    except OperatorError as error:
+        record = specialist_alone(request.output_folder, error.code, str(error))
+        if record is None:
+            raise
+        write_durably(request.output_folder / RECORD_FILE, record.to_json())
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -76,6 +109,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--triton",
         default=environment.triton_server_netloc or None,
         help="gRPC address of a Triton that serves them; one is started if not given",
+    )
+    parser.add_argument(
+        "-g", "--generalist", default=None, metavar="NAME", help="a generalist that its result prompts, to compare both"
+    )
+    parser.add_argument(
+        "--window",
+        default="soft-tissue",
+        help="what the generalist is shown: a name, centre/width as in 40/400, or percentiles for MR",
     )
     options = parser.parse_args(arguments)
     folders = [folder for _, folder in options.channel] or [options.input]
@@ -107,6 +148,13 @@ def _inputs(options: argparse.Namespace, package: ModelPackage) -> tuple[Channel
     return tuple(ChannelInput(name, _dicom_files(dict(folders)[name])) for name in channels)
 
 
+def _generalist(options: argparse.Namespace) -> GeneralistRequest | None:
+    if options.generalist is None:
+        return None
+    check_window(options.window)
+    return GeneralistRequest(options.model_repository / options.generalist, options.window, BOX_MARGIN_PIXELS)
+
+
 def _dicom_files(folder: Path) -> tuple[Path, ...]:
     return tuple(path for path in sorted(folder.rglob("*")) if path.is_file() and is_dicom(path))
 
@@ -114,7 +162,8 @@ def _dicom_files(folder: Path) -> tuple[Path, ...]:
 def _model_folder(repository: Path, name: str | None) -> Path:
     if name is not None:
         return repository / name
-    models = [path.parent for path in sorted(repository.glob("*/model_card.md")) if path.parent.name != PROBE_MODEL]
+    folders = [path.parent for path in sorted(repository.glob("*/model_card.md")) if path.parent.name != PROBE_MODEL]
+    models = [folder for folder in folders if read_card(folder).get("kind") != GENERALIST_KIND]
     if len(models) != 1:
         names = ", ".join(path.name for path in models) or "none"
         raise LimnerError(f"expected one model in {repository}, found {names}; name one with --model", code="model")
@@ -140,7 +189,13 @@ def _triton_target(address: str | None, repository: Path) -> Iterator[str]:
             yield embedded.target
 
 
-def _request(output: Path, inputs: tuple[ChannelInput, ...], package: ModelPackage, target: str) -> GraphRequest:
+def _request(
+    output: Path,
+    inputs: tuple[ChannelInput, ...],
+    package: ModelPackage,
+    target: str,
+    generalist: GeneralistRequest | None,
+) -> GraphRequest:
     triton = Settings().triton
     digests = sorted(
         f"{one.channel}{hashlib.sha256(path.read_bytes()).hexdigest()}" for one in inputs for path in one.files
@@ -155,6 +210,7 @@ def _request(output: Path, inputs: tuple[ChannelInput, ...], package: ModelPacka
         series_description="",
         request_seconds=triton.request_seconds,
         shared_memory=triton.shared_memory,
+        generalist=generalist,
     )
 
 

@@ -17,8 +17,8 @@ from app.audit.events import AuditEvent, Outcome
 from app.audit.log import AuditLog
 from app.delivery.dimse import DimseDestination
 from app.errors import SettingsError
-from app.jobs.graph_process import PRELOAD, GraphProcess
-from app.jobs.identity import ModelFacts
+from app.jobs.graph_process import GraphProcess
+from app.jobs.identity import GeneralistFacts, ModelFacts
 from app.jobs.records import Records
 from app.jobs.verification import verify_results
 from app.jobs.worker import Worker
@@ -31,13 +31,14 @@ from app.routing.completion import CompletionScanner
 from app.routing.rules import RuleSet
 from app.serving.postgres import EmbeddedPostgres
 from app.serving.triton import EmbeddedTriton
-from app.settings import Settings
+from app.settings import PipelineSettings, Settings
 from app.telemetry import configure_logging, get_logger
-from app.web import service as web
-from operators.errors import InferenceFailed, ModelPackageError
+from operators.errors import InferenceFailed, ModelPackageError, PromptRefused
 from operators.model_package import ModelPackage
 from operators.nnunet.network import check_served
 from operators.nnunet.plans import check_supported
+from operators.sam import network as sam_network
+from operators.sam.guided import check_prompts, check_window
 from operators.sam.package import GeneralistPackage
 from operators.shared_memory import is_running, process_mark
 
@@ -65,8 +66,7 @@ async def serve(settings: Settings) -> None:
     nothing is acknowledged that could not be worked on. They stop in reverse: what is in flight is finished first.
     """
     configure_logging(settings.logging)
-    packages, rules = load_packages(settings), RuleSet(settings.rule)
-    generalists = load_web(settings)
+    packages, generalists, rules = load_packages(settings), load_generalists(settings), RuleSet(settings.rule)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         # also as process 1, for which the kernel's default is to ignore them
@@ -79,6 +79,7 @@ async def serve(settings: Settings) -> None:
         database_url = stack.enter_context(_database(settings))
         triton_target = stack.enter_context(_triton(settings))
         _check_served(packages, triton_target)
+        _check_generalists_served(generalists, triton_target)
         records = stack.enter_context(Records(database_url))
         spool = Spool(settings.spool_folder, settings.listener.low_water_bytes)
         spool.prepare()
@@ -93,7 +94,9 @@ async def serve(settings: Settings) -> None:
             verify=verify_results,
             destinations={one.name: one for one in _destinations(settings)},
             triton_target=lambda: triton_target,
-            models={pipeline: _facts_of(package) for pipeline, package in packages.items()},
+            models={
+                one.name: _facts_of(packages[one.name], one, generalists.get(one.name)) for one in settings.pipeline
+            },
             program_version=version("limner"),
         )
         scanner = CompletionScanner(
@@ -173,22 +176,41 @@ def load_packages(settings: Settings) -> dict[str, ModelPackage]:
     return packages
 
 
-def load_web(settings: Settings) -> dict[str, GeneralistPackage]:
-    """Read what the API offers; nothing if it is not enabled.
+def load_generalists(settings: Settings) -> dict[str, GeneralistPackage]:
+    """Read the generalist of each pipeline that has one.
 
     Raises
     ------
     SettingsError
-        If it has no token, or a generalist can't be used.
+        If it can't be used, or its window is none. What breaks later does not stop the specialist.
     """
-    if not settings.web.enabled:
-        return {}
-    settings.web.read_token()
-    return web.load_generalists(settings)
+    packages = {}
+    for pipeline in settings.pipeline:
+        if pipeline.generalist is None:
+            continue
+        try:
+            package = GeneralistPackage.load(settings.model_repository / pipeline.generalist.model)
+            check_prompts(package)
+            check_window(pipeline.generalist.window)
+        except (ModelPackageError, PromptRefused) as error:
+            raise SettingsError(f"the generalist of pipeline '{pipeline.name}': {error}", code=error.code) from error
+        packages[pipeline.name] = package
+    return packages
 
 
-def _facts_of(package: ModelPackage) -> ModelFacts:
+def _facts_of(package: ModelPackage, pipeline: PipelineSettings, generalist: GeneralistPackage | None) -> ModelFacts:
+    second = None
+    if generalist is not None and pipeline.generalist is not None:
+        second = GeneralistFacts(
+            name=generalist.name,
+            version=generalist.version,
+            weights_digest=generalist.weights_digest,
+            folder=generalist.folder,
+            window=pipeline.generalist.window,
+            box_margin_pixels=pipeline.generalist.box_margin_pixels,
+        )
     return ModelFacts(
+        generalist=second,
         name=package.name,
         version=package.version,
         weights_digest=package.weights_digest,
@@ -209,6 +231,15 @@ def _check_served(packages: Mapping[str, ModelPackage], triton_target: str) -> N
             if error.code in ("model-mismatch", "model-missing"):
                 raise SettingsError(f"pipeline '{pipeline}': {error}", code=error.code) from error
             _log.warning("triton.not_ready", code=error.code, pipeline=pipeline)
+
+
+def _check_generalists_served(generalists: Mapping[str, GeneralistPackage], triton_target: str) -> None:
+    """Say where Triton does not serve a generalist: the specialists work without it, and their results are flagged."""
+    for pipeline, package in generalists.items():
+        try:
+            sam_network.check_served(package, triton_target, deadline_seconds=_CHECK_SECONDS)
+        except InferenceFailed as error:
+            _log.warning("generalist.not_ready", code=error.code, pipeline=pipeline)
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from operators.errors import OperatorError
 from operators.model_package import ModelPackage
 from operators.nnunet.network import check_served
 from operators.nnunet.plans import check_supported
-from operators.sam.network import check_served as check_generalist
+from operators.sam import network as sam_network
 from operators.sam.package import GeneralistPackage
 from operators.triton import probe
 
@@ -40,6 +40,7 @@ def check_all(settings: Settings) -> list[CheckResult]:
     return [
         _check_folders(settings),
         *_check_models(settings),
+        *_check_generalists(settings),
         _check_rules(settings),
         *_check_web(settings),
         _check_triton(settings),
@@ -104,6 +105,21 @@ def _check_models(settings: Settings) -> Iterator[CheckResult]:
             yield CheckResult(name, True, f"{package.name} {package.version}, weights {package.weights_digest[:12]}…")
 
 
+def _check_generalists(settings: Settings) -> Iterator[CheckResult]:
+    for pipeline in settings.pipeline:
+        if pipeline.generalist is None:
+            continue
+        name = f"generalist of pipeline {pipeline.name}"
+        alone = settings.model_copy(update={"pipeline": (pipeline,), "rule": ()})
+        try:
+            package = bootstrap.load_generalists(alone)[pipeline.name]
+        except SettingsError as error:
+            folder = settings.model_repository / pipeline.generalist.model
+            yield CheckResult(name, False, str(error), f"correct the settings, or complete the model's folder {folder}")
+        else:
+            yield CheckResult(name, True, f"{package.name} {package.version}, weights {package.weights_digest[:12]}…")
+
+
 def _check_rules(settings: Settings) -> CheckResult:
     try:
         RuleSet(settings.rule)
@@ -156,11 +172,12 @@ def _check_served(settings: Settings, address: str) -> Iterator[str]:
         if folder.is_dir():  # where it is not, the pipeline's own check says so
             check_served(ModelPackage.load(folder), address, deadline_seconds=_PROBE_SECONDS)
             yield model
-    for name in settings.web.models if settings.web.enabled else ():
-        if (settings.model_repository / name).is_dir():
-            generalist = GeneralistPackage.load(settings.model_repository / name)
-            check_generalist(generalist, address, deadline_seconds=_PROBE_SECONDS)
-            yield name
+    generalists = (pipeline.generalist for pipeline in settings.pipeline)
+    for model in dict.fromkeys(one.model for one in generalists if one is not None):
+        folder = settings.model_repository / model
+        if folder.is_dir():
+            sam_network.check_served(GeneralistPackage.load(folder), address, deadline_seconds=_PROBE_SECONDS)
+            yield model
 
 
 def _check_destination(destination: DestinationSettings, settings: Settings) -> CheckResult:

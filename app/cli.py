@@ -13,11 +13,11 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from app import bootstrap, checks, cli_models
+from app import bootstrap, checks, cli_jobs, cli_models
 from app.audit.verification import verify
 from app.delivery.sending import send_folder
 from app.errors import LimnerError, SettingsError
-from app.jobs.entries import Job, JobInput, Series, describe_way
+from app.jobs.entries import Series
 from app.routing.rules import ConditionExplanation, Decision, RuleSet
 from app.settings import Settings, load_settings
 from app.terminal import JsonOption, SettingsOption, console, errors, print_json, say, table
@@ -32,6 +32,7 @@ app = typer.Typer(
 rules_commands = typer.Typer(help="The rules that decide what happens to a series.", no_args_is_help=True)
 audit_commands = typer.Typer(help="The audit log.", no_args_is_help=True)
 app.add_typer(cli_models.commands, name="models")
+app.add_typer(cli_jobs.commands, name="jobs")
 app.add_typer(rules_commands, name="rules")
 app.add_typer(audit_commands, name="audit")
 
@@ -97,30 +98,6 @@ def submit(
         say(f"{accepted} of {len(report.files)} files accepted by {host}:{port}")
     if not report.files or not all(one.accepted for one in report.files):
         raise typer.Exit(1)
-
-
-@app.command()
-def jobs(
-    settings: SettingsOption = None,
-    limit: Annotated[int, typer.Option(help="The newest so many.", min=1)] = 50,
-    as_json: JsonOption = False,
-) -> None:
-    """List the jobs, newest first: state, progress, reason, deliveries. JSON adds each step and its time."""
-    with bootstrap.open_records(load_settings(settings)) as records:
-        found = records.jobs(limit)
-        inputs = {job.id: records.job_inputs(job.id) for job in found}
-    if as_json:
-        print_json([_job_as_json(job, inputs[job.id]) for job in found])
-        return
-    listed = table("job", "state", "pipeline", "rule", "attempt", "progress", "deliveries", "reason")
-    for job in found:
-        progress = f"{job.progress_step} {job.progress_done}/{job.progress_total}" if job.progress_total else ""
-        deliveries = ", ".join(f"{one.destination}: {one.state}" for one in job.deliveries)
-        reason = f"{job.code}: {job.reason}" if job.code else ""
-        listed.add_row(
-            str(job.id), job.state, job.pipeline, job.rule, str(job.attempt), progress, deliveries, escape(reason)
-        )
-    console.print(listed)
 
 
 @app.command()
@@ -199,51 +176,6 @@ def _address(to: str | None, settings: Settings) -> tuple[str, int]:
     if not host or not port.isdigit():
         raise SettingsError(f"--to is '{to}'; expected HOST:PORT, as in --to 127.0.0.1:11112")
     return host, int(port)
-
-
-def _job_as_json(job: Job, inputs: list[JobInput]) -> dict[str, Any]:
-    return {
-        "id": str(job.id),
-        "key": job.key,
-        "state": job.state,
-        "code": job.code,
-        "reason": job.reason,
-        "rule": job.rule,
-        "pipeline": job.pipeline,
-        "model": {"name": job.model_name, "version": job.model_version, "weights_digest": job.weights_digest},
-        "study_instance_uid": job.study_instance_uid,
-        "series_instance_uid": job.series_instance_uid,
-        "attempt": job.attempt,
-        "progress_step": job.progress_step,
-        "progress_done": job.progress_done,
-        "progress_total": job.progress_total,
-        "inputs": [one.digest for one in inputs],
-        "channels": _by_channel(inputs),
-        "results": [
-            {"path": one.path, "digest": one.digest, "sop_instance_uid": one.sop_instance_uid} for one in job.results
-        ],
-        "deliveries": [
-            {
-                "destination": one.destination,
-                "digest": one.digest,
-                "state": one.state,
-                "attempts": one.attempts,
-                "code": one.code,
-                "reason": one.reason,
-            }
-            for one in job.deliveries
-        ],
-        "way": [{"step": step, "seconds": round(seconds, 3)} for step, seconds in describe_way(job)],
-    }
-
-
-def _by_channel(inputs: list[JobInput]) -> dict[str, list[str]]:
-    """The digests that each channel reads; nothing where the rule binds none."""
-    channels: dict[str, list[str]] = {}
-    for one in inputs:
-        if one.channel:
-            channels.setdefault(one.channel, []).append(one.digest)
-    return channels
 
 
 def _series_as_json(series: Series) -> dict[str, Any]:

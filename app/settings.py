@@ -74,6 +74,35 @@ class RoutingSettings(_Section):
     scan_seconds: float = Field(default=0.5, gt=0, description="How often the ledger is looked at for quiet series.")
 
 
+class GeneralistSettings(_Section):
+    """A second reading of the same series by a model of the SAM family: ``[pipeline.generalist]``, after its pipeline.
+
+    It is shown a box around each segment that the pipeline's own model, the specialist, found on a slice. How far the
+    two agree is recorded for each segment; one that lies beyond a limit here is a disagreement, and so is a segment
+    that only one of them found. What then happens is the rule's ``on_disagreement``.
+    """
+
+    model: str = Field(description="The folder of the generalist in the model repository.")
+    window: str = Field(
+        default="soft-tissue",
+        description="What the series is shown in: a name such as `soft-tissue`, a centre and a width as in `40/400`, "
+        "or `percentiles` for MR.",
+    )
+    box_margin_pixels: float = Field(
+        default=5.0, ge=0, description="How much larger than the segment a box is, on each side."
+    )
+    least_dice: float | None = Field(default=0.8, ge=0, le=1, description="Less is a disagreement.")
+    most_distance_mm: float | None = Field(
+        default=None,
+        ge=0,
+        description="More is a disagreement: the 95th percentile of the distances of the surfaces.",
+    )
+    most_volume_difference_percent: float | None = Field(
+        default=None, ge=0, description="More, either way, is a disagreement: in percent of the specialist's volume."
+    )
+    deliver: bool = Field(default=False, description="Send the generalist's object too, whether they agree or not.")
+
+
 class PipelineSettings(_Section):
     """A model and the limits of one run of it: ``[[pipeline]]``."""
 
@@ -90,6 +119,7 @@ class PipelineSettings(_Section):
     maximum_attempts: int = Field(
         default=3, ge=1, description="Runs before a job fails, those lost in a crash counted."
     )
+    generalist: GeneralistSettings | None = Field(default=None, description="The second reading, if there is one.")
 
     _name = field_validator("name")(staticmethod(_checked_name))
 
@@ -117,6 +147,11 @@ class RuleSettings(_Section):
     )
     priority: int = Field(default=0, ge=-100, le=100, description="Higher goes first.")
     match: dict[str, Any] = Field(default_factory=dict, description="Conditions on DICOM keywords; all must hold.")
+    on_disagreement: Literal["warn", "hold", "both"] = Field(
+        default="warn",
+        description="Where the pipeline's generalist disagrees or fails: `warn` sends the specialist's object as ever, "
+        "`hold` sends nothing until a person says `limner jobs release` or `discard`, `both` sends both objects.",
+    )
     channels: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="For each input channel of the model, the conditions on the series it reads."
     )
@@ -275,14 +310,17 @@ class Settings(BaseSettings):
             doubled = sorted({name for name in names if names.count(name) > 1})
             if doubled:
                 raise ValueError(f"two [[{kind}]] tables have the same name: {', '.join(doubled)}")
-        if INTERACTIVE in {*(entry.name for entry in self.pipeline), *(entry.name for entry in self.rule)}:
-            raise ValueError(f"the name '{INTERACTIVE}' is kept for what is drawn through the API; choose another")
-        pipelines = {entry.name for entry in self.pipeline}
+        pipelines = {entry.name: entry for entry in self.pipeline}
         destinations = {entry.name for entry in self.destination}
         for rule in self.rule:
             if rule.pipeline not in pipelines:
                 raise ValueError(
                     f"rule '{rule.name}' names the pipeline '{rule.pipeline}', and no [[pipeline]] has that name"
+                )
+            if rule.on_disagreement != "warn" and pipelines[rule.pipeline].generalist is None:
+                raise ValueError(
+                    f"rule '{rule.name}' says what happens on a disagreement, and the pipeline '{rule.pipeline}' has "
+                    "no generalist that could disagree; add [pipeline.generalist] after it"
                 )
             unknown = sorted(set(rule.destinations) - destinations)
             if unknown:

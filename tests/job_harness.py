@@ -11,34 +11,60 @@ import os
 import sys
 import threading
 import time
-import types
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psycopg
 
 from app.audit.log import AuditLog
 from app.errors import DeliveryError
+from app.graph import (
+    SPECIALIST_RECORD_FILE,
+    AgreementRecord,
+    CompletionRecord,
+    FindingRecord,
+    GraphRequest,
+    LabelsRecord,
+    ModelRecord,
+    ObjectRecord,
+    Role,
+    SegmentRecord,
+)
 from app.identifiers import UID, derive_uid
-from app.jobs.identity import ModelFacts
+from app.jobs.identity import GeneralistFacts, ModelFacts
 from app.jobs.records import Instance, Job, Records
+from app.jobs.verification import VerifiedObject
 from app.jobs.worker import Worker
 from app.jobs.workflow import Workflow
-from app.settings import DestinationSettings, PipelineSettings, RoutingSettings, RuleSettings, Settings
+from app.settings import (
+    DestinationSettings,
+    GeneralistSettings,
+    PipelineSettings,
+    RoutingSettings,
+    RuleSettings,
+    Settings,
+)
 
 DESTINATIONS = ("archive", "viewer")
 
 
-def settings_for(folder: Path) -> Settings:
+def settings_for(
+    folder: Path,
+    *,
+    generalist: GeneralistSettings | None = None,
+    on_disagreement: Literal["warn", "hold", "both"] = "warn",
+) -> Settings:
     """Two destinations that are tried again quickly, one pipeline, one rule that takes everything."""
     return Settings(
         data_folder=folder,
         routing=RoutingSettings(series_quiet_seconds=0.2, study_quiet_seconds=0.6, scan_seconds=0.05),
-        pipeline=(PipelineSettings(name="liver", model="planted", maximum_attempts=3),),
-        rule=(RuleSettings(name="every", pipeline="liver", destinations=DESTINATIONS),),
+        pipeline=(PipelineSettings(name="liver", model="planted", maximum_attempts=3, generalist=generalist),),
+        rule=(
+            RuleSettings(name="every", pipeline="liver", destinations=DESTINATIONS, on_disagreement=on_disagreement),
+        ),
         destination=tuple(
             DestinationSettings(
                 name=name,
@@ -70,50 +96,81 @@ def instance(number: int, *, series: int = 1, study: int = 1, content: str = "")
     )
 
 
-@dataclass(frozen=True)
-class PlantedObject:
-    """What a verified object tells."""
+FILES: dict[Role, str] = {"specialist": "result.dcm", "generalist": "generalist.dcm"}
 
-    path: Path
-    digest: str
-    sop_class_uid: UID
-    sop_instance_uid: UID
-    series_instance_uid: UID
-    transfer_syntax_uid: UID
+
+def planted_finding(role: Role) -> FindingRecord:
+    """A liver of 100 ml."""
+    return FindingRecord(
+        role=role,
+        object=ObjectRecord(FILES[role], "1.2", "1.3", "1.4", "0" * 64),
+        labels=LabelsRecord("labels.npz", "0" * 64),
+        segments=(SegmentRecord(1, 1, "Liver", '(10200004, SCT, "Liver")', 1000, 100.0),),
+        model=ModelRecord(role, "1.0", "0" * 64),
+    )
+
+
+AGREEING = AgreementRecord(1, "Liver", 0.95, 1.5, -2.0, -2.0, ())
+DISAGREEING = AgreementRecord(1, "Liver", 0.41, 25.0, -50.0, -50.0, ("dice",))
 
 
 @dataclass
 class PlantedGraph:
-    """A graph that takes `seconds` and then writes one file, or does what `plan` says for its n-th run."""
+    """A graph that takes `seconds` and then writes one file, or does what `plan` says for its n-th run.
+
+    Asked for a generalist, it does what `second` says, and writes another file.
+    """
 
     seconds: float = 0.0
     plan: Callable[[int], None] = lambda run: None
+    second: Callable[[int], None] = lambda run: None
+    agreement: AgreementRecord = AGREEING
     runs: int = 0
     cancelled: threading.Event = field(default_factory=threading.Event)
 
-    def run(self, request: Any, application: str, *, progress: Callable[[str, int, int], None], **limits: Any) -> Any:
+    def run(
+        self, request: GraphRequest, application: str, *, progress: Callable[[str, int, int], None], **limits: Any
+    ) -> CompletionRecord:
         """Stand in for `GraphProcess.run`."""
         self.runs += 1
         progress("infer", 1, 2)
         self.plan(self.runs)
         time.sleep(self.seconds)
+        steps = {"read": 0.01, "infer": self.seconds, "write": 0.01}
+        record = CompletionRecord(request.identity, (self._found(request, "specialist"),), steps=steps)
+        if request.generalist is None:
+            return record
+        (request.output_folder / SPECIALIST_RECORD_FILE).write_bytes(record.to_json())
+        self.second(self.runs)
+        findings = (*record.findings, self._found(request, "generalist"))
+        return replace(record, findings=findings, agreement=(self.agreement,))
+
+    def _found(self, request: GraphRequest, role: Role) -> FindingRecord:
         # no two runs give the same bytes, as with a real model
-        (request.output_folder / "result.dcm").write_bytes(request.identity.encode() + os.urandom(8))
-        return types.SimpleNamespace(
-            steps={"read": 0.01, "infer": self.seconds, "write": 0.01}, identity=request.identity
-        )
+        (request.output_folder / FILES[role]).write_bytes(request.identity.encode() + os.urandom(8))
+        return planted_finding(role)
 
     def cancel(self) -> None:
         """Stand in for `GraphProcess.cancel`."""
         self.cancelled.set()
 
 
-def verify(record: Any, folder: Path, source_files: Sequence[Path]) -> Any:
-    """Stand in for `verify_results`: one object."""
-    path = folder / "result.dcm"
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    uid = derive_uid("result", record.identity)
-    return (PlantedObject(path, digest, UID("1.2.840.10008.5.1.4.1.1.66.4"), uid, uid, UID("1.2.840.10008.1.2.1")),)
+def verify(record: CompletionRecord, folder: Path, source_files: Sequence[Path]) -> tuple[VerifiedObject, ...]:
+    """Stand in for `verify_results`: one object a finding."""
+    return tuple(_verified(finding.role, record.identity, folder) for finding in record.findings)
+
+
+def _verified(role: Role, identity: str, folder: Path) -> VerifiedObject:
+    uid = derive_uid("result", identity, role)
+    return VerifiedObject(
+        path=folder / FILES[role],
+        role=role,
+        digest=hashlib.sha256((folder / FILES[role]).read_bytes()).hexdigest(),
+        sop_class_uid=UID("1.2.840.10008.5.1.4.1.1.66.4"),
+        sop_instance_uid=uid,
+        series_instance_uid=uid,
+        transfer_syntax_uid=UID("1.2.840.10008.1.2.1"),
+    )
 
 
 @dataclass
@@ -144,13 +201,23 @@ class PlantedDestination:
 class Bench:
     """A workflow with its records and audit log in one folder and one database."""
 
-    def __init__(self, folder: Path, url: str, *, graph: PlantedGraph | None = None, seconds: float = 0.0) -> None:
-        self.settings = settings_for(folder)
+    def __init__(
+        self,
+        folder: Path,
+        url: str,
+        *,
+        graph: PlantedGraph | None = None,
+        seconds: float = 0.0,
+        generalist: GeneralistSettings | None = None,
+        on_disagreement: Literal["warn", "hold", "both"] = "warn",
+    ) -> None:
+        self.settings = settings_for(folder, generalist=generalist, on_disagreement=on_disagreement)
         self.records = Records(url)
         self.audit = AuditLog(self.settings.audit_folder)
         self.graph = graph or PlantedGraph()
         self.destinations = {name: PlantedDestination(name, folder, seconds) for name in DESTINATIONS}
-        self.models = {"liver": ModelFacts("planted", "1.0", "0" * 64, folder, ("CT",))}
+        second = None if generalist is None else GeneralistFacts("sam", "2.0", "1" * 64, folder, "soft-tissue", 5)
+        self.models = {"liver": ModelFacts("planted", "1.0", "0" * 64, folder, ("CT",), second)}
         self.spool = folder / "instances"
         self.spool.mkdir(parents=True, exist_ok=True)
         self.workflow = Workflow(
@@ -210,9 +277,9 @@ class Bench:
 
 
 @contextmanager
-def bench(folder: Path, url: str, *, graph: PlantedGraph | None = None, seconds: float = 0.0) -> Iterator[Bench]:
-    """Give an open bench."""
-    made = Bench(folder, url, graph=graph, seconds=seconds)
+def bench(folder: Path, url: str, *, graph: PlantedGraph | None = None, **options: Any) -> Iterator[Bench]:
+    """Give an open bench; `options` are those of `Bench`."""
+    made = Bench(folder, url, graph=graph, **options)
     with made.records, made.audit:
         yield made
 

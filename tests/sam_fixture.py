@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from operators.model_folder import file_digest, weights_files
+from operators.model_manifest import FORMAT, MANIFEST_FILE
 from operators.sam.contract import Contract, read_contract
 from operators.sam.embeddings import EmbeddingCache
 from operators.sam.predictor import SlicePredictor, Tensors
 
 SIDE = 64
+FIXTURES = Path(__file__).parent / "fixtures" / "sam"
+"""Networks that Triton serves: `tests/fixtures/sam/make_models.py` says what they compute."""
 
 
 def contract_content(**changes: dict[str, Any]) -> dict[str, Any]:
@@ -90,3 +96,28 @@ def bright_predictor(networks: BrightInBox, folder: Path, **changes: Any) -> Sli
     """A predictor over them, of `contract` with `changes`."""
     cache = EmbeddingCache(folder, most_bytes=1 << 24)
     return SlicePredictor(contract(**changes), networks.encode, networks.decode, cache, encoder_digest="ab" * 32)
+
+
+def put_generalist(repository: Path, name: str, **changes: Any) -> None:
+    """Put the fixture's served networks into `repository` as a generalist with `contract_content(**changes)`."""
+    networks = {}
+    for part, model, source in (
+        ("encoder", name, "limner_sam"),
+        ("decoder", f"{name}_decoder", "limner_sam_decoder"),
+    ):
+        folder = repository / model
+        shutil.copytree(FIXTURES / source, folder)
+        configuration = folder / "config.pbtxt"
+        configuration.write_text(configuration.read_text().replace(f'"{source}"', f'"{model}"'))
+        networks[part] = {"model": model, "weights_sha256": file_digest(*weights_files(folder / "1"))}
+    manifest = {
+        "format": FORMAT,
+        "family": "sam",
+        "variant": "planted",
+        "contract": contract_content(**changes),
+        "networks": networks,
+    }
+    (repository / name / MANIFEST_FILE).write_text(json.dumps(manifest))
+    (repository / name / "model_card.md").write_text(
+        f'---\nname: {name}\nversion: "0.1"\nkind: generalist\nalgorithm_name: Planted generalist\n---\n'
+    )

@@ -111,6 +111,26 @@ class AuditEvent(Enum):
         _own("results-verified", "Results verified"),
         "The objects of a job were read back and are what was computed.",
     )
+    RESULTS_FLAGGED = (
+        _INSTANCES_ACCESSED,
+        _own("results-flagged", "Results flagged"),
+        "The two models of a job disagree beyond the pipeline's limits, or the generalist has no result.",
+    )
+    JOB_HELD = (
+        _INSTANCES_ACCESSED,
+        _own("job-held", "Job held"),
+        "A job's results are not sent before a person decides.",
+    )
+    JOB_RELEASED = (
+        _INSTANCES_ACCESSED,
+        _own("job-released", "Job released"),
+        "A person decided that a held job's results are sent.",
+    )
+    JOB_DISCARDED = (
+        _INSTANCES_ACCESSED,
+        _own("job-discarded", "Job discarded"),
+        "A person decided that a held job's results are never sent.",
+    )
     JOB_FAILED = (
         _INSTANCES_ACCESSED,
         _own("job-failed", "Job failed"),
@@ -181,6 +201,10 @@ DETAIL_KEYS = MappingProxyType(
         "code": "Short stable name of a reason, as in refusals.md.",
         "cut_bytes": "Bytes cut from the end of the audit log.",
         "destination": "The destination's name in the settings.",
+        "flag": "Why results were flagged: `disagreement` or `generalist-failed`.",
+        "generalist": "The generalist's name, where one reads after the model.",
+        "generalist_digest": "SHA-256 of the generalist's weights.",
+        "generalist_version": "The generalist's version.",
         "host": "The machine the server runs on.",
         "inputs_digest": "SHA-256 over the digests of a job's instances.",
         "instances": "How many instances.",
@@ -190,6 +214,7 @@ DETAIL_KEYS = MappingProxyType(
         "model": "The model's name.",
         "model_version": "The model's version.",
         "object_digest": "SHA-256 of a result's file.",
+        "person": "The operating system's name of the user who gave the command.",
         "pipeline": "The pipeline's name in the settings.",
         "process_id": "The process that wrote the record.",
         "reason": "A sentence that never holds data of a patient.",

@@ -1,4 +1,4 @@
-"""The audit lines of a job: each names the job, its study and series, and its model."""
+"""The audit lines of a job: each names the job, its study and series, and its models."""
 
 from __future__ import annotations
 
@@ -21,6 +21,11 @@ def audit_job(
     AuditError
         If the log can't be written; then the effect must not happen either.
     """
+    second = {
+        "generalist": job.generalist_name,
+        "generalist_version": job.generalist_version,
+        "generalist_digest": job.generalist_digest,
+    }
     audit.append(
         event,
         outcome,
@@ -32,5 +37,6 @@ def audit_job(
         model=job.model_name,
         model_version=job.model_version,
         weights_digest=job.weights_digest,
+        **(second if job.generalist_name else {}),
         **detail,
     )

@@ -131,6 +131,7 @@ class JobCreation:
 
     def _new_job(self, series: SeenSeries, rule: RuleSettings, inputs: Sequence[JobInput], refusal: str = "") -> NewJob:
         pipeline, model = self._settings.pipeline_named(rule.pipeline), self._models[rule.pipeline]
+        generalist = model.generalist
         key = job_key(
             inputs,
             pipeline=pipeline.name,
@@ -152,4 +153,8 @@ class JobCreation:
             weights_digest=model.weights_digest,
             destinations=rule.destinations,
             priority=rule.priority,
+            generalist_name="" if generalist is None else generalist.name,
+            generalist_version="" if generalist is None else generalist.version,
+            generalist_digest="" if generalist is None else generalist.weights_digest,
+            on_disagreement=rule.on_disagreement,
         )

@@ -11,8 +11,11 @@ from typing import Literal, NamedTuple
 from app.identifiers import UID
 
 SeriesState = Literal["receiving", "waiting-for-study", "routed", "no-rule", "no-channel", "unreadable"]
-JobState = Literal["queued", "running", "delivering", "closed", "failed", "refused"]
-DeliveryState = Literal["waiting", "sending", "delivered", "failed"]
+JobState = Literal["queued", "running", "held", "delivering", "closed", "failed", "refused", "discarded"]
+DeliveryState = Literal["held", "waiting", "sending", "delivered", "failed", "discarded"]
+Role = Literal["specialist", "generalist"]
+Flag = Literal["", "disagreement", "generalist-failed"]
+OnDisagreement = Literal["warn", "hold", "both"]
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,12 @@ class NewJob:
     weights_digest: str
     destinations: Sequence[str]
     priority: int
+    generalist_name: str = ""
+    """Empty where the specialist runs alone."""
+    generalist_version: str = ""
+    generalist_digest: str = ""
+    """Of its weights."""
+    on_disagreement: OnDisagreement = "warn"
 
 
 @dataclass(frozen=True)
@@ -108,6 +117,52 @@ class Result:
     sop_instance_uid: UID
     series_instance_uid: UID
     transfer_syntax_uid: UID
+    role: Role = "specialist"
+    """The model's that made it."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A segment of a model's result."""
+
+    role: Role
+    number: int
+    """Segment Number."""
+    label: str
+    code: str
+    """As the Standard writes codes: (value, scheme, "meaning")."""
+    volume_ml: float
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far the generalist agrees with the specialist on one segment."""
+
+    number: int
+    label: str
+    dice: float
+    distance_mm: float | None
+    """The 95th percentile of the distances of the surfaces; None where only one of them found the segment."""
+    difference_ml: float
+    """The generalist's volume less the specialist's."""
+    difference_percent: float | None
+    """Of the specialist's volume; None where that is 0."""
+    beyond: tuple[str, ...]
+    """The limits that it lies beyond."""
+
+
+@dataclass(frozen=True)
+class Consequence:
+    """What becomes of the results of an attempt."""
+
+    sent: tuple[Role, ...] = ("specialist",)
+    """Whose objects go to the destinations."""
+    is_held: bool = False
+    """Whether they wait for a person's decision."""
+    flag: Flag = ""
+    flag_reason: str = ""
+    findings: tuple[Finding, ...] = ()
+    agreement: tuple[Agreement, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -168,6 +223,13 @@ class Job:
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    generalist_name: str = ""
+    generalist_version: str = ""
+    generalist_digest: str = ""
+    on_disagreement: OnDisagreement = "warn"
+    flag: Flag = ""
+    """Whether the two models disagree, or the generalist has no result."""
+    flag_reason: str = ""
     results: tuple[Result, ...] = ()
     deliveries: tuple[Delivery, ...] = ()
     steps: tuple[Step, ...] = ()
@@ -175,7 +237,7 @@ class Job:
     @property
     def ended(self) -> bool:
         """Whether nothing more will happen to it."""
-        return self.state in ("closed", "failed", "refused")
+        return self.state in ("closed", "failed", "refused", "discarded")
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,19 @@ from app.jobs.entries import JobInput
 
 
 @dataclass(frozen=True)
+class GeneralistFacts:
+    """What a job records of the generalist of its pipeline, and what else decides its result."""
+
+    name: str
+    version: str
+    weights_digest: str
+    """SHA-256 of the weights, as 64 hexadecimal digits."""
+    folder: Path
+    window: str
+    box_margin_pixels: float
+
+
+@dataclass(frozen=True)
 class ModelFacts:
     """What a job records of the model of its pipeline."""
 
@@ -25,6 +38,8 @@ class ModelFacts:
     folder: Path
     channels: tuple[str, ...]
     """The names of its input channels, in the network's order."""
+    generalist: GeneralistFacts | None = None
+    """None where it runs alone."""
 
 
 def job_key(
@@ -57,8 +72,9 @@ def job_key(
     }
     if refusal:
         facts["refused"] = refusal
-    if accepted:
-        facts["accepted"] = accepted
+    other = model.generalist
+    if other is not None:
+        facts["generalist"] = [other.name, other.version, other.weights_digest, other.window, other.box_margin_pixels]
     # JSON keeps neighbouring facts apart: no two different sets of facts give the same text
     return hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 

@@ -19,6 +19,8 @@ from app.jobs.records import Connection, Job, NewJob
 SEGMENT = "segment"
 DELIVER = "deliver"
 CLOSE = "close"
+RELEASE = "release"
+DISCARD = "discard"
 TIDY = "tidy"
 
 GRAPH_QUEUE = "graph"
@@ -102,3 +104,7 @@ class TaskQueue:
     def defer_close(self, connection: Connection, job_id: uuid.UUID) -> None:
         """Have the job closed."""
         self.defer(connection, CLOSE, SYSTEM_QUEUE, job_id=str(job_id))
+
+    def defer_decision(self, connection: Connection, decision: str, job_id: uuid.UUID, person: str) -> None:
+        """Have a person's decision about a held job, `RELEASE` or `DISCARD`, carried out."""
+        self.defer(connection, decision, SYSTEM_QUEUE, job_id=str(job_id), person=person)

@@ -17,9 +17,12 @@ from psycopg_pool import ConnectionPool
 
 from app.errors import OutOfResources
 from app.jobs.entries import (
+    Agreement,
     BegunDelivery,
+    Consequence,
     Delivery,
     DeliveryState,
+    Finding,
     Instance,
     Job,
     JobInput,
@@ -36,9 +39,12 @@ from app.jobs.migrations import migrate
 
 __all__ = [
     "Connection",
+    "Agreement",
     "BegunDelivery",
+    "Consequence",
     "Delivery",
     "DeliveryState",
+    "Finding",
     "Instance",
     "Job",
     "JobInput",
@@ -255,16 +261,44 @@ class Records:
         attempt: int,
         results: Sequence[Result],
         steps: Mapping[str, float],
+        consequence: Consequence = Consequence(),  # noqa: B008 - it is frozen
     ) -> bool:
         """Record what an attempt made and the deliveries to come; False if the attempt was overtaken."""
-        if not self._happened(_SQL["to_delivering"], {"id": job.id, "attempt": attempt}, connection):
+        state = "held" if consequence.is_held else "delivering"
+        facts = {"id": job.id, "attempt": attempt, "to_state": state}
+        flag = {"flag": consequence.flag, "flag_reason": consequence.flag_reason}
+        if not self._happened(_SQL["after_attempt"], {**facts, **flag}, connection):
             return False
-        deliveries = [(job.id, one.digest, destination) for one in results for destination in job.destinations]
+        deliveries = [
+            (job.id, one.digest, destination, "held" if consequence.is_held else "waiting")
+            for one in results
+            if one.role in consequence.sent
+            for destination in job.destinations
+        ]
+        own = {"job_id": job.id}
         with connection.cursor() as cursor:
             cursor.executemany(_SQL["insert_result"], [asdict(one) for one in results])
             cursor.executemany(_SQL["insert_delivery"], deliveries)
             cursor.executemany(_SQL["insert_step"], [(job.id, attempt, *step) for step in steps.items()])
+            cursor.executemany(_SQL["insert_finding"], [{**own, **asdict(one)} for one in consequence.findings])
+            cursor.executemany(
+                _SQL["insert_agreement"],
+                [{**own, **asdict(one), "beyond": list(one.beyond)} for one in consequence.agreement],
+            )
         return True
+
+    def lock_held(self, connection: Connection, job_id: uuid.UUID) -> bool:
+        """Hold a held job until the transaction ends; False if it is not held."""
+        return connection.execute(_SQL["lock_held_job"], (job_id,)).fetchone() is not None
+
+    def decide_job(
+        self, connection: Connection, job_id: uuid.UUID, job_state: JobState, delivery_state: DeliveryState
+    ) -> list[tuple[str, str]]:
+        """End the hold of a job and of its deliveries; return digest and destination of each delivery."""
+        self._happened(_SQL["decide_held_job"], {"id": job_id, "to_state": job_state}, connection)
+        facts = {"id": job_id, "to_state": delivery_state}
+        rows = connection.execute(_SQL["decide_held_deliveries"], facts).fetchall()
+        return [(row["digest"], row["destination"]) for row in rows]
 
     # --- return ---
 
@@ -311,6 +345,15 @@ class Records:
     def jobs(self, limit: int = 100) -> list[Job]:
         """Return the newest jobs, the newest first."""
         return self._jobs(self._rows(_SQL["newest_jobs"], (limit,)))
+
+    def findings(self, job_id: uuid.UUID) -> list[Finding]:
+        """Return the segments of a job's results, the specialist's first."""
+        return [Finding(**row) for row in self._rows(_SQL["findings_of_job"], (job_id,))]
+
+    def agreement(self, job_id: uuid.UUID) -> list[Agreement]:
+        """Return how far a job's two models agree, segment by segment."""
+        rows = self._rows(_SQL["agreement_of_job"], (job_id,))
+        return [Agreement(**{**row, "beyond": tuple(row["beyond"])}) for row in rows]
 
     def series(self) -> list[Series]:
         """Return every series, in the order they came."""

@@ -15,14 +15,15 @@ import psycopg
 from app.audit.events import AuditEvent, Outcome
 from app.audit.log import AuditLog
 from app.errors import GraphFailed, InputMissing, JobError
-from app.graph import ChannelInput, CompletionRecord, GraphRequest
+from app.graph import ChannelInput, CompletionRecord, GeneralistRequest, GraphRequest, specialist_alone
 from app.jobs.auditing import audit_job
-from app.jobs.identity import ModelFacts
+from app.jobs.disagreement import consequence_of
+from app.jobs.identity import GeneralistFacts, ModelFacts
 from app.jobs.queue import GROUND, Interrupted, TaskQueue, back_off_seconds
-from app.jobs.recording import record_verified
-from app.jobs.records import Job, JobState, Records
-from app.settings import PipelineSettings, Settings
+from app.jobs.records import Connection, Consequence, Job, JobState, Records, Result
+from app.settings import GeneralistSettings, PipelineSettings, Settings
 from app.telemetry import get_logger
+from operators.agreement import AgreementLimits
 from operators.errors import InferenceFailed, OperatorError, SeriesRefused
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ class Segmenting:
                 f"all {pipeline.maximum_attempts} attempts were lost or failed; the last: {job.reason or '-'}",
                 code="attempts-exhausted",
             )
-        if (job.model_name, job.model_version, job.weights_digest) != (model.name, model.version, model.weights_digest):
+        if not _is_made_for(job, model):
             self._replace(job, attempt)
             return
         if self._interrupted.is_set():
@@ -134,19 +135,50 @@ class Segmenting:
         audit_job(self._audit, AuditEvent.GRAPH_STARTED, job, attempt=attempt, instances=instances)
         started = time.monotonic()
         request = self._request(job, inputs, folder, pipeline, model)
-        record = self._runner.run(
-            request,
-            pipeline.application,
-            time_limit_seconds=pipeline.time_limit_seconds,
-            memory_limit_bytes=pipeline.memory_limit_bytes,
-            progress=_Progress(self._records, job.id, attempt),
-        )
+        record = self._run_graph(job, attempt, request, pipeline)
         ran = time.monotonic()
         verified = self._verify(record, folder, request.primary_files)
         steps = {"start": max(0.0, ran - started - sum(record.steps.values())), **record.steps}
         steps["verify"] = time.monotonic() - ran
         audit_job(self._audit, AuditEvent.RESULTS_VERIFIED, job, attempt=attempt, instances=len(verified))
-        self._record_results(job, attempt, verified, steps)
+        deliver = pipeline.generalist is not None and pipeline.generalist.deliver
+        consequence = consequence_of(record, on_disagreement=job.on_disagreement, deliver_generalist=deliver)
+        self._tell_flag(job, attempt, consequence)
+        self._record_results(job, attempt, verified, steps, consequence)
+
+    def _run_graph(self, job: Job, attempt: int, request: GraphRequest, pipeline: PipelineSettings) -> CompletionRecord:
+        """Run the graph; where it fails after the specialist has a result, that result is what it made."""
+        try:
+            return self._runner.run(
+                request,
+                pipeline.application,
+                time_limit_seconds=pipeline.time_limit_seconds,
+                memory_limit_bytes=pipeline.memory_limit_bytes,
+                progress=_Progress(self._records, job.id, attempt),
+            )
+        except (GraphFailed, OperatorError) as error:
+            record = specialist_alone(request.output_folder, error.code, str(error))
+            if record is None or self._interrupted.is_set():
+                raise
+            return record
+
+    def _tell_flag(self, job: Job, attempt: int, consequence: Consequence) -> None:
+        if not consequence.flag:
+            return
+        audit_job(
+            self._audit,
+            AuditEvent.RESULTS_FLAGGED,
+            job,
+            Outcome.MINOR_FAILURE if consequence.flag == "generalist-failed" else Outcome.SUCCESS,
+            attempt=attempt,
+            flag=consequence.flag,
+            reason=consequence.flag_reason,
+        )
+        if consequence.is_held:
+            audit_job(self._audit, AuditEvent.JOB_HELD, job, attempt=attempt, flag=consequence.flag, state="held")
+        _log.warning(
+            "job.flagged", job_id=str(job.id), flag=consequence.flag, state="held" if consequence.is_held else ""
+        )
 
     def _pipeline_of(self, job: Job) -> tuple[PipelineSettings, ModelFacts]:
         try:
@@ -196,17 +228,46 @@ class Segmenting:
             series_description=pipeline.series_description,
             request_seconds=self._settings.triton.request_seconds,
             shared_memory=self._settings.triton.shared_memory,
+            generalist=_generalist_request(pipeline.generalist, model.generalist),
         )
 
     def _record_results(
-        self, job: Job, attempt: int, verified: Sequence[VerifiedObject], steps: Mapping[str, float]
+        self,
+        job: Job,
+        attempt: int,
+        verified: Sequence[VerifiedObject],
+        steps: Mapping[str, float],
+        consequence: Consequence,
     ) -> None:
+        results = [
+            Result(
+                job_id=job.id,
+                digest=one.digest,
+                attempt=attempt,
+                path=str(one.path),
+                sop_class_uid=one.sop_class_uid,
+                sop_instance_uid=one.sop_instance_uid,
+                series_instance_uid=one.series_instance_uid,
+                transfer_syntax_uid=one.transfer_syntax_uid,
+                role=one.role,
+            )
+            for one in verified
+        ]
         with self._records.transaction() as connection:
-            if not record_verified(self._records, self._queue, connection, job, attempt, verified, steps):
+            if not self._records.record_results(connection, job, attempt, results, steps, consequence):
                 _log.warning("job.overtaken", job_id=str(job.id), attempt=attempt)
                 return
+            if not consequence.is_held:
+                self._begin_deliveries(connection, job, [one.digest for one in results if one.role in consequence.sent])
         for earlier in range(1, attempt):  # what lost attempts left
             shutil.rmtree(self._folder(job, earlier), ignore_errors=True)
+
+    def _begin_deliveries(self, connection: Connection, job: Job, digests: Sequence[str]) -> None:
+        for digest in digests:
+            for destination in job.destinations:
+                self._queue.defer_deliver(connection, job, digest, destination)
+        if not (digests and job.destinations):
+            self._queue.defer_close(connection, job.id)
 
     def _postpone_or_fail(self, job: Job, attempt: int, tries: int, error: InferenceFailed) -> None:
         pipeline, _ = self._pipeline_of(job)
@@ -254,6 +315,24 @@ class Segmenting:
     def _give_back(self, job: Job, attempt: int) -> None:
         self._records.release_attempt(job.id, attempt)
         raise Interrupted
+
+
+def _is_made_for(job: Job, model: ModelFacts) -> bool:
+    """Whether a job was made for the models that its pipeline has now."""
+    other = model.generalist
+    second = ("", "", "") if other is None else (other.name, other.version, other.weights_digest)
+    return (job.model_name, job.model_version, job.weights_digest) == (
+        model.name,
+        model.version,
+        model.weights_digest,
+    ) and (job.generalist_name, job.generalist_version, job.generalist_digest) == second
+
+
+def _generalist_request(settings: GeneralistSettings | None, facts: GeneralistFacts | None) -> GeneralistRequest | None:
+    if settings is None or facts is None:
+        return None
+    limits = AgreementLimits(settings.least_dice, settings.most_distance_mm, settings.most_volume_difference_percent)
+    return GeneralistRequest(facts.folder, facts.window, facts.box_margin_pixels, limits)
 
 
 class _Progress:

@@ -1,4 +1,4 @@
-"""The durable tasks of a job: segment, deliver (one an object and destination), close.
+"""The durable tasks of a job: segment, deliver (one an object and destination), close; release or discard if held.
 
 Each is small and can be repeated: it asks the records what is left to do, writes the audit line, does it, and records
 the outcome together with the next task in one transaction. Only the latest attempt may record (a fence).
@@ -32,6 +32,7 @@ from app.jobs.auditing import audit_job
 from app.jobs.binding import StudyBinding
 from app.jobs.creation import JobCreation
 from app.jobs.delivering import Delivering
+from app.jobs.holding import Holding
 from app.jobs.identity import ModelFacts
 from app.jobs.records import Records, SeenSeries
 from app.jobs.segmenting import GraphRunner, Segmenting, Verify
@@ -100,6 +101,7 @@ class Workflow:
         self._delivering = Delivering(
             settings=settings, records=records, audit=audit, queue=queue, destinations=destinations
         )
+        self._holding = Holding(records=records, audit=audit, queue=queue)
 
     def create_job(self, series: SeenSeries, rule: RuleSettings) -> bool:
         """Make the job that a rule asks for (`JobCreation.create`): the completion scanner's callback."""
@@ -122,6 +124,12 @@ class Workflow:
         async def close(job_id: str) -> None:
             await self._in_thread(queues.SYSTEM_QUEUE, lambda: self.close(uuid.UUID(job_id)))
 
+        async def release(job_id: str, person: str) -> None:
+            await self._in_thread(queues.SYSTEM_QUEUE, lambda: self._holding.release(uuid.UUID(job_id), person))
+
+        async def discard(job_id: str, person: str) -> None:
+            await self._in_thread(queues.SYSTEM_QUEUE, lambda: self._holding.discard(uuid.UUID(job_id), person))
+
         async def tidy(timestamp: int) -> None:
             await app.job_manager.delete_old_jobs(nb_hours=24 * _QUEUE_DAYS, include_failed=True)
 
@@ -129,6 +137,8 @@ class Workflow:
         app.task(name=queues.SEGMENT, queue=queues.GRAPH_QUEUE, retry=again)(segment)
         app.task(name=queues.DELIVER, queue=queues.SYSTEM_QUEUE, retry=again)(deliver)
         app.task(name=queues.CLOSE, queue=queues.SYSTEM_QUEUE, retry=again)(close)
+        app.task(name=queues.RELEASE, queue=queues.SYSTEM_QUEUE, retry=again)(release)
+        app.task(name=queues.DISCARD, queue=queues.SYSTEM_QUEUE, retry=again)(discard)
         daily = app.task(name=queues.TIDY, queue=queues.SYSTEM_QUEUE, queueing_lock=queues.TIDY)(tidy)
         # procrastinate watches its workers' heartbeats only while some periodic task keeps its deferrer running
         app.periodic(cron="17 3 * * *")(daily)

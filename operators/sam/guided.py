@@ -13,15 +13,18 @@ import highdicom
 import numpy as np
 from numpy.typing import NDArray
 
-from operators.errors import PromptRefused
+from operators.errors import ModelPackageError, PromptRefused
 from operators.label_maps import LabelMap, labels_on
 from operators.sam.contract import Contract
 from operators.sam.frames import on_image
+from operators.sam.package import GeneralistPackage
 from operators.sam.predictor import SlicePrediction, SlicePredictor
 from operators.sam.prompts import Box, SlicePrompt
 from operators.sam.volume import Shown
 from operators.sam.windowing import WINDOWS, given_window, named_window, percentile_window
 
+BOX_MARGIN_PIXELS = 5.0
+"""How much larger than the segment a box is on each side, where nobody says otherwise."""
 PERCENTILES = "percentiles"
 """The window that is taken from the values themselves, for MR and others without a scale."""
 
@@ -83,6 +86,21 @@ def box_around(mask: NDArray[np.bool_], margin: float) -> Box:
         right=min(float(mask.shape[1]), float(columns[-1]) + 1 + margin),
         bottom=min(float(mask.shape[0]), float(rows[-1]) + 1 + margin),
     )
+
+
+def check_prompts(package: GeneralistPackage) -> None:
+    """Check that a generalist takes boxes.
+
+    Raises
+    ------
+    ModelPackageError
+        ``box-unsupported``.
+    """
+    if "box" not in package.contract.prompts.kinds:
+        raise ModelPackageError(
+            f"{package.name} takes no boxes, which a specialist's result is turned into; choose a model that does",
+            code="box-unsupported",
+        )
 
 
 def check_window(window: str) -> None:

@@ -10,7 +10,7 @@ import highdicom
 
 from operators.label_maps import check_place
 from operators.sam.embeddings import EmbeddingCache
-from operators.sam.guided import guided_labels, shown_volume
+from operators.sam.guided import check_prompts, guided_labels, shown_volume
 from operators.sam.network import open_networks
 from operators.sam.package import ENCODER, GeneralistPackage
 from operators.sam.predictor import SlicePredictor
@@ -88,6 +88,7 @@ class GeneralistOperator(Operator):
         labels: highdicom.Volume = op_input.receive("labels")
         check_place(labels, series.volume)
         package = GeneralistPackage.load(self._model_folder)
+        check_prompts(package)
         with open_networks(
             package,
             self._triton_target,

@@ -34,7 +34,7 @@ def test_migrations_apply_once_even_when_programs_start_together(url: str) -> No
     migrate(url)
     with psycopg.connect(url) as connection:
         found = connection.execute("SELECT name FROM migrations WHERE name NOT LIKE 'procrastinate/%'").fetchall()
-        assert found == [("001_records.sql",), ("002_channels.sql",)]
+        assert found == [("001_records.sql",), ("002_channels.sql",), ("003_agreement.sql",)]
         assert connection.execute("SELECT count(*) FROM jobs").fetchone() == (0,)
 
 

@@ -64,6 +64,7 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("[[listener.source]]", settings.SourceSettings),
     ("[routing]", settings.RoutingSettings),
     ("[[pipeline]]", settings.PipelineSettings),
+    ("[pipeline.generalist]", settings.GeneralistSettings),
     ("[[rule]]", settings.RuleSettings),
     ("[[destination]]", settings.DestinationSettings),
     ("[triton]", settings.TritonSettings),

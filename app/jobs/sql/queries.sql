@@ -94,9 +94,11 @@ ORDER BY sop_instance_uid, number DESC;
 
 -- name: insert_job
 INSERT INTO jobs (id, key, study_instance_uid, series_instance_uid, series_revision, rule, pipeline, model_name,
-                  model_version, weights_digest, destinations, priority)
+                  model_version, weights_digest, destinations, priority, generalist_name, generalist_version,
+                  generalist_digest, on_disagreement)
 VALUES (%(id)s, %(key)s, %(study_instance_uid)s, %(series_instance_uid)s, %(series_revision)s, %(rule)s, %(pipeline)s,
-        %(model_name)s, %(model_version)s, %(weights_digest)s, %(destinations)s, %(priority)s)
+        %(model_name)s, %(model_version)s, %(weights_digest)s, %(destinations)s, %(priority)s, %(generalist_name)s,
+        %(generalist_version)s, %(generalist_digest)s, %(on_disagreement)s)
 ON CONFLICT (key) DO NOTHING
 RETURNING id;
 
@@ -145,8 +147,8 @@ UPDATE jobs SET state = %(to_state)s, code = %(code)s, reason = %(reason)s, fini
 WHERE id = %(id)s AND attempt = %(attempt)s AND state = 'running'
 RETURNING 1;
 
--- name: to_delivering
-UPDATE jobs SET state = 'delivering', code = '', reason = ''
+-- name: after_attempt
+UPDATE jobs SET state = %(to_state)s, code = '', reason = '', flag = %(flag)s, flag_reason = %(flag_reason)s
 WHERE id = %(id)s AND attempt = %(attempt)s AND state = 'running'
 RETURNING 1;
 
@@ -155,12 +157,21 @@ SELECT clock_timestamp() + make_interval(secs => %s) AS moment;
 
 -- name: insert_result
 INSERT INTO results (job_id, digest, attempt, path, sop_class_uid, sop_instance_uid, series_instance_uid,
-                     transfer_syntax_uid)
+                     transfer_syntax_uid, role)
 VALUES (%(job_id)s, %(digest)s, %(attempt)s, %(path)s, %(sop_class_uid)s, %(sop_instance_uid)s,
-        %(series_instance_uid)s, %(transfer_syntax_uid)s);
+        %(series_instance_uid)s, %(transfer_syntax_uid)s, %(role)s);
+
+-- name: insert_finding
+INSERT INTO findings (job_id, role, number, label, code, volume_ml)
+VALUES (%(job_id)s, %(role)s, %(number)s, %(label)s, %(code)s, %(volume_ml)s);
+
+-- name: insert_agreement
+INSERT INTO agreement (job_id, number, label, dice, distance_mm, difference_ml, difference_percent, beyond)
+VALUES (%(job_id)s, %(number)s, %(label)s, %(dice)s, %(distance_mm)s, %(difference_ml)s, %(difference_percent)s,
+        %(beyond)s);
 
 -- name: insert_delivery
-INSERT INTO deliveries (job_id, digest, destination) VALUES (%s, %s, %s);
+INSERT INTO deliveries (job_id, digest, destination, state) VALUES (%s, %s, %s, %s);
 
 -- name: insert_step
 INSERT INTO steps (job_id, attempt, step, seconds) VALUES (%s, %s, %s, %s);
@@ -186,6 +197,23 @@ UPDATE deliveries SET state = %(to_state)s, code = %(code)s, reason = %(reason)s
 WHERE job_id = %(job_id)s AND digest = %(digest)s AND destination = %(destination)s
   AND attempts = %(attempts)s AND state = 'sending'
 RETURNING 1;
+
+-- name: lock_held_job
+-- Two decisions about one held job take turns here, and the second finds it decided.
+SELECT 1 FROM jobs WHERE id = %s AND state = 'held' FOR UPDATE;
+
+-- name: decide_held_job
+UPDATE jobs SET state = %(to_state)s,
+                finished_at = CASE WHEN %(to_state)s = 'discarded' THEN clock_timestamp() ELSE finished_at END
+WHERE id = %(id)s AND state = 'held'
+RETURNING 1;
+
+-- name: decide_held_deliveries
+-- The time of a delivery counts from the decision.
+UPDATE deliveries SET state = %(to_state)s, created_at = clock_timestamp(),
+                      finished_at = CASE WHEN %(to_state)s = 'discarded' THEN clock_timestamp() END
+WHERE job_id = %(id)s AND state = 'held'
+RETURNING digest, destination;
 
 -- name: lock_job
 -- Two deliveries of one job that end at once take turns here, so that exactly one of them is the last.
@@ -228,6 +256,13 @@ SELECT * FROM deliveries WHERE job_id = ANY(%s) ORDER BY job_id, destination, di
 
 -- name: results_of_jobs
 SELECT * FROM results WHERE job_id = ANY(%s) ORDER BY job_id, path;
+
+-- name: findings_of_job
+SELECT role, number, label, code, volume_ml FROM findings WHERE job_id = %s ORDER BY role DESC, number;
+
+-- name: agreement_of_job
+SELECT number, label, dice, distance_mm, difference_ml, difference_percent, beyond FROM agreement
+WHERE job_id = %s ORDER BY number;
 
 -- name: steps_of_jobs
 SELECT * FROM steps WHERE job_id = ANY(%s) ORDER BY job_id, attempt, recorded_at;

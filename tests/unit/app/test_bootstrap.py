@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from app.bootstrap import load_packages, running_server
+from app.bootstrap import load_generalists, load_packages, running_server
 from app.errors import SettingsError
-from app.settings import PipelineSettings, RuleSettings, Settings
+from app.settings import GeneralistSettings, PipelineSettings, RuleSettings, Settings
 from operators.shared_memory import process_mark
+from tests.sam_fixture import put_generalist
 
 
 def _settings(folder: Path, mark: str) -> Settings:
@@ -55,3 +56,30 @@ def test_the_models_channels_may_be_bound(tmp_path: Path, channels: tuple[str, .
 def test_other_channels_than_the_models_end_the_start(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="binds the channels CT, PET; the model nnunet_liver_spleen_demo has CT"):
         load_packages(_with_channels(tmp_path, "CT", "PET"))
+
+
+def _with_generalist(folder: Path, repository: Path, window: str = "soft-tissue") -> Settings:
+    pipeline = PipelineSettings(
+        name="liver", model="nnunet_liver_spleen_demo", generalist=GeneralistSettings(model="sam", window=window)
+    )
+    return Settings(data_folder=folder, model_repository=repository, pipeline=(pipeline,))
+
+
+def test_a_pipelines_generalist_is_read(tmp_path: Path) -> None:
+    put_generalist(tmp_path, "sam")
+    (package,) = load_generalists(_with_generalist(tmp_path, tmp_path)).values()
+    assert (package.name, package.algorithm_name) == ("sam", "Planted generalist")
+
+
+@pytest.mark.parametrize(
+    ("window", "kinds", "code"),
+    [("soft", ["box"], "window-unknown"), ("liver", ["points"], "box-unsupported"), ("liver", None, "file-missing")],
+)
+def test_a_generalist_that_can_not_be_used_ends_the_start(
+    window: str, kinds: list[str] | None, code: str, tmp_path: Path
+) -> None:
+    if kinds is not None:
+        put_generalist(tmp_path, "sam", prompts={"kinds": kinds})
+    with pytest.raises(SettingsError, match="the generalist of pipeline 'liver'") as raised:
+        load_generalists(_with_generalist(tmp_path, tmp_path, window))
+    assert raised.value.code == code

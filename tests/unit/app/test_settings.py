@@ -232,3 +232,46 @@ def test_a_model_configuration_is_a_name_and_for_the_embedded_triton_alone(tmp_p
         load_settings(write(tmp_path, '[triton]\nmodel_configuration = "../openvino"\n'))
     with pytest.raises(SettingsError, match="start that one with --model-config-name"):
         load_settings(write(tmp_path, f'{text}address = "triton:8001"\n'))
+
+
+CHAIN = """
+[[pipeline]]
+name = "liver"
+model = "nnunet_liver"
+
+[pipeline.generalist]
+model = "sam"
+most_distance_mm = 8
+
+[[pipeline]]
+name = "alone"
+model = "nnunet_liver"
+
+[[rule]]
+name = "ct"
+pipeline = "PIPELINE"
+destinations = []
+on_disagreement = "hold"
+"""
+
+
+def _chain(folder: Path, text: str) -> Settings:
+    path = folder / "limner.toml"
+    path.write_text(text)
+    return load_settings(path)
+
+
+def test_a_generalist_belongs_to_the_pipeline_before_it(tmp_path: Path) -> None:
+    settings = _chain(tmp_path, CHAIN.replace("PIPELINE", "liver"))
+    generalist = settings.pipeline_named("liver").generalist
+    assert generalist is not None
+    assert (generalist.model, generalist.window, generalist.least_dice, generalist.most_distance_mm) == (
+        "sam", "soft-tissue", 0.8, 8,
+    )  # fmt: skip
+    assert settings.pipeline_named("alone").generalist is None
+    assert settings.rule[0].on_disagreement == "hold"
+
+
+def test_a_rule_can_not_say_what_a_disagreement_means_where_none_is_possible(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="has no generalist that could disagree"):
+        _chain(tmp_path, CHAIN.replace("PIPELINE", "alone"))

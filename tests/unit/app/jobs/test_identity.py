@@ -2,13 +2,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app.jobs.entries import JobInput
-from app.jobs.identity import ModelFacts, job_id, job_key
+from app.jobs.identity import GeneralistFacts, ModelFacts, job_id, job_key
 
 _MODEL = ModelFacts(
     name="liver", version="1.0", weights_digest="a" * 64, folder=Path("/models/liver"), channels=("CT",)
@@ -62,6 +63,38 @@ def test_other_instances_are_another_job(first: list[JobInput], second: list[Job
 def test_each_fact_counts(changed: dict[str, object]) -> None:
     inputs = [JobInput("1.2.3", "ab")]
     assert _key(inputs, **changed) != _key(inputs)
+
+
+_SECOND = GeneralistFacts("sam", "2.0", "c" * 64, Path("/sam"), "soft-tissue", 5.0)
+
+
+def test_without_a_generalist_the_key_is_what_it_always_was() -> None:
+    """UIDs of results follow from it: what was sent before an update must be replaced after it, not doubled."""
+    model = ModelFacts("liver", "1.0", "a" * 64, Path("/models/liver"), ("CT",))
+    key = job_key(
+        [JobInput("1.2.3", "ab")], pipeline="liver", application="app:App", model=model, program_version="0.1.0"
+    )
+    assert key == "ae7dbdb3cc1c5a90b096d3375de4d5c199b7247a64e5dffe768b5aaba63f2b2a"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"name": "medsam"},
+        {"version": "2.1"},
+        {"weights_digest": "d" * 64},
+        {"window": "liver"},
+        {"box_margin_pixels": 0.0},
+    ],
+)
+def test_each_fact_of_the_generalist_counts(changed: dict[str, Any]) -> None:
+    inputs = [JobInput("1.2.3", "ab")]
+    keys = [
+        _key(inputs, model=replace(_MODEL, generalist=second))
+        for second in (None, _SECOND, replace(_SECOND, **changed), replace(_SECOND, folder=Path("/elsewhere")))
+    ]
+    assert len(set(keys)) == 3
+    assert keys[1] == keys[3]
 
 
 def test_where_the_model_lies_does_not_count() -> None:

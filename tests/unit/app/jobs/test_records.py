@@ -4,10 +4,11 @@ import re
 import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import get_args
 
 from app.identifiers import UID
 from app.jobs import records
-from app.jobs.records import Delivery, Job, Step, describe_way
+from app.jobs.records import Delivery, Job, JobState, Step, describe_way
 
 _NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 _ID = uuid.UUID(int=1)
@@ -41,9 +42,9 @@ def test_the_way_names_the_steps_of_the_last_attempt_and_each_delivery() -> None
     assert way[3:] == (("infer", 5.0), ("deliver:archive", 1.0))
 
 
-def test_only_three_states_are_final() -> None:
-    states = ("queued", "running", "delivering", "closed", "failed", "refused")
-    assert [state for state in states if _job(state=state).ended] == ["closed", "failed", "refused"]
+def test_only_four_states_are_final() -> None:
+    final = ["closed", "failed", "refused", "discarded"]
+    assert [state for state in get_args(JobState) if _job(state=state).ended] == final
 
 
 def test_every_statement_is_there_and_used() -> None:
