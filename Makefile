@@ -10,7 +10,7 @@ VENV := .venv/bin
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
-demo: ## the main job on real data: a CT goes in by C-STORE, a DICOM-SEG comes out; needs no root
+demo: ## the main job on real data: a CT goes in by C-STORE, two DICOM-SEG come out, compared; needs no root
 	@deploy/environment.sh server triton
 	@$(VENV)/python deploy/demo/demo.py
 

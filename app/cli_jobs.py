@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import time
 import uuid
 from typing import Annotated, Any
@@ -95,7 +96,7 @@ def _decide(text: str, decision: str, done: str, settings: SettingsOption) -> No
     loaded = load_settings(settings)
     with bootstrap.open_records(loaded) as records:
         found = _job(records, text)
-        holding.ask_for_decision(records, decision, found.id, getpass.getuser())
+        holding.ask_for_decision(records, decision, found.id, _person())
         if bootstrap.running_server(loaded) is None:
             say("no server runs here: the decision is carried out when one starts")
             return
@@ -110,6 +111,14 @@ def _decide(text: str, decision: str, done: str, settings: SettingsOption) -> No
         f"the server did not carry the decision out within {_DECISION_SECONDS:.0f} s; it is in the queue still",
         code="decision-waiting",
     )
+
+
+def _person() -> str:
+    """The name of the user who gave the command; the number where it has none, as in some containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 def _job(records: Records, text: str) -> Job:

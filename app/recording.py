@@ -38,7 +38,7 @@ from operators.durable import write_durably
 from operators.label_maps import label_counts, voxel_millilitres
 from operators.model_package import ModelPackage
 from operators.sam.package import GeneralistPackage
-from operators.segmentation_writer import Algorithm, PromptingObject, WrittenObject, write_segmentation
+from operators.segmentation_writer import Algorithm, PromptingObject, WrittenObject, say_whose, write_segmentation
 from operators.segments import SegmentSpec
 from operators.series_volume import SeriesVolume
 
@@ -194,7 +194,7 @@ class GeneralistRecordOperator(sdk.Operator):
                 },
             ),
             identity=generalist_identity(request.identity),
-            series_description=f"{self._series_description} ({package.algorithm_name})",
+            series_description=say_whose(self._series_description, package.algorithm_name),
             path=folder / GENERALIST_FILE,
             prompted_by=prompting,
         )

@@ -34,6 +34,8 @@ FILE_NAME = "segmentation.dcm"
 MANUFACTURER = "Limner"
 _DESCRIPTION_LENGTH = 64
 """Characters of a Series Description, VR LO."""
+_NAME_LENGTH = 32
+"""Of them, what the name of an algorithm may take."""
 _SERIES_NUMBER_OFFSET = 1000
 """A result's Series Number is its source's and this: beside it, and not another acquisition's."""
 _MOST_SERIES_NUMBER = 99999
@@ -164,8 +166,15 @@ def segment_numbers(labels: LabelMap, segments: Sequence[SegmentSpec]) -> LabelM
 
 def say_ai(description: str) -> str:
     """Return a Series Description that says that a machine made this, cut to what its VR holds."""
-    said = description if re.search(r"\bAI\b", description) else f"AI: {description}"
+    said = description if re.search(r"\bAI\b", description[:_DESCRIPTION_LENGTH]) else f"AI: {description}"
     return said[:_DESCRIPTION_LENGTH].rstrip()
+
+
+def say_whose(description: str, algorithm_name: str) -> str:
+    """Return a Series Description that ends with whose result it is, whatever else must be cut for it."""
+    end = f" ({algorithm_name[:_NAME_LENGTH]})"
+    room = _DESCRIPTION_LENGTH - len(end)
+    return say_ai(say_ai(description)[:room].rstrip())[:room].rstrip() + end
 
 
 def _check_size(labels: LabelMap) -> None:

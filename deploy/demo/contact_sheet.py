@@ -1,4 +1,4 @@
-"""One picture of all slices with the outlines of the segments over them."""
+"""One picture of all slices with the outlines of the segments over them, as one model found them or two."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ TILE = 256
 def write_contact_sheet(
     hounsfield: NDArray[np.float32],
     labels: NDArray[np.uint8],
+    others: NDArray[np.uint8],
     colours: Mapping[int, tuple[int, int, int]],
     caption: str,
     path: Path,
@@ -28,8 +29,9 @@ def write_contact_sheet(
 
     Parameters
     ----------
-    hounsfield, labels
-        Axes slice, row, column; same shape.
+    hounsfield, labels, others
+        Axes slice, row, column; same shape. `labels` are filled and outlined in their colours, `others` have an
+        outline of a lighter one over them.
     colours
         Label value to RGB.
     """
@@ -39,14 +41,17 @@ def write_contact_sheet(
     sheet = Image.new("RGB", (columns * TILE, rows * TILE + header), "black")
     ImageDraw.Draw(sheet).text((8, 8), caption, fill="white")
     for index in range(count):
-        tile = Image.fromarray(_outlined(hounsfield[index], labels[index], colours)).resize((TILE, TILE))
+        tile = Image.fromarray(_outlined(hounsfield[index], labels[index], others[index], colours)).resize((TILE, TILE))
         ImageDraw.Draw(tile).text((6, 6), str(index + 1), fill="white")
         sheet.paste(tile, ((index % columns) * TILE, header + (index // columns) * TILE))
     sheet.save(path)
 
 
 def _outlined(
-    plane: NDArray[np.float32], labels: NDArray[np.uint8], colours: Mapping[int, tuple[int, int, int]]
+    plane: NDArray[np.float32],
+    labels: NDArray[np.uint8],
+    others: NDArray[np.uint8],
+    colours: Mapping[int, tuple[int, int, int]],
 ) -> NDArray[np.uint8]:
     grey = np.clip((plane - (WINDOW_CENTRE - WINDOW_WIDTH / 2)) / WINDOW_WIDTH, 0, 1) * 255
     picture = np.repeat(grey[..., None], 3, axis=2)
@@ -55,4 +60,7 @@ def _outlined(
         outline = mask & ~ndimage.binary_erosion(mask, iterations=2)
         picture[mask] = 0.8 * picture[mask] + 0.2 * np.asarray(colour)
         picture[outline] = colour
+    for value, colour in colours.items():
+        mask = others == value
+        picture[mask & ~ndimage.binary_erosion(mask, iterations=2)] = 0.2 * np.asarray(colour) + 0.8 * 255
     return picture.astype(np.uint8)

@@ -1,7 +1,8 @@
 """The main job on real data: a CT of another patient than the model was trained on, sent as a modality sends it.
 
 Starts a demonstration archive and the server, sends the study by C-STORE, watches it go its way, and shows what came
-out. Ends with 0 only if the segmentation arrived, matches the reference sensibly, and the audit log verifies.
+out: what an nnU-Net found, and what LiteMedSAM found in boxes around that. Ends with 0 only if both segmentations
+arrived, match the reference sensibly, and the audit log verifies.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,7 @@ CACHE = REPOSITORY / ".cache"
 LIMNER = [sys.executable, "-m", "app.cli"]
 REFERENCE = {"Liver": 5, "Spleen": 1}
 """Segment label to label value in the reference segmentation."""
-MODEL = "nnunet_liver_spleen_demo"
+MODEL, GENERALIST = "nnunet_liver_spleen_demo", "lite_medsam"
 LEAST_DICE = 0.8
 """What the model card's figures allow for; less means that something is broken, geometry most likely."""
 TIME_LIMIT_SECONDS = 600.0
@@ -51,7 +52,8 @@ WHAT_HAPPENED = {
     "read": "geometry checked, pixels decoded to a volume",
     "infer": "nnU-Net, tile by tile on Triton",
     "write": "the DICOM-SEG was written",
-    "verify": "it was read back and compared with what was computed",
+    "generalist": "LiteMedSAM, a box a slice and segment; its DICOM-SEG; how far the two agree",
+    "verify": "both were read back and compared with what was computed",
     "deliver": "C-STORE to {}",
 }
 COLOURS = {"Liver": (221, 130, 101), "Spleen": (157, 108, 162)}
@@ -69,8 +71,19 @@ class Segment:
 
     label: str
     code: str
-    volume_ml: float
-    dice: float
+    volume_ml: tuple[float, float]
+    """The specialist's and the generalist's."""
+    dice: tuple[float, float]
+    """Of each with the reference."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one model found, as the archive holds it, on the grid of the series."""
+
+    path: Path
+    segmentation: highdicom.seg.Segmentation
+    labels: NDArray[np.uint8]
 
 
 def main() -> int:
@@ -83,16 +96,23 @@ def main() -> int:
             source = fetch(CACHE)
             files = write_series(source, FOLDER / "study")
         console.print(f"[green]✓[/] real abdominal CT: {len(files)} slices, JPEG 2000 lossless, another patient's")
+        with console.status("putting LiteMedSAM into the model repository (37 MB to download the first time)"):
+            _fetch_generalist()
+        console.print("[green]✓[/] LiteMedSAM, which outlines what lies in a box, beside the nnU-Net")
         with DemonstrationArchive(FOLDER / "archive") as archive:
             console.print(f"[green]✓[/] demonstration archive ARCHIVE listens on 127.0.0.1:{archive.port}")
             port = _free_port()
             settings = _write_settings(archive.port, port)
             with _server(settings, port):
                 _run("submit", str(FOLDER / "study"), "--settings", str(settings), "--calling", "MODALITY")
-                job = _watch(settings)
+                job = _shown(settings, _watch(settings)["id"])
         volume = read_series(files)
-        segments, path, sheet = _evaluate(volume, reference_labels(source), job)
-        _show(job, segments, path, sheet, time.monotonic() - started)
+        found = [_found(volume, job, role) for role in ("specialist", "generalist")]
+        segments = _evaluate(volume, reference_labels(source), found)
+        sheet = _draw(volume, found, segments)
+        _show_way(job)
+        _show_segments(job, segments)
+        _show_files(found, sheet, time.monotonic() - started)
         _verify_audit(settings)
     except (DemonstrationError, FetchFailed) as error:
         console.print(f"✗ {error}", style="bold red", markup=False)
@@ -118,10 +138,15 @@ study_quiet_seconds = 4
 name = "liver-spleen"
 model = "{MODEL}"
 
+[pipeline.generalist]
+model = "{GENERALIST}"
+deliver = true
+
 [[rule]]
 name = "abdominal-ct"
 pipeline = "liver-spleen"
 destinations = ["archive"]
+on_disagreement = "both"
 match = {{ Modality = "CT", ImageType = "PRIMARY" }}
 
 [[destination]]
@@ -173,12 +198,27 @@ def _run(*arguments: str) -> None:
         raise DemonstrationError(f"`limner {arguments[0]}` ended with exit code {result.returncode}")
 
 
+def _fetch_generalist() -> None:
+    command = [sys.executable, str(REPOSITORY / "deploy" / "lite_medsam" / "lite_medsam.py")]
+    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise DemonstrationError(f"LiteMedSAM could not be put into the model repository: {result.stderr.strip()}")
+
+
+def _asked(settings: Path, *arguments: str) -> Any:
+    """What a command answers as JSON."""
+    command = [*LIMNER, *arguments, "--json", "--settings", str(settings)]
+    return json.loads(subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True).stdout)
+
+
 def _jobs(settings: Path) -> list[dict[str, Any]]:
-    output = subprocess.run(
-        [*LIMNER, "jobs", "--json", "--settings", str(settings)], cwd=REPOSITORY, check=True, capture_output=True
-    ).stdout
-    jobs: list[dict[str, Any]] = json.loads(output)
+    jobs: list[dict[str, Any]] = _asked(settings, "jobs")
     return jobs
+
+
+def _shown(settings: Path, job: str) -> dict[str, Any]:
+    shown: dict[str, Any] = _asked(settings, "jobs", "show", job)
+    return shown
 
 
 def _watch(settings: Path) -> dict[str, Any]:
@@ -201,45 +241,65 @@ def _watch(settings: Path) -> dict[str, Any]:
     raise DemonstrationError(f"no result within {TIME_LIMIT_SECONDS:.0f} s")
 
 
-def _evaluate(
-    series: SeriesVolume, reference: NDArray[np.uint8], job: Mapping[str, Any]
-) -> tuple[list[Segment], Path, Path]:
-    """Compare the segmentation that the archive holds with the reference, in patient coordinates."""
-    found = sorted((FOLDER / "archive").glob("*.dcm"))
-    if len(found) != 1:
-        raise DemonstrationError(f"expected one segmentation in the archive, found {len(found)}")
-    path = FOLDER / "segmentation.dcm"
-    shutil.copy(found[0], path)
+def _found(series: SeriesVolume, job: Mapping[str, Any], role: str) -> Found:
+    """Read what the archive holds of one model, in patient coordinates."""
+    uids = [one["sop_instance_uid"] for one in job["results"] if one["role"] == role]
+    if len(uids) != 1:
+        raise DemonstrationError(f"the {role} has {len(uids)} results: {job['flag']} {job['flag_reason']}")
+    (uid,) = uids
+    arrived = FOLDER / "archive" / f"{uid}.dcm"
+    if not arrived.is_file():
+        raise DemonstrationError(f"the {role}'s segmentation did not arrive in the archive")
+    path = FOLDER / ("segmentation.dcm" if role == "specialist" else "generalist.dcm")
+    shutil.copy(arrived, path)
     segmentation = highdicom.seg.segread(path)
-    labels = segmentation.get_volume(combine_segments=True).match_geometry(series.volume)
+    labels = segmentation.get_volume(combine_segments=True, allow_missing_positions=True).match_geometry(series.volume)
+    return Found(path, segmentation, labels.array.astype(np.uint8))
+
+
+def _evaluate(series: SeriesVolume, reference: NDArray[np.uint8], found: Sequence[Found]) -> list[Segment]:
+    """Compare both segmentations with the reference."""
     # the reference lies in ascending patient z; the volume may lie the other way
-    ascending = series.volume.affine[2, 0] > 0
-    truth = reference if ascending else reference[::-1]
+    truth = reference if _ascends(series) else reference[::-1]
+    voxel_ml = float(np.prod(series.volume.spacing)) / 1000.0
     segments = []
-    for number in segmentation.segment_numbers:
-        item = segmentation.get_segment_description(number)
-        mine = labels.array == number
-        theirs = truth == REFERENCE[str(item.SegmentLabel)]
-        dice = 2.0 * float((mine & theirs).sum()) / max(1, int(mine.sum()) + int(theirs.sum()))
-        code = item.segmented_property_type
-        volume_ml = float(mine.sum()) * float(np.prod(series.volume.spacing)) / 1000.0
-        segments.append(Segment(str(item.SegmentLabel), f"{code.scheme_designator} {code.value}", volume_ml, dice))
+    for number in found[0].segmentation.segment_numbers:
+        item = found[0].segmentation.get_segment_description(number)
+        label, code = str(item.SegmentLabel), item.segmented_property_type
+        theirs = truth == REFERENCE[label]
+        first, second = (one.labels == number for one in found)
+        volumes = float(first.sum()) * voxel_ml, float(second.sum()) * voxel_ml
+        dice = _dice(first, theirs), _dice(second, theirs)
+        if min(dice) < LEAST_DICE:
+            raise DemonstrationError(f"{label} has Dice {min(dice):.3f}; at least {LEAST_DICE} was expected")
+        segments.append(Segment(label, f"{code.scheme_designator} {code.value}", volumes, dice))
+    return segments
+
+
+def _ascends(series: SeriesVolume) -> bool:
+    return bool(series.volume.affine[2, 0] > 0)
+
+
+def _dice(mine: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> float:
+    return 2.0 * float((mine & theirs).sum()) / max(1, int(mine.sum()) + int(theirs.sum()))
+
+
+def _draw(series: SeriesVolume, found: Sequence[Found], segments: Sequence[Segment]) -> Path:
+    """Draw both results on the CT, from the feet to the head."""
     sheet = FOLDER / "overlay.png"
-    step = -1 if not ascending else 1
+    step = 1 if _ascends(series) else -1
     write_contact_sheet(
         series.volume.array[::step],
-        labels.array[::step].astype(np.uint8),
-        {number: COLOURS[one.label] for number, one in zip(segmentation.segment_numbers, segments, strict=True)},
-        "Limner demonstration: liver and spleen. Not a medical device.",
+        found[0].labels[::step],
+        found[1].labels[::step],
+        {number: COLOURS[one.label] for number, one in enumerate(segments, start=1)},
+        "Limner demonstration: liver and spleen; coloured nnU-Net, white line LiteMedSAM. Not a medical device.",
         sheet,
     )
-    for segment in segments:
-        if segment.dice < LEAST_DICE:
-            raise DemonstrationError(f"{segment.label} has Dice {segment.dice:.3f}; at least {LEAST_DICE} was expected")
-    return segments, path, sheet
+    return sheet
 
 
-def _show(job: Mapping[str, Any], segments: list[Segment], path: Path, sheet: Path, elapsed: float) -> None:
+def _show_way(job: Mapping[str, Any]) -> None:
     way = Table(title="The way of the study", title_justify="left")
     way.add_column("step")
     way.add_column("what happened")
@@ -248,14 +308,36 @@ def _show(job: Mapping[str, Any], segments: list[Segment], path: Path, sheet: Pa
         name, _, detail = step["step"].partition(":")
         way.add_row(name, WHAT_HAPPENED.get(name, "").format(detail), f"{step['seconds']:.2f}")
     console.print(way)
-    table = Table(title="The segments", title_justify="left")
-    for heading, side in (("segment", "left"), ("code", "left"), ("volume, ml", "right"), ("Dice", "right")):
-        table.add_column(heading, justify=side)  # type: ignore[arg-type]
-    for segment in segments:
-        table.add_row(segment.label, segment.code, f"{segment.volume_ml:.1f}", f"{segment.dice:.3f}")
+
+
+def _show_segments(job: Mapping[str, Any], segments: Sequence[Segment]) -> None:
+    table = Table(title="The segments: what each model found, and its Dice with the reference", title_justify="left")
+    table.add_column("segment")
+    table.add_column("code")
+    for heading in ("nnU-Net, ml", "Dice", "LiteMedSAM, ml", "Dice"):
+        table.add_column(heading, justify="right")
+    for one in segments:
+        figures = [figure for pair in zip(one.volume_ml, one.dice, strict=True) for figure in pair]
+        table.add_row(one.label, one.code, *(f"{value:.{1 + 2 * (at % 2)}f}" for at, value in enumerate(figures)))
     console.print(table)
-    console.print("Dice against the public data set's reference. The model is a demonstration, not a medical device.")
-    console.print(f"DICOM-SEG:        {path.relative_to(REPOSITORY)}  ({path.stat().st_size / 1e6:.1f} MB)")
+    agreement = Table(title="How far the two agree, without any reference", title_justify="left")
+    agreement.add_column("segment")
+    for heading in ("Dice", "distance, mm", "volume, %"):
+        agreement.add_column(heading, justify="right")
+    for compared in job["agreement"]:
+        distance = f"{compared['distance_mm']:.1f}"
+        agreement.add_row(
+            compared["label"], f"{compared['dice']:.3f}", distance, f"{compared['difference_percent']:+.1f}"
+        )
+    console.print(agreement)
+    console.print(f"flag: {job['flag'] or 'none, they agree within the limits'}")
+    console.print("Dice against the public data set's reference. The models are a demonstration, not a medical device.")
+
+
+def _show_files(found: Sequence[Found], sheet: Path, elapsed: float) -> None:
+    for one, name in zip(found, ("nnU-Net's", "LiteMedSAM's"), strict=True):
+        size = one.path.stat().st_size / 1e6
+        console.print(f"{name + ' SEG:':<17} {one.path.relative_to(REPOSITORY)}  ({size:.1f} MB)")
     console.print(f"overlay picture:  {sheet.relative_to(REPOSITORY)}")
     console.print(f"whole run:        {elapsed:.1f} s")
 

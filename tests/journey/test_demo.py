@@ -27,8 +27,18 @@ def _demo(**environment: str) -> subprocess.CompletedProcess[str]:
 def test_the_demonstration_shows_the_way_the_segments_and_the_verified_log() -> None:
     result = _demo()
     assert result.returncode == 0, result.stdout + result.stderr
-    for shown in ("receive", "infer", "verify", "deliver", "Liver", "SCT 10200004", "Spleen", "audit chain verified"):
+    steps = ("receive", "infer", "generalist", "verify", "deliver")
+    for shown in (
+        *steps,
+        "Liver",
+        "SCT 10200004",
+        "Spleen",
+        "LiteMedSAM",
+        "How far the two agree",
+        "audit chain verified",
+    ):
         assert shown in result.stdout, shown
+    assert (REPOSITORY / ".demo" / "generalist.dcm").stat().st_size > 0
     assert (REPOSITORY / ".demo" / "segmentation.dcm").stat().st_size > 0
     assert (REPOSITORY / ".demo" / "overlay.png").read_bytes().startswith(b"\x89PNG")
 

@@ -19,7 +19,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from operators.derived_uids import generalist_identity, instance_uid, series_uid
 from operators.errors import OperatorError
 from operators.label_maps import LabelMap
-from operators.segmentation_writer import PromptingObject, say_ai, segment_numbers, write_segmentation
+from operators.segmentation_writer import PromptingObject, say_ai, say_whose, segment_numbers, write_segmentation
 from operators.segments import Code
 from operators.series_volume import read_series
 from tests.phantom import Phantom, setting, variants
@@ -401,3 +401,15 @@ def test_it_names_the_segmentation_that_prompted_it(tmp_path: Path) -> None:
 def test_a_generalists_uids_are_others_than_the_specialists() -> None:
     own = generalist_identity("identity")
     assert len({series_uid("identity"), series_uid(own), instance_uid("identity"), instance_uid(own)}) == 4
+
+
+@given(st.text("abAI :()", max_size=80), st.text("abLS ", min_size=1, max_size=50))
+def test_a_description_says_whose_it_is_however_long_it_was(description: str, name: str) -> None:
+    said = say_whose(description, name)
+    assert said.endswith(f"({name[:32]})")
+    assert len(said) <= 64
+    assert say_ai(said) == said
+
+
+def test_a_short_description_is_kept_whole() -> None:
+    assert say_whose("organs", "LiteMedSAM") == "AI: organs (LiteMedSAM)"
