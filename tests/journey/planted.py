@@ -8,6 +8,8 @@ import time
 from typing import Any
 
 from app.app import SegmentationApp
+from app.graph import GraphRequest
+from app.recording import Progress
 
 
 class Crashes(SegmentationApp):
@@ -37,3 +39,15 @@ class TakesItsTime(SegmentationApp):
     def run(self) -> Any:
         time.sleep(3)
         return super().run()
+
+
+class CrashesInTheGeneralist(SegmentationApp):
+    """Dies after the generalist's first slice."""
+
+    def __init__(self, request: GraphRequest, progress: Progress) -> None:
+        def die(step: str, done: int, total: int) -> None:
+            if step == "generalist":
+                os.kill(os.getpid(), signal.SIGSEGV)
+            progress(step, done, total)
+
+        super().__init__(request, die)

@@ -1,0 +1,143 @@
+"""The graph with a generalist, in its own process, over a real Triton that serves a planted one beside the nnU-Net."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from app.errors import GraphFailed
+from app.graph import (
+    RECORD_FILE,
+    SPECIALIST_RECORD_FILE,
+    ChannelInput,
+    CompletionRecord,
+    FailureRecord,
+    GeneralistRequest,
+    GraphRequest,
+    specialist_alone,
+)
+from app.jobs.graph_process import GraphProcess
+from app.jobs.verification import verify_results
+from operators.agreement import AgreementLimits
+from operators.errors import ModelPackageError
+from tests.sam_fixture import put_generalist
+from tests.triton_fixture import MODEL_REPOSITORY, running_triton
+
+SPECIALIST = "nnunet_liver_spleen_demo"
+APPLICATION = "app.app:SegmentationApp"
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("repository")
+    for name in (SPECIALIST, "limner_probe"):
+        (folder / name).symlink_to(MODEL_REPOSITORY / name)
+    put_generalist(folder, "planted")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def target(repository: Path) -> Iterator[str]:
+    with running_triton(repository) as triton:
+        yield triton.target
+
+
+@pytest.fixture(scope="module")
+def graphs() -> Iterator[GraphProcess]:
+    graphs = GraphProcess()
+    graphs.warm()
+    yield graphs
+    graphs.cancel()
+
+
+@pytest.fixture
+def request_for(repository: Path, target: str, abdominal_ct: list[Path], tmp_path: Path) -> GraphRequest:
+    """A request for both models."""
+    return GraphRequest(
+        inputs=(ChannelInput("", tuple(abdominal_ct[4:10])),),
+        output_folder=tmp_path / "out",
+        model_folder=repository / SPECIALIST,
+        triton_target=target,
+        identity="identity",
+        series_description="organs",
+        request_seconds=120,
+        shared_memory=True,
+        generalist=GeneralistRequest(repository / "planted", "soft-tissue", 5.0, AgreementLimits(least_dice=0.8)),
+    )
+
+
+def _run(
+    graphs: GraphProcess,
+    request: GraphRequest,
+    application: str = APPLICATION,
+    seen: list[tuple[str, int, int]] | None = None,
+) -> CompletionRecord:
+    told = [] if seen is None else seen
+    return graphs.run(
+        request,
+        application,
+        time_limit_seconds=240,
+        memory_limit_bytes=4 << 30,
+        progress=lambda *facts: told.append(facts),
+    )
+
+
+def test_a_second_finding_and_how_far_the_two_agree(graphs: GraphProcess, request_for: GraphRequest) -> None:
+    seen: list[tuple[str, int, int]] = []
+    record = _run(graphs, request_for, seen=seen)
+    specialist, generalist = verify_results(record, request_for.output_folder, request_for.primary_files)
+    assert (specialist.path.name, generalist.path.name) == ("segmentation.dcm", "generalist.dcm")
+    assert [one.model.name for one in record.findings] == [SPECIALIST, "planted"]
+    assert [one.label for one in record.agreement] == ["Liver", "Spleen"]
+    # it paints whole slices, and is the surer the further right and down a box lies: the spleen's
+    liver, spleen = record.agreement
+    assert (liver.dice, liver.distance_mm, liver.beyond) == (0, None, ("one-empty",))
+    assert 0 < spleen.dice < 0.8
+    assert spleen.beyond == ("dice",)
+    assert [facts for facts in seen if facts[0] == "generalist"][-1] == ("generalist", 6, 6)
+    assert set(record.steps) == {"read", "infer", "write", "generalist"}
+
+
+def test_the_specialists_result_is_the_same_as_alone_and_a_retry_gives_the_same_objects(
+    graphs: GraphProcess, request_for: GraphRequest
+) -> None:
+    both = _run(graphs, request_for)
+    again = _run(graphs, replace(request_for, output_folder=request_for.output_folder / "again"))
+    alone = _run(graphs, replace(request_for, output_folder=request_for.output_folder / "alone", generalist=None))
+    assert both.findings == again.findings
+    assert both.findings[:1] == alone.findings
+    assert (alone.agreement, alone.generalist_failure) == ((), None)
+
+
+def test_a_process_that_dies_in_the_generalist_leaves_the_specialists_result(
+    graphs: GraphProcess, request_for: GraphRequest
+) -> None:
+    with pytest.raises(GraphFailed) as raised:
+        _run(graphs, request_for, "tests.journey.planted:CrashesInTheGeneralist")
+    folder = request_for.output_folder
+    assert not (folder / RECORD_FILE).exists()
+    record = specialist_alone(folder, raised.value.code, "it died")
+    assert record is not None
+    assert record.generalist_failure == FailureRecord("graph-crashed", "it died")
+    (one,) = verify_results(record, folder, request_for.primary_files)
+    assert one.role == "specialist"
+
+
+def test_a_generalist_that_is_not_there_is_said_so_after_the_specialist(
+    graphs: GraphProcess, request_for: GraphRequest
+) -> None:
+    assert request_for.generalist is not None
+    missing = replace(request_for.generalist, model_folder=Path("/no/model"))
+    with pytest.raises(ModelPackageError) as raised:
+        _run(graphs, replace(request_for, generalist=missing))
+    assert raised.value.code == "file-missing"
+    assert specialist_alone(request_for.output_folder, "file-missing", "") is not None
+
+
+def test_what_the_specialist_alone_left_is_no_record_of_its_own(tmp_path: Path) -> None:
+    assert specialist_alone(tmp_path, "graph-crashed", "") is None
+    (tmp_path / SPECIALIST_RECORD_FILE).write_text('{"identity": "cut o')
+    assert specialist_alone(tmp_path, "graph-crashed", "") is None
