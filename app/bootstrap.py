@@ -17,7 +17,7 @@ from app.audit.events import AuditEvent, Outcome
 from app.audit.log import AuditLog
 from app.delivery.dimse import DimseDestination
 from app.errors import SettingsError
-from app.jobs.graph_process import GraphProcess
+from app.jobs.graph_process import PRELOAD, GraphProcess
 from app.jobs.identity import GeneralistFacts, ModelFacts
 from app.jobs.records import Records
 from app.jobs.verification import verify_results
@@ -33,6 +33,7 @@ from app.serving.postgres import EmbeddedPostgres
 from app.serving.triton import EmbeddedTriton
 from app.settings import PipelineSettings, Settings
 from app.telemetry import configure_logging, get_logger
+from app.web import service as web
 from operators.errors import InferenceFailed, ModelPackageError, PromptRefused
 from operators.model_package import ModelPackage
 from operators.nnunet.network import check_served
@@ -67,6 +68,7 @@ async def serve(settings: Settings) -> None:
     """
     configure_logging(settings.logging)
     packages, generalists, rules = load_packages(settings), load_generalists(settings), RuleSet(settings.rule)
+    offered = load_web(settings)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         # also as process 1, for which the kernel's default is to ignore them
@@ -116,7 +118,7 @@ async def serve(settings: Settings) -> None:
                 records=records,
                 audit=audit,
                 spool_path_of=spool.path_of,
-                packages=generalists,
+                packages=offered,
                 triton_target=lambda: triton_target,
                 program_version=version("limner"),
             )
@@ -174,6 +176,20 @@ def load_packages(settings: Settings) -> dict[str, ModelPackage]:
             if rule.pipeline == pipeline.name:
                 check_channels(rule, package.name, package.channel_names)
     return packages
+
+
+def load_web(settings: Settings) -> dict[str, GeneralistPackage]:
+    """Read what the API offers; nothing if it is not enabled.
+
+    Raises
+    ------
+    SettingsError
+        If it has no token, or a generalist can't be used.
+    """
+    if not settings.web.enabled:
+        return {}
+    settings.web.read_token()
+    return web.load_generalists(settings)
 
 
 def load_generalists(settings: Settings) -> dict[str, GeneralistPackage]:

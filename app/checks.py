@@ -172,12 +172,13 @@ def _check_served(settings: Settings, address: str) -> Iterator[str]:
         if folder.is_dir():  # where it is not, the pipeline's own check says so
             check_served(ModelPackage.load(folder), address, deadline_seconds=_PROBE_SECONDS)
             yield model
-    generalists = (pipeline.generalist for pipeline in settings.pipeline)
-    for model in dict.fromkeys(one.model for one in generalists if one is not None):
-        folder = settings.model_repository / model
+    names = [pipeline.generalist.model for pipeline in settings.pipeline if pipeline.generalist is not None]
+    names += settings.web.models if settings.web.enabled else ()
+    for name in dict.fromkeys(names):
+        folder = settings.model_repository / name
         if folder.is_dir():
             sam_network.check_served(GeneralistPackage.load(folder), address, deadline_seconds=_PROBE_SECONDS)
-            yield model
+            yield name
 
 
 def _check_destination(destination: DestinationSettings, settings: Settings) -> CheckResult:

@@ -310,6 +310,8 @@ class Settings(BaseSettings):
             doubled = sorted({name for name in names if names.count(name) > 1})
             if doubled:
                 raise ValueError(f"two [[{kind}]] tables have the same name: {', '.join(doubled)}")
+        if INTERACTIVE in {*(entry.name for entry in self.pipeline), *(entry.name for entry in self.rule)}:
+            raise ValueError(f"the name '{INTERACTIVE}' is kept for what is drawn through the API; choose another")
         pipelines = {entry.name: entry for entry in self.pipeline}
         destinations = {entry.name for entry in self.destination}
         for rule in self.rule:

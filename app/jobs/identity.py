@@ -72,6 +72,8 @@ def job_key(
     }
     if refusal:
         facts["refused"] = refusal
+    if accepted:
+        facts["accepted"] = accepted
     other = model.generalist
     if other is not None:
         facts["generalist"] = [other.name, other.version, other.weights_digest, other.window, other.box_margin_pixels]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from app.jobs.queue import TaskQueue
-from app.jobs.records import Connection, Job, NewJob, Records, Result
+from app.jobs.records import Connection, Consequence, Job, NewJob, Records, Result
 from app.jobs.verification import VerifiedObject
 
 
@@ -17,10 +17,11 @@ def record_verified(
     attempt: int,
     verified: Sequence[VerifiedObject],
     steps: Mapping[str, float],
+    consequence: Consequence = Consequence(),  # noqa: B008 - it is frozen
 ) -> bool:
     """Record the objects of an attempt, and have them delivered; False, and nothing is, if it was overtaken.
 
-    A job without objects or destinations is closed next.
+    Only those are sent that `consequence` says, and none while it holds the job.
     """
     results = [
         Result(
@@ -32,14 +33,21 @@ def record_verified(
             sop_instance_uid=one.sop_instance_uid,
             series_instance_uid=one.series_instance_uid,
             transfer_syntax_uid=one.transfer_syntax_uid,
+            role=one.role,
         )
         for one in verified
     ]
-    if not records.record_results(connection, job, attempt, results, steps):
+    if not records.record_results(connection, job, attempt, results, steps, consequence):
         return False
-    for result in results:
-        for destination in job.destinations:
-            queue.defer_deliver(connection, job, result.digest, destination)
-    if not (results and job.destinations):
-        queue.defer_close(connection, job.id)
+    if not consequence.is_held:
+        begin_deliveries(queue, connection, job, [one.digest for one in results if one.role in consequence.sent])
     return True
+
+
+def begin_deliveries(queue: TaskQueue, connection: Connection, job: Job | NewJob, digests: Sequence[str]) -> None:
+    """Have objects sent to the job's destinations; a job without objects or destinations is closed next."""
+    for digest in digests:
+        for destination in job.destinations:
+            queue.defer_deliver(connection, job, digest, destination)
+    if not (digests and job.destinations):
+        queue.defer_close(connection, job.id)

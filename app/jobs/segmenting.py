@@ -20,7 +20,8 @@ from app.jobs.auditing import audit_job
 from app.jobs.disagreement import consequence_of
 from app.jobs.identity import GeneralistFacts, ModelFacts
 from app.jobs.queue import GROUND, Interrupted, TaskQueue, back_off_seconds
-from app.jobs.records import Connection, Consequence, Job, JobState, Records, Result
+from app.jobs.recording import record_verified
+from app.jobs.records import Consequence, Job, JobState, Records
 from app.settings import GeneralistSettings, PipelineSettings, Settings
 from app.telemetry import get_logger
 from operators.agreement import AgreementLimits
@@ -239,35 +240,12 @@ class Segmenting:
         steps: Mapping[str, float],
         consequence: Consequence,
     ) -> None:
-        results = [
-            Result(
-                job_id=job.id,
-                digest=one.digest,
-                attempt=attempt,
-                path=str(one.path),
-                sop_class_uid=one.sop_class_uid,
-                sop_instance_uid=one.sop_instance_uid,
-                series_instance_uid=one.series_instance_uid,
-                transfer_syntax_uid=one.transfer_syntax_uid,
-                role=one.role,
-            )
-            for one in verified
-        ]
         with self._records.transaction() as connection:
-            if not self._records.record_results(connection, job, attempt, results, steps, consequence):
+            if not record_verified(self._records, self._queue, connection, job, attempt, verified, steps, consequence):
                 _log.warning("job.overtaken", job_id=str(job.id), attempt=attempt)
                 return
-            if not consequence.is_held:
-                self._begin_deliveries(connection, job, [one.digest for one in results if one.role in consequence.sent])
         for earlier in range(1, attempt):  # what lost attempts left
             shutil.rmtree(self._folder(job, earlier), ignore_errors=True)
-
-    def _begin_deliveries(self, connection: Connection, job: Job, digests: Sequence[str]) -> None:
-        for digest in digests:
-            for destination in job.destinations:
-                self._queue.defer_deliver(connection, job, digest, destination)
-        if not (digests and job.destinations):
-            self._queue.defer_close(connection, job.id)
 
     def _postpone_or_fail(self, job: Job, attempt: int, tries: int, error: InferenceFailed) -> None:
         pipeline, _ = self._pipeline_of(job)

@@ -16,8 +16,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import app.app as graph_application  # first: it prepares what must be true before the SDK is imported
-from app.graph import LABELS_FILE, RECORD_FILE, CompletionRecord, LabelsRecord, ModelRecord
+import app.recording as recording  # first: it prepares what must be true before the SDK is imported
+from app.graph import LABELS_FILE, RECORD_FILE, CompletionRecord, FindingRecord, LabelsRecord, ModelRecord
 from app.jobs.child_isolation import die_with_server, failure_of, isolate
 from app.web.drawing import Drawing, Found
 from app.web.placement import placed_prompt
@@ -174,13 +174,14 @@ class Session:
             path=folder / FILE_NAME,
             is_automatic=False,
         )
-        record = CompletionRecord(
-            identity=request["identity"],
-            objects=(graph_application.object_record(written),),
-            labels=LabelsRecord(LABELS_FILE, graph_application.write_labels(folder / LABELS_FILE, labels)),
-            segments=graph_application.segment_records(labels, [segment]),
+        finding = FindingRecord(
+            role="specialist",  # the only model of its job, prompted by a person and by no other model
+            object=recording.object_record(written),
+            labels=LabelsRecord(LABELS_FILE, recording.write_labels(folder / LABELS_FILE, labels)),
+            segments=recording.segment_records(labels, [segment]),
             model=ModelRecord(package.name, package.version, package.weights_digest),
         )
+        record = CompletionRecord(request["identity"], (finding,))
         write_durably(folder / RECORD_FILE, record.to_json())
 
 

@@ -56,6 +56,7 @@ from operators.sam.memory_contract import read_memory_contract
 
 FAMILIES = ("sam", "sam2")
 ENCODER, DECODER = "encoder", "decoder"
+MEMORY_ENCODER, MEMORY_ATTENTION = "memory_encoder", "memory_attention"
 GENERALIST_KIND = "generalist"
 """What the card of a generalist says that it is."""
 
