@@ -13,13 +13,16 @@ from pathlib import Path
 import numpy as np
 import psutil
 
+from benchmarks.driver import Pythons, Steps
+from benchmarks.figures import Figure
+from benchmarks.folders import CACHE, REPOSITORY_ROOT
 from benchmarks.nnunet.cases import CASES, FULL_5, FULL_25, FULL_BYTES, QUICK_CASES, Case, Spacing
-from benchmarks.nnunet.driver import Steps
-from benchmarks.nnunet.figures import Figure, across_cases, case_figures
-from benchmarks.nnunet.folders import CACHE, REPOSITORY_ROOT, repository_of
-from benchmarks.nnunet.measure import Bench, Measured, Pythons
-from benchmarks.nnunet.report import as_json, machine, markdown, write_page
+from benchmarks.nnunet.figures import across_cases, case_figures
+from benchmarks.nnunet.folders import repository_of
+from benchmarks.nnunet.measure import Bench, Measured
+from benchmarks.nnunet.report import as_json, markdown
 from benchmarks.nnunet.volumes import phantom
+from benchmarks.report import machine, write_page
 from operators.model_package import ModelPackage
 from operators.nnunet.plans import read_configuration
 from operators.nnunet.resampling import resampled_shape

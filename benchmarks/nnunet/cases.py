@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 Triple = tuple[int, int, int]
 Spacing = tuple[float, float, float]
 
+SINGLE = "single"
+"""The driver's word for nnU-Net's labels as they are when it sums up in single precision."""
 DEMO_MODEL = "nnunet_liver_spleen_demo"
 SMALL_FEATURES = (8, 16, 32, 64)
 QUICK_FEATURES = (16, 32)

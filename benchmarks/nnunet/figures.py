@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 
-from benchmarks.nnunet.driver import Run
+from benchmarks.driver import Run
+from benchmarks.figures import MIB, Figure, median
 from benchmarks.nnunet.measure import IN_PROCESS, NNUNET, ONNXRUNTIME, OPENVINO, REPLACED, Measured
 
 MOST_DIFFERING = 1e-4
@@ -15,33 +14,6 @@ MOST_DIFFERING_SINGLE = 1e-5
 """The same when nnU-Net sums up in single precision: what is left is the rounding of two libraries' convolutions."""
 _MANY_CLASSES = 20
 STAGES = ("preprocessing", "forward", "blending", "to labels", "total")
-MIB = 1 << 20
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One number."""
-
-    case: str
-    name: str
-    value: float
-    unit: str
-    """"x" for a ratio, "%" for a share, "voxels" or "MiB"."""
-    goal: float | None = None
-    is_least: bool = True
-    """Whether the goal is the least that the value should be; else the most."""
-
-    @property
-    def is_met(self) -> bool | None:
-        """Whether the goal is met; None without one."""
-        if self.goal is None:
-            return None
-        return self.value >= self.goal if self.is_least else self.value <= self.goal
-
-
-def median(runs: Sequence[Run], of: Callable[[Run], float]) -> float:
-    """Return the median of one number over the rounds."""
-    return statistics.median(of(run) for run in runs)
 
 
 def outside(run: Run) -> float:

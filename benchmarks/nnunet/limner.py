@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 
 import operators.nnunet.segmentation as segmentation
 import operators.nnunet.warm  # noqa: F401 - compiles before anything is measured
-from benchmarks.nnunet.folders import REPOSITORY_ROOT
+from benchmarks.folders import REPOSITORY_ROOT
 from benchmarks.nnunet.volumes import cheap_answer
-from benchmarks.nnunet.worker import Clock, Figures, own_output, serve
+from benchmarks.worker import Clock, Figures, own_output, serve
 from operators.model_package import ModelPackage, Network
 from operators.nnunet.plans import read_configuration
 from operators.nnunet.prediction import Infer, Rows, predict_planes

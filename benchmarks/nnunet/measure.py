@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.nnunet.cases import Case, Spacing
-from benchmarks.nnunet.driver import Run, Worker, interleaved, worker
+from benchmarks.driver import Pythons, Run, Worker, interleaved, last_core, slug, worker
+from benchmarks.nnunet.cases import SINGLE, Case, Spacing
 from benchmarks.nnunet.folders import repository_of, results_of
-from benchmarks.nnunet.worker import SINGLE, Figures
+from benchmarks.worker import Figures
 
 NNUNET, NNUNET_SINGLE = "nnU-Net", "nnU-Net, sums in single precision"
 IN_PROCESS, REPLACED = "Limner, ONNX Runtime in the process", "Limner, forward pass replaced"
@@ -22,14 +21,6 @@ ENGINES = {IN_PROCESS: "in-process", REPLACED: "replaced", ONNXRUNTIME: "onnxrun
 
 Runs = Mapping[str, list[Run]]
 """By system."""
-
-
-@dataclass(frozen=True)
-class Pythons:
-    """The interpreters of the environments."""
-
-    server: Path
-    exporter: Path
 
 
 @dataclass(frozen=True)
@@ -83,7 +74,7 @@ class Bench:
             whole = [] if self._is_quick or not case.has_sound_labels else [NNUNET, ONNXRUNTIME, OPENVINO]
         request = {"image": str(image), "spacing": list(spacing), "replaced": case.is_forward_replaced}
         self._progress(f"{case.name}: on one core")
-        one_core = self._group(case, request, single, rounds, core=_last_core())
+        one_core = self._group(case, request, single, rounds, core=last_core())
         all_cores: Runs = {}
         if whole:
             self._progress(f"{case.name}: on all cores")
@@ -105,7 +96,7 @@ class Bench:
     ) -> contextlib.AbstractContextManager[Worker]:
         model = self._models / case.model_name
         own: Figures = {**request, "threads": 0 if core is None else 1, "labels": str(self._labels_file(case, system))}
-        log = self._work / f"{case.name}-{_slug(system)}.log"
+        log = self._work / f"{case.name}-{slug(system)}.log"
         if system in ENGINES:
             own |= {"repository": str(repository_of(model)), "model": case.model_name, "engine": ENGINES[system]}
             python = self._pythons.exporter if system == IN_PROCESS else self._pythons.server
@@ -131,12 +122,4 @@ class Bench:
         )
 
     def _labels_file(self, case: Case, system: str) -> Path:
-        return self._work / f"{case.name}-{_slug(system)}.npy"
-
-
-def _slug(system: str) -> str:
-    return "-".join("".join(letter if letter.isalnum() else " " for letter in system.lower()).split())
-
-
-def _last_core() -> int:
-    return max(os.sched_getaffinity(0))
+        return self._work / f"{case.name}-{slug(system)}.npy"

@@ -23,8 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.exporters.nnunet import define_torchvision_operators
+from benchmarks.nnunet.cases import SINGLE
 from benchmarks.nnunet.volumes import cheap_answer
-from benchmarks.nnunet.worker import SINGLE, Clock, Figures, own_output, serve
+from benchmarks.worker import Clock, Figures, own_output, serve
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what torch and nnU-Net say while they are imported

@@ -4,13 +4,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.driver import Run
+from benchmarks.figures import Figure
 from benchmarks.nnunet.cases import QUICK_CASES
-from benchmarks.nnunet.driver import Run
-from benchmarks.nnunet.figures import Figure, case_figures
+from benchmarks.nnunet.figures import case_figures
 from benchmarks.nnunet.measure import IN_PROCESS, NNUNET, ONNXRUNTIME, Measured
-from benchmarks.nnunet.report import machine, markdown, write_page
-from benchmarks.nnunet.volumes import BODY_HU, cheap_answer, organ_densities, phantom
-from benchmarks.nnunet.worker import Clock
+from benchmarks.nnunet.report import markdown
+from benchmarks.nnunet.volumes import cheap_answer, organ_densities, phantom
+from benchmarks.report import machine, write_page
+from benchmarks.worker import Clock
 
 
 def run(outside: float, forward: float, server: float = 0.0, growth: int = 0) -> Run:

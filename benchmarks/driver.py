@@ -15,8 +15,8 @@ from typing import Any
 
 import psutil
 
-from benchmarks.nnunet.folders import REPOSITORY_ROOT
-from benchmarks.nnunet.worker import RUN, Figures
+from benchmarks.folders import REPOSITORY_ROOT
+from benchmarks.worker import RUN, Figures
 
 _SAMPLE_SECONDS = 0.02
 _LOG_LINES = 15
@@ -25,6 +25,14 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS
 
 class BenchmarkFailed(Exception):
     """A process did not do its work."""
+
+
+@dataclass(frozen=True)
+class Pythons:
+    """The interpreters of the environments."""
+
+    server: Path
+    exporter: Path
 
 
 @dataclass
@@ -42,6 +50,10 @@ class Run:
     """Of its Triton's alone."""
     load: float
     """Processes that could run on this machine, the mean of the last minute, at the start."""
+    resident: int = 0
+    """Bytes of resident memory that all its processes had at most."""
+    details: Figures = field(default_factory=dict)
+    """What else the system said."""
 
 
 @dataclass
@@ -58,9 +70,11 @@ class Worker:
     def run(self) -> Run:
         """Let it work once through its case."""
         load = os.getloadavg()[0]
-        with _watched(self.pids, self.server_pids) as growth:
+        with _watched(self.pids, self.server_pids) as memory:
             figures = self.ask(RUN)
-        run = Run(figures["cpu"], figures["wall"], figures["server_cpu"], *growth(), load)
+        details = figures.get("details", {})
+        grown, server_grown, resident = memory()
+        run = Run(figures["cpu"], figures["wall"], figures["server_cpu"], grown, server_grown, load, resident, details)
         self.runs.append(run)
         return run
 
@@ -141,8 +155,11 @@ def interleaved(workers: Sequence[Worker], rounds: int, progress: Callable[[str]
 
 
 @contextmanager
-def _watched(own: Sequence[int], server: Sequence[int]) -> Iterator[Callable[[], tuple[int, int]]]:
-    """Sample resident memory; gives a function for by how much it grew: of all processes, of the server's."""
+def _watched(own: Sequence[int], server: Sequence[int]) -> Iterator[Callable[[], tuple[int, int, int]]]:
+    """Sample resident memory; gives a function for what it was.
+
+    That function returns by how much it grew, of all processes and of the server's alone, and its most of all.
+    """
     processes = [[psutil.Process(pid) for pid in pids] for pids in (own, server)]
     before = [_resident(group) for group in processes]
     most = [sum(before), before[1]]
@@ -156,7 +173,7 @@ def _watched(own: Sequence[int], server: Sequence[int]) -> Iterator[Callable[[],
     thread = threading.Thread(target=sample, daemon=True)
     thread.start()
     try:
-        yield lambda: (most[0] - sum(before), most[1] - before[1])
+        yield lambda: (most[0] - sum(before), most[1] - before[1], most[0])
     finally:
         done.set()
         thread.join()
@@ -186,3 +203,13 @@ class Steps:
     def seconds(self) -> float:
         """Since the start."""
         return time.monotonic() - self._started
+
+
+def slug(name: str) -> str:
+    """Return a system's name as a part of a file's."""
+    return "-".join("".join(letter if letter.isalnum() else " " for letter in name.lower()).split())
+
+
+def last_core() -> int:
+    """Return the core that all of a system is bound to where it may use only one."""
+    return max(os.sched_getaffinity(0))

@@ -16,8 +16,6 @@ from typing import Any, TypeVar
 
 RUN = "run"
 """The driver's word for a run that is measured."""
-SINGLE = "single"
-"""Its word for nnU-Net's labels as they are when it sums up in single precision."""
 
 _Item = TypeVar("_Item")
 Figures = dict[str, Any]
