@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
-from abdominal_ct import LIVER, SLICES, SPLEEN, fetch, read_nifti, reference_labels, write_series
+from abdominal_ct import LIVER, SLICES, SPLEEN, STOMACH, fetch, read_nifti, reference_labels, write_series
 
 __all__ = [
     "CACHE",
     "LIVER",
     "SLICES",
     "SPLEEN",
+    "STOMACH",
     "abdominal_ct_series",
     "abdominal_ct_source",
     "read_nifti",

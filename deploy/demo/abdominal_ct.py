@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 PACKAGE = "totalsegmentator==2.18.0"
 PACKAGE_SHA256 = "5d4223ef93973bc36d710869d11e7742ead2c154c72f7f9edcaaadd5b6c4bd03"
 SLICES = 20
-LIVER, SPLEEN = 5, 1
+LIVER, SPLEEN, STOMACH = 5, 1, 6
 """Label values of the reference segmentation (TotalSegmentator's class numbers)."""
 
 _MEMBERS = "totalsegmentator-2.18.0/tests/reference_files/"

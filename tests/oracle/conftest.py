@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pydicom
 import pytest
+from numpy.typing import NDArray
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what torch, nnU-Net and timm say while they are imported
@@ -18,8 +22,11 @@ with warnings.catch_warnings():
 
 from app.exporters.job import Job, Part
 from app.exporters.trained import find_training
+from benchmarks.sam.script import load_lite_medsam
+from operators.sam.windowing import named_window, to_bytes
 from tests.fixtures.nnunet import untrained
 from tests.fixtures.nnunet.planned import KINDS
+from tests.oracle.sam_reference import Remembered
 
 SEGMENTS = Path(__file__).resolve().parents[2] / "triton_models/nnunet_liver_spleen_demo/segments.json"
 
@@ -27,6 +34,25 @@ SEGMENTS = Path(__file__).resolve().parents[2] / "triton_models/nnunet_liver_spl
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def lite_medsam() -> Any:
+    """With its real weights."""
+    model = load_lite_medsam()
+    model.image_encoder = Remembered(model.image_encoder)
+    return model
+
+
+@pytest.fixture(scope="session")
+def abdomen(abdominal_ct: list[Path]) -> NDArray[np.uint8]:
+    """The real CT's slices in a window of soft tissue, (slice, row, column); z descends."""
+    slices = []
+    for path in sorted(abdominal_ct):
+        instance = pydicom.dcmread(path)
+        values = instance.pixel_array * float(instance.RescaleSlope) + float(instance.RescaleIntercept)
+        slices.append(to_bytes(values, named_window("soft-tissue")))
+    return np.stack(slices)
 
 
 def job_of(folder: Path, model: str = "tiny") -> Job:

