@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-oracle bench-nnunet check environment exporter lite-medsam image clean
+.PHONY: help demo test test-oracle bench-nnunet bench-sam check environment exporter lite-medsam image clean
 
 VENV := .venv/bin
 
@@ -28,6 +28,10 @@ test-oracle: ## the tests that need torch and nnU-Net itself, in the exporter en
 bench-nnunet: ## nnU-Net's own predictor beside Limner: seconds, memory, labels; 30 minutes at most
 	@deploy/environment.sh server triton exporter
 	@$(VENV)/python -m benchmarks.nnunet $(BENCH)
+
+bench-sam: ## LiteMedSAM in torch beside Limner: seconds a slice, milliseconds a prompt, memory; 10 minutes at most
+	@deploy/environment.sh server triton exporter
+	@$(VENV)/python -m benchmarks.sam $(BENCH)
 
 check: ## style, types, import contracts and spelling
 	@deploy/environment.sh server development

@@ -10,7 +10,7 @@ from benchmarks.nnunet.cases import QUICK_CASES
 from benchmarks.nnunet.figures import case_figures
 from benchmarks.nnunet.measure import IN_PROCESS, NNUNET, ONNXRUNTIME, Measured
 from benchmarks.nnunet.report import markdown
-from benchmarks.nnunet.volumes import cheap_answer, organ_densities, phantom
+from benchmarks.nnunet.volumes import BODY_HU, cheap_answer, organ_densities, phantom
 from benchmarks.report import machine, write_page
 from benchmarks.worker import Clock
 
