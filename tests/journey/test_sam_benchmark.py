@@ -19,7 +19,7 @@ from benchmarks.sam.measure import LIMNER, TORCH
 from tests.triton_fixture import REPOSITORY_ROOT
 
 EXPORTER_PYTHON = REPOSITORY_ROOT / ".exporter" / "bin" / "python"
-MOST_GROWTH_BYTES = 1 << 30
+MOST_GROWTH_BYTES = 640 << 20
 """Half as much again as the layers of both networks were seen to take, however many slices and prompts there are."""
 EMBEDDING_BYTES = 256 * 64 * 64 * 4
 LOGITS_BYTES = 256 * 256 * 4
@@ -40,7 +40,7 @@ def test_masks_are_torchs_and_memory_is_bounded(found: dict[str, Any]) -> None:
     measured = found["measured"]
     assert measured["prompts"] == QUICK.slices * QUICK.prompts
     assert measured["shown"] > 0.01 * measured["pixels"], "masks that show nothing prove nothing"
-    assert measured["differing"] <= MOST_DIFFERING * measured["pixels"]
+    assert measured["differing"][LIMNER] <= MOST_DIFFERING * measured["pixels"]
     assert measured["one_core"]["first"][LIMNER]["growth"] < MOST_GROWTH_BYTES
 
 
