@@ -28,10 +28,10 @@ def main() -> None:
     progress(f"load {where['load']}; {case.name}: {case.title}")
     CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="limner-bench-") as scratch:
-        images, prompts = read_case(case, Path(scratch) / "series")
+        task = read_case(case, Path(scratch) / "series")
         pythons = Pythons(Path(sys.executable), arguments.exporter_python)
         bench = Bench(pythons, model_repository(), Path(scratch), progress)
-        measured = bench.measure(case, images, prompts, arguments.rounds or case.rounds, is_quick=arguments.quick)
+        measured = bench.measure(case, task, arguments.rounds or case.rounds, is_quick=arguments.quick)
     figures = case_figures(measured)
     tables = markdown(measured, figures, where)
     print(f"\n{tables}")

@@ -34,23 +34,32 @@ ABDOMEN = Case("abdomen", "10 slices of 512x512 of a real CT, 8 boxes on each", 
 QUICK = Case("quick", "3 slices of 512x512 of a real CT, 6 boxes on each", slices=3, prompts=6, rounds=1)
 
 
-def read_case(case: Case, scratch: Path) -> tuple[NDArray[np.uint8], list[Boxed]]:
-    """Return the slices, (slice, row, column), as a window of soft tissue shows them, and the prompts by slice.
+@dataclass(frozen=True)
+class Task:
+    """What all systems are asked."""
 
-    Parameters
-    ----------
-    scratch
-        An empty folder for the series' files.
-    """
+    series: Path
+    """The folder of the CT's files."""
+    slices: list[int]
+    """Those of the CT's slices that are asked about, in the order of `operators.series_volume`."""
+    images: NDArray[np.uint8]
+    """They, (slice, row, column), as a window of soft tissue shows them."""
+    prompts: list[Boxed]
+    """By slice, counted from 0 among `slices`."""
+
+
+def read_case(case: Case, series: Path) -> Task:
+    """Return what a case asks; `series` is a folder for the CT's files."""
     sys.path.append(str(REPOSITORY_ROOT / "deploy" / "demo"))
     from abdominal_ct import fetch, reference_labels, write_series
 
     source = fetch(CACHE.parent)
-    volume = read_series(write_series(source, scratch)).volume
+    volume = read_series(write_series(source, series)).volume
     labels = reference_labels(source)[::-1]  # the volume's slices descend in z
     chosen = np.linspace(0, len(labels) - 1, case.slices).round().astype(int)
     images = to_bytes(volume.array[chosen], named_window("soft-tissue"))
-    return images, [prompt for number, index in enumerate(chosen) for prompt in _boxes(number, labels[index], case)]
+    prompts = [prompt for number, index in enumerate(chosen) for prompt in _boxes(number, labels[index], case)]
+    return Task(series, chosen.tolist(), images, prompts)
 
 
 def _boxes(number: int, labels: NDArray[np.uint8], case: Case) -> list[Boxed]:

@@ -47,7 +47,7 @@ def _encoder_figures(measured: Measured) -> Iterator[Figure]:
     yield Figure(case.name, name, one[TORCH] / one[LIMNER], "x", 1)
     if measured.all_cores:
         runs = measured.all_cores.runs
-        all_cores = {system: _per(runs[system], ENCODER, case.slices, cpu=False) for system in runs}
+        all_cores = {system: _per(runs[system], ENCODER, case.slices, cpu=False) for system in (TORCH, LIMNER)}
         for system, value in all_cores.items():
             yield Figure(case.name, f"encoder, wall clock of a slice on all cores: {system}", value, "ms")
         name = "encoder, wall clock of a slice on all cores, torch / Limner"
@@ -102,6 +102,7 @@ def _byte_figures(measured: Measured) -> Iterator[Figure]:
 
 
 def _mask_figures(measured: Measured) -> Iterator[Figure]:
-    name = f"pixels of {measured.pixels} in {measured.prompts} masks that are not torch's"
     goal = MOST_DIFFERING * measured.pixels
-    yield Figure(measured.case.name, name, measured.differing, "pixels", goal, is_least=False)
+    for system, differing in measured.differing.items():
+        name = f"pixels of {measured.pixels} in {measured.prompts} masks that are not torch's: {system}"
+        yield Figure(measured.case.name, name, differing, "pixels", goal, is_least=False)

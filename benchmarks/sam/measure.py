@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.driver import Pythons, Run, Worker, interleaved, last_core, slug, worker
-from benchmarks.sam.cases import Case
-from benchmarks.sam.rounds import Boxed
+from benchmarks.sam.cases import Case, Task
 from benchmarks.worker import Figures
 
-TORCH, LIMNER = "torch", "Limner, Triton with ONNX Runtime"
-MODULES = {TORCH: "benchmarks.sam.reference", LIMNER: "benchmarks.sam.limner"}
+TORCH, LIMNER, API = "torch", "Limner, Triton with ONNX Runtime", "Limner, its HTTP API"
+MODULES = {TORCH: "benchmarks.sam.reference", LIMNER: "benchmarks.sam.limner", API: "benchmarks.sam.api"}
 
 Runs = Mapping[str, list[Run]]
 """By system."""
@@ -46,8 +44,8 @@ class Measured:
     """Of all masks."""
     shown: int
     """Of them, those within torch's masks."""
-    differing: int
-    """Of them, those that are not as in torch's masks."""
+    differing: Mapping[str, int]
+    """Of all, those that are not as in torch's masks, by system."""
 
 
 class Bench:
@@ -69,34 +67,35 @@ class Bench:
         self._pythons, self._repository, self._work = pythons, repository, work
         self._progress = progress
 
-    def measure(
-        self, case: Case, images: NDArray[np.uint8], prompts: list[Boxed], rounds: int, *, is_quick: bool
-    ) -> Measured:
+    def measure(self, case: Case, task: Task, rounds: int, *, is_quick: bool) -> Measured:
         """Take all systems through `case`; on one core alone with `is_quick`."""
         path = self._work / "slices.npy"
-        np.save(path, images)
-        asked = [[prompt.slice_index, *prompt.corners] for prompt in prompts]
+        np.save(path, task.images)
+        asked = [[prompt.slice_index, *prompt.corners] for prompt in task.prompts]
         request: Figures = {"images": str(path), "prompts": asked, "repository": str(self._repository)}
+        request |= {"series": str(task.series), "slices": task.slices}
         self._progress(f"{case.name}: on one core")
-        one_core = self._group(case, request, rounds, core=last_core())
+        one_core = self._group(case, request, [TORCH, LIMNER], rounds, core=last_core())
         all_cores = None
         if not is_quick:
             self._progress(f"{case.name}: on all cores")
-            all_cores = self._group(case, request, rounds, core=None)
-        expected, found = (np.load(self._masks_file(system)) for system in (TORCH, LIMNER))
+            all_cores = self._group(case, request, list(MODULES), rounds, core=None)
+        expected = np.load(self._masks_file(TORCH))
+        systems = (all_cores or one_core).runs
+        found = {system: np.load(self._masks_file(system)) for system in systems if system != TORCH}
         return Measured(
             case=case,
             one_core=one_core,
             all_cores=all_cores,
-            prompts=len(prompts),
+            prompts=len(task.prompts),
             pixels=expected.size,
             shown=int(expected.sum()),
-            differing=int((expected != found).sum()),
+            differing={system: int((masks != expected).sum()) for system, masks in found.items()},
         )
 
-    def _group(self, case: Case, request: Figures, rounds: int, core: int | None) -> Rounds:
+    def _group(self, case: Case, request: Figures, systems: list[str], rounds: int, core: int | None) -> Rounds:
         with contextlib.ExitStack() as stack:
-            workers = [stack.enter_context(self._worker(case, request, system, core)) for system in MODULES]
+            workers = [stack.enter_context(self._worker(case, request, system, core)) for system in systems]
             self._progress("  the first round of each, for its memory")
             first = {one.name: one.run() for one in workers}
             for one in workers:

@@ -37,7 +37,9 @@ def measured(differing: int = 0, warm: float = 0.1) -> Measured:
         LIMNER: [run(1, [0.05] * 18 + [warm] * 2, 0, server=20)],
     }
     rounds = Rounds(first, runs)
-    return Measured(ABDOMEN, rounds, replace(rounds), prompts=80, pixels=1_000_000, shown=50_000, differing=differing)
+    return Measured(
+        ABDOMEN, rounds, replace(rounds), prompts=80, pixels=1_000_000, shown=50_000, differing={LIMNER: differing}
+    )
 
 
 def named(figures: list[Figure], beginning: str) -> Figure:
