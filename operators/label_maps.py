@@ -5,11 +5,15 @@ What is asked of a whole map is asked of one slice after the other: NumPy's coun
 
 from __future__ import annotations
 
-import highdicom
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
 from operators.errors import OperatorError
+
+if TYPE_CHECKING:  # the exporter environment works with label maps too, and has no highdicom
+    import highdicom
 
 LabelMap = NDArray[np.uint8 | np.uint16]
 """Axes slice, row, column; 0 is background."""
