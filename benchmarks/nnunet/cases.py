@@ -35,8 +35,8 @@ class Model:
     """Of training; without any, the weights are random."""
     convolutions: int = 2
     """Of each stage."""
-    scan: Triple = SMALL_SCAN
-    """Voxels of the phantoms it is trained on, z, y, x: as many as are measured, since all sizes are shares of them."""
+    scan: Triple = (96, 192, 192)
+    """Voxels of the phantoms it is trained on, z, y, x."""
 
 
 @dataclass(frozen=True)

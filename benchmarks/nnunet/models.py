@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,21 +45,29 @@ _UNET = "dynamic_network_architectures.architectures.unet.PlainConvUNet"
 
 
 def main() -> None:
-    """Make what the command line names and is not there yet."""
+    """Make what the command line names and is not there yet, as many at once as there are cores."""
     cache, names = Path(sys.argv[1]), sys.argv[2:]
-    for name in names:
-        origin = _origin(name)
-        stamp = cache / name / _STAMP
-        if stamp.exists() and stamp.read_text() == origin:
-            continue
-        started = time.monotonic()
-        with tempfile.TemporaryDirectory(dir=cache, prefix="making-") as scratch:
-            folder = Path(scratch) / name
-            loss = _make_demo(folder) if name == DEMO_MODEL else make(MODELS[name], folder)
-            (folder / _STAMP).write_text(origin)
-            shutil.rmtree(cache / name, ignore_errors=True)
-            folder.rename(cache / name)
-        print(f"{name}: made in {time.monotonic() - started:.0f} s{loss}", flush=True)
+    missing = [name for name in names if not _is_there(cache / name)]
+    with ProcessPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
+        for line in pool.map(_make, [cache] * len(missing), missing):
+            print(line, flush=True)
+
+
+def _is_there(folder: Path) -> bool:
+    stamp = folder / _STAMP
+    return stamp.exists() and stamp.read_text() == _origin(folder.name)
+
+
+def _make(cache: Path, name: str) -> str:
+    """Make one model; return what to say of it."""
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(dir=cache, prefix="making-") as scratch:
+        folder = Path(scratch) / name
+        loss = _make_demo(folder) if name == DEMO_MODEL else make(MODELS[name], folder)
+        (folder / _STAMP).write_text(_origin(name))
+        shutil.rmtree(cache / name, ignore_errors=True)
+        folder.rename(cache / name)
+    return f"{name}: made in {time.monotonic() - started:.0f} s{loss}"
 
 
 def _origin(name: str) -> str:
@@ -99,11 +109,16 @@ def _make_demo(folder: Path) -> str:
 
 
 def _train(network: torch.nn.Module, model: Model) -> str:
-    """A short training on phantoms of other seeds than are measured."""
+    """A short training on phantoms of other seeds than are measured.
+
+    On one thread: with more, sums would be taken in another order, and the network be another on each machine.
+    """
     import torch
 
     if model.steps == 0:
         return ", random weights"
+    torch.set_num_threads(1)
+    network.to(memory_format=torch.channels_last_3d)  # a quarter faster here
     generator = np.random.default_rng(0)
     cases = [_training_case(model, seed) for seed in _TRAINING_SEEDS]
     optimiser = torch.optim.AdamW(network.parameters(), _RATE, weight_decay=0)
@@ -114,7 +129,8 @@ def _train(network: torch.nn.Module, model: Model) -> str:
         image, labels = cases[step % len(cases)]
         seen = _box(labels.shape, model.patch, generator)
         answers = torch.from_numpy(labels[seen].astype(np.int64))[None]
-        logits = network(torch.from_numpy(image[seen])[None, None])
+        tile = torch.from_numpy(image[seen])[None, None].to(memory_format=torch.channels_last_3d)
+        logits = network(tile)
         loss = torch.nn.functional.cross_entropy(logits, answers)
         optimiser.zero_grad()
         loss.backward()
