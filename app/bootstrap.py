@@ -15,9 +15,11 @@ from pathlib import Path
 
 from app.audit.events import AuditEvent, Outcome
 from app.audit.log import AuditLog
+from app.delivery.archive import DimseArchive
 from app.delivery.dimse import DimseDestination
 from app.errors import SettingsError
-from app.jobs.graph_process import PRELOAD, GraphProcess
+from app.graph import PROMPTED_CHANNELS
+from app.jobs.graph_process import PRELOAD, PROMPTED_PRELOAD, GraphProcess
 from app.jobs.identity import GeneralistFacts, ModelFacts
 from app.jobs.records import Records
 from app.jobs.verification import verify_results
@@ -68,19 +70,21 @@ async def serve(settings: Settings) -> None:
     """
     configure_logging(settings.logging)
     packages, generalists, rules = load_packages(settings), load_generalists(settings), RuleSet(settings.rule)
-    offered = load_web(settings)
+    prompted, offered = load_prompted(settings), load_web(settings)
+    served: dict[str, ModelPackage | GeneralistPackage] = {**packages, **prompted}
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         # also as process 1, for which the kernel's default is to ignore them
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     settings.run_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    runner = GraphProcess((*PRELOAD, *web.PRELOAD) if settings.web.enabled else PRELOAD)
+    preload = (*PRELOAD, *(PROMPTED_PRELOAD if prompted else ()), *(web.PRELOAD if settings.web.enabled else ()))
+    runner = GraphProcess(preload)
     runner.warm()  # the fork server comes first: it must inherit neither threads nor sockets
     with contextlib.ExitStack() as stack:
         audit = stack.enter_context(AuditLog(settings.audit_folder))
         database_url = stack.enter_context(_database(settings))
         triton_target = stack.enter_context(_triton(settings))
-        _check_served(packages, triton_target)
+        _check_served(served, triton_target)
         _check_generalists_served(generalists, triton_target)
         records = stack.enter_context(Records(database_url))
         spool = Spool(settings.spool_folder, settings.listener.low_water_bytes)
@@ -96,10 +100,9 @@ async def serve(settings: Settings) -> None:
             verify=verify_results,
             destinations={one.name: one for one in _destinations(settings)},
             triton_target=lambda: triton_target,
-            models={
-                one.name: _facts_of(packages[one.name], one, generalists.get(one.name)) for one in settings.pipeline
-            },
+            models={one.name: _facts_of(served[one.name], one, generalists.get(one.name)) for one in settings.pipeline},
             program_version=version("limner"),
+            archives={one.name: DimseArchive(one, settings.listener.ae_title) for one in settings.archive},
         )
         scanner = CompletionScanner(
             settings=settings,
@@ -158,7 +161,7 @@ async def _run(
 
 
 def load_packages(settings: Settings) -> dict[str, ModelPackage]:
-    """Read the model of each pipeline.
+    """Read the model of each pipeline that is not prompted.
 
     Raises
     ------
@@ -167,6 +170,8 @@ def load_packages(settings: Settings) -> dict[str, ModelPackage]:
     """
     packages = {}
     for pipeline in settings.pipeline:
+        if pipeline.prompt is not None:
+            continue
         try:
             package = packages[pipeline.name] = ModelPackage.load(settings.model_repository / pipeline.model)
             check_supported(package)
@@ -175,6 +180,24 @@ def load_packages(settings: Settings) -> dict[str, ModelPackage]:
         for rule in settings.rule:
             if rule.pipeline == pipeline.name:
                 check_channels(rule, package.name, package.channel_names)
+    return packages
+
+
+def load_prompted(settings: Settings) -> dict[str, GeneralistPackage]:
+    """Read the generalist of each pipeline that is prompted.
+
+    Raises
+    ------
+    SettingsError
+        If one can't be used.
+    """
+    packages = {}
+    for pipeline in settings.pipeline:
+        if pipeline.prompt is not None:
+            try:
+                packages[pipeline.name] = GeneralistPackage.load(settings.model_repository / pipeline.model)
+            except ModelPackageError as error:
+                raise SettingsError(f"pipeline '{pipeline.name}': {error}", code=error.code) from error
     return packages
 
 
@@ -214,7 +237,9 @@ def load_generalists(settings: Settings) -> dict[str, GeneralistPackage]:
     return packages
 
 
-def _facts_of(package: ModelPackage, pipeline: PipelineSettings, generalist: GeneralistPackage | None) -> ModelFacts:
+def _facts_of(
+    package: ModelPackage | GeneralistPackage, pipeline: PipelineSettings, generalist: GeneralistPackage | None
+) -> ModelFacts:
     second = None
     if generalist is not None and pipeline.generalist is not None:
         second = GeneralistFacts(
@@ -231,18 +256,21 @@ def _facts_of(package: ModelPackage, pipeline: PipelineSettings, generalist: Gen
         version=package.version,
         weights_digest=package.weights_digest,
         folder=package.folder,
-        channels=package.channel_names,
+        channels=package.channel_names if isinstance(package, ModelPackage) else PROMPTED_CHANNELS,
     )
 
 
-def _check_served(packages: Mapping[str, ModelPackage], triton_target: str) -> None:
+def _check_served(packages: Mapping[str, ModelPackage | GeneralistPackage], triton_target: str) -> None:
     """Refuse to start where Triton serves another model than a pipeline's folder describes.
 
     A Triton that does not answer yet is no reason: studies are taken, and their jobs wait for it.
     """
     for pipeline, package in packages.items():
         try:
-            check_served(package, triton_target, deadline_seconds=_CHECK_SECONDS)
+            if isinstance(package, ModelPackage):
+                check_served(package, triton_target, deadline_seconds=_CHECK_SECONDS)
+            else:
+                sam_network.check_served(package, triton_target, deadline_seconds=_CHECK_SECONDS)
         except InferenceFailed as error:
             if error.code in ("model-mismatch", "model-missing"):
                 raise SettingsError(f"pipeline '{pipeline}': {error}", code=error.code) from error

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app import bootstrap
+from app.delivery.archive import DimseArchive
 from app.delivery.dimse import DimseDestination
 from app.errors import LimnerError, SettingsError
 from app.routing.channels import check_channels
 from app.routing.rules import RuleSet
-from app.settings import DestinationSettings, Settings
+from app.settings import ArchiveSettings, DestinationSettings, PipelineSettings, Settings
 from operators.errors import OperatorError
 from operators.model_package import ModelPackage
 from operators.nnunet.network import check_served
@@ -45,6 +46,7 @@ def check_all(settings: Settings) -> list[CheckResult]:
         *_check_web(settings),
         _check_triton(settings),
         *(_check_destination(one, settings) for one in settings.destination),
+        *(_check_archive(one, settings) for one in settings.archive),
     ]
 
 
@@ -92,11 +94,12 @@ def _check_models(settings: Settings) -> Iterator[CheckResult]:
         name = f"pipeline {pipeline.name}"
         folder = settings.model_repository / pipeline.model
         try:
-            package = ModelPackage.load(folder)
-            check_supported(package)
-            for rule in settings.rule:
-                if rule.pipeline == pipeline.name:
-                    check_channels(rule, package.name, package.channel_names)
+            package = _load(pipeline, folder)
+            if isinstance(package, ModelPackage):
+                check_supported(package)
+                for rule in settings.rule:
+                    if rule.pipeline == pipeline.name:
+                        check_channels(rule, package.name, package.channel_names)
         except OperatorError as error:
             yield CheckResult(name, False, str(error), f"complete the model's folder {folder}")
         except SettingsError as error:
@@ -118,6 +121,10 @@ def _check_generalists(settings: Settings) -> Iterator[CheckResult]:
             yield CheckResult(name, False, str(error), f"correct the settings, or complete the model's folder {folder}")
         else:
             yield CheckResult(name, True, f"{package.name} {package.version}, weights {package.weights_digest[:12]}…")
+
+
+def _load(pipeline: PipelineSettings, folder: Path) -> ModelPackage | GeneralistPackage:
+    return ModelPackage.load(folder) if pipeline.prompt is None else GeneralistPackage.load(folder)
 
 
 def _check_rules(settings: Settings) -> CheckResult:
@@ -167,18 +174,18 @@ def _check_triton(settings: Settings) -> CheckResult:
 
 
 def _check_served(settings: Settings, address: str) -> Iterator[str]:
-    for model in dict.fromkeys(pipeline.model for pipeline in settings.pipeline):
-        folder = settings.model_repository / model
-        if folder.is_dir():  # where it is not, the pipeline's own check says so
-            check_served(ModelPackage.load(folder), address, deadline_seconds=_PROBE_SECONDS)
-            yield model
-    names = [pipeline.generalist.model for pipeline in settings.pipeline if pipeline.generalist is not None]
-    names += settings.web.models if settings.web.enabled else ()
-    for name in dict.fromkeys(names):
+    generalists = [one.model for one in settings.pipeline if one.prompt is not None]
+    generalists += [one.generalist.model for one in settings.pipeline if one.generalist is not None]
+    generalists += settings.web.models if settings.web.enabled else ()
+    for name in dict.fromkeys([*(pipeline.model for pipeline in settings.pipeline), *generalists]):
         folder = settings.model_repository / name
-        if folder.is_dir():
+        if not folder.is_dir():
+            continue  # the pipeline's own check says so
+        if name in generalists:
             sam_network.check_served(GeneralistPackage.load(folder), address, deadline_seconds=_PROBE_SECONDS)
-            yield name
+        else:
+            check_served(ModelPackage.load(folder), address, deadline_seconds=_PROBE_SECONDS)
+        yield name
 
 
 def _check_destination(destination: DestinationSettings, settings: Settings) -> CheckResult:
@@ -190,3 +197,12 @@ def _check_destination(destination: DestinationSettings, settings: Settings) -> 
         advice = f"check address, port and AE titles, and that {destination.ae_title} knows {calling}"
         return CheckResult(name, False, str(error), advice)
     return CheckResult(name, True, f"{destination.ae_title} answers C-ECHO at {destination.host}:{destination.port}")
+
+
+def _check_archive(archive: ArchiveSettings, settings: Settings) -> CheckResult:
+    name, own = f"archive {archive.name}", settings.listener.ae_title
+    try:
+        DimseArchive(archive, own).check()
+    except LimnerError as error:
+        return CheckResult(name, False, str(error), f"check address, port and AE titles, and that it knows {own}")
+    return CheckResult(name, True, f"{archive.ae_title} answers C-ECHO at {archive.host}:{archive.port}")

@@ -23,6 +23,9 @@ GENERALIST_LABELS_FILE = "generalist.npz"
 
 Role = Literal["specialist", "generalist"]
 """What a model is in a pipeline: the one that was trained for it, or the one that is prompted with what that found."""
+IMAGES_CHANNEL, PROMPT_CHANNEL = "images", "prompt"
+PROMPTED_CHANNELS = (IMAGES_CHANNEL, PROMPT_CHANNEL)
+"""What a run that is prompted reads, in the order of its inputs."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,14 @@ class GeneralistRequest:
 
 
 @dataclass(frozen=True)
+class PromptRequest:
+    """How prompt objects prompt a generalist (`app.settings_prompt.PromptSettings`)."""
+
+    window: str = ""
+    reach: Literal["slice", "volume"] = "slice"
+
+
+@dataclass(frozen=True)
 class GraphRequest:
     """One run: what to read, what to run on it, where to write."""
 
@@ -68,6 +79,8 @@ class GraphRequest:
     """Whether tensors go through shared memory."""
     generalist: GeneralistRequest | None = None
     """None where the specialist runs alone."""
+    prompt: PromptRequest = PromptRequest()
+    """Of a pipeline that is prompted."""
 
     @property
     def primary_files(self) -> tuple[Path, ...]:
@@ -169,6 +182,10 @@ class CompletionRecord:
     generalist_failure: FailureRecord | None = None
     steps: Mapping[str, float] = field(default_factory=dict)
     """Seconds each step took."""
+    left_out: tuple[str, ...] = ()
+    """What of prompt objects could not be followed while the rest could: ``number: code``."""
+    prompted_by: Mapping[str, str] = field(default_factory=dict)
+    """The objects that prompted it: Series Instance UID by SOP Instance UID."""
 
     def to_json(self) -> bytes:
         """Return it as JSON text."""
@@ -194,6 +211,8 @@ class CompletionRecord:
                 ),
                 generalist_failure=None if failure is None else FailureRecord(**failure),
                 steps={str(name): float(seconds) for name, seconds in content["steps"].items()},
+                left_out=tuple(str(one) for one in content["left_out"]),
+                prompted_by={str(instance): str(series) for instance, series in content["prompted_by"].items()},
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a completion record: {error!r}") from error

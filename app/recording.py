@@ -196,7 +196,7 @@ class GeneralistRecordOperator(sdk.Operator):
             identity=generalist_identity(request.identity),
             series_description=say_whose(self._series_description, package.algorithm_name),
             path=folder / GENERALIST_FILE,
-            prompted_by=prompting,
+            prompted_by=[prompting],
         )
         return FindingRecord(
             role="generalist",

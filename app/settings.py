@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from app.errors import SettingsError
 from app.identifiers import parse_ae_title
+from app.settings_prompt import PROMPTED_APPLICATION, PromptSettings
 from app.settings_web import INTERACTIVE, WebSettings
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
@@ -111,7 +112,8 @@ class PipelineSettings(_Section):
     application: str = Field(
         default="app.app:SegmentationApp",
         pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
-        description="The MONAI Deploy application to run, as `module:Class`.",
+        description="The MONAI Deploy application to run, as `module:Class`; of a pipeline with `prompt`, by default "
+        f"`{PROMPTED_APPLICATION}`.",
     )
     series_description: str = Field(default="", description="The result's Series Description; from the model if empty.")
     time_limit_seconds: float = Field(default=1800.0, gt=0, description="A run is ended after this time.")
@@ -120,8 +122,18 @@ class PipelineSettings(_Section):
         default=3, ge=1, description="Runs before a job fails, those lost in a crash counted."
     )
     generalist: GeneralistSettings | None = Field(default=None, description="The second reading, if there is one.")
+    prompt: PromptSettings | None = Field(
+        default=None, description="How annotations prompt its model, if that is a generalist."
+    )
 
     _name = field_validator("name")(staticmethod(_checked_name))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _prompted_has_its_application(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("prompt") is not None:
+            return {"application": PROMPTED_APPLICATION, **given}
+        return given
 
 
 class RuleSettings(_Section):
@@ -182,6 +194,23 @@ class DestinationSettings(_Section):
     retry_first_seconds: float = Field(default=5.0, gt=0, description="Wait before the second attempt; doubles after.")
     retry_longest_seconds: float = Field(default=600.0, gt=0, description="The longest wait between attempts.")
     maximum_attempts: int = Field(default=200, ge=1, description="Attempts before a delivery fails.")
+
+    _name = field_validator("name")(staticmethod(_checked_name))
+    _ae_title = field_validator("ae_title")(staticmethod(parse_ae_title))
+
+
+class ArchiveSettings(_Section):
+    """Where images are fetched from by C-MOVE, that prompts refer to: ``[[archive]]``.
+
+    The archive must know the listener's AE title with its address: it sends the images there by C-STORE.
+    """
+
+    name: str = Field(description="What pipelines and records call it.")
+    ae_title: str = Field(description="The called AE title.")
+    host: str = Field(description="Its address.")
+    port: int = Field(ge=1, le=65535, description="Its TCP port.")
+    timeout_seconds: float = Field(default=30.0, gt=0, description="Longest wait for a connection or an answer.")
+    fetch_seconds: float = Field(default=600.0, gt=0, description="Longest time that one series may take.")
 
     _name = field_validator("name")(staticmethod(_checked_name))
     _ae_title = field_validator("ae_title")(staticmethod(parse_ae_title))
@@ -272,6 +301,7 @@ class Settings(BaseSettings):
     pipeline: tuple[PipelineSettings, ...] = Field(default=(), description="The pipelines.")
     rule: tuple[RuleSettings, ...] = Field(default=(), description="The rules, in order.")
     destination: tuple[DestinationSettings, ...] = Field(default=(), description="The destinations.")
+    archive: tuple[ArchiveSettings, ...] = Field(default=(), description="The archives that images are fetched from.")
 
     @property
     def spool_folder(self) -> Path:
@@ -305,7 +335,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _names_agree(self) -> Settings:
-        for kind in ("pipeline", "rule", "destination"):
+        for kind in ("pipeline", "rule", "destination", "archive"):
             names = [entry.name for entry in getattr(self, kind)]
             doubled = sorted({name for name in names if names.count(name) > 1})
             if doubled:
@@ -314,6 +344,7 @@ class Settings(BaseSettings):
             raise ValueError(f"the name '{INTERACTIVE}' is kept for what is drawn through the API; choose another")
         pipelines = {entry.name: entry for entry in self.pipeline}
         destinations = {entry.name for entry in self.destination}
+        self._check_sources()
         for rule in self.rule:
             if rule.pipeline not in pipelines:
                 raise ValueError(
@@ -324,12 +355,26 @@ class Settings(BaseSettings):
                     f"rule '{rule.name}' says what happens on a disagreement, and the pipeline '{rule.pipeline}' has "
                     "no generalist that could disagree; add [pipeline.generalist] after it"
                 )
+            if rule.channels and pipelines[rule.pipeline].prompt is not None:
+                raise ValueError(
+                    f"rule '{rule.name}' binds channels, and the pipeline '{rule.pipeline}' is prompted: it finds its "
+                    "images by what the prompt refers to; leave the channels out"
+                )
             unknown = sorted(set(rule.destinations) - destinations)
             if unknown:
                 raise ValueError(
                     f"rule '{rule.name}' names destinations without a [[destination]]: {', '.join(unknown)}"
                 )
         return self
+
+    def _check_sources(self) -> None:
+        archives = {entry.name for entry in self.archive}
+        for entry in self.pipeline:
+            if entry.prompt is not None and entry.prompt.source is not None and entry.prompt.source not in archives:
+                raise ValueError(
+                    f"the pipeline '{entry.name}' fetches images from '{entry.prompt.source}', and no [[archive]] has "
+                    "that name"
+                )
 
     def pipeline_named(self, name: str) -> PipelineSettings:
         """Return the pipeline called `name`; KeyError if there is none."""

@@ -17,12 +17,21 @@ import highdicom
 import numpy as np
 import pydicom
 from highdicom.seg import Segmentation, SegmentationTypeValues
+from highdicom.sr import CodedConcept
 from pydicom.sr.codedict import codes
-from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage
+from pydicom.uid import (
+    Comprehensive3DSRStorage,
+    ComprehensiveSRStorage,
+    EnhancedSRStorage,
+    ExplicitVRLittleEndian,
+    ExtensibleSRStorage,
+    SegmentationStorage,
+)
 
 from operators.derived_uids import derived_uid, instance_uid, series_uid
 from operators.durable import write_durably
 from operators.errors import OperatorError
+from operators.instances import LABEL_MAP_SEGMENTATION_STORAGE
 from operators.label_maps import MOST_LABELS, LabelMap, check_place, label_counts, labels_on, smallest_label_type
 from operators.sdk import Fragment, Operator, OperatorSpec
 from operators.segments import SegmentSpec
@@ -43,6 +52,8 @@ _MOST_PIXEL_DATA_BYTES = (1 << 32) - 2
 """What the length field of Pixel Data can say (PS3.5 section 7.1.2)."""
 _MOST_NAMED = 10
 """Label values that an error names."""
+_SEGMENTATION_CLASSES = (SegmentationStorage, LABEL_MAP_SEGMENTATION_STORAGE)
+_REPORT_CLASSES = (EnhancedSRStorage, ComprehensiveSRStorage, Comprehensive3DSRStorage, ExtensibleSRStorage)
 
 
 @dataclass(frozen=True)
@@ -59,10 +70,11 @@ class Algorithm:
 
 @dataclass(frozen=True)
 class PromptingObject:
-    """The Segmentation whose segments prompted the algorithm."""
+    """An object of the same study that prompted the algorithm."""
 
     series_instance_uid: str
     sop_instance_uid: str
+    sop_class_uid: str = str(SegmentationStorage)
 
     @classmethod
     def of(cls, identity: str) -> PromptingObject:
@@ -92,7 +104,7 @@ def write_segmentation(
     series_description: str,
     path: Path,
     is_automatic: bool = True,
-    prompted_by: PromptingObject | None = None,
+    prompted_by: Sequence[PromptingObject] = (),
 ) -> WrittenObject:
     """Write `labels` as one Segmentation instance beside the series, and return what was written.
 
@@ -111,7 +123,7 @@ def write_segmentation(
     is_automatic
         False where a person's hand guided the algorithm: Segment Algorithm Type SEMIAUTOMATIC (PS3.3 C.8.20.4).
     prompted_by
-        The Segmentation of the same study that prompted the algorithm: it is named among the source images.
+        The objects that prompted the algorithm; they are named where the Standard has places for them.
 
     Raises
     ------
@@ -125,8 +137,8 @@ def write_segmentation(
     segmentation = _segmentation(
         numbered, series, segments, algorithm, identity, say_ai(series_description), is_automatic
     )
-    if prompted_by is not None:
-        _refer_to(segmentation, prompted_by)
+    for prompting in prompted_by:
+        _refer_to(segmentation, prompting)
     buffer = io.BytesIO()
     segmentation.save_as(buffer, enforce_file_format=True)
     digest = write_durably(path, buffer.getvalue())
@@ -254,19 +266,28 @@ def _identification(algorithm: Algorithm) -> highdicom.AlgorithmIdentificationSe
 def _refer_to(segmentation: Segmentation, prompting: PromptingObject) -> None:
     """Name what prompted it where the Standard has places for it.
 
-    The Source Image Sequence of the General Image Module (PS3.3 C.7.6.1) lists what an image was derived from, with a
-    purpose from CID 7202; the Common Instance Reference Module (C.12.2) lists all that an instance refers to. Its
-    frames' own derivation (C.7.6.16.2.6) stays that from the series: they were computed of its pixels. highdicom's
-    ``further_source_images`` would claim more, that each frame was derived from the other Segmentation's frames.
+    The Common Instance Reference Module (PS3.3 C.12.2) lists all that an instance refers to. What an image was derived
+    from is listed by the General Image Module's Source Image Sequence (C.7.6.1), with a purpose from CID 7202, and,
+    where it is no image, by the General Reference Module's Source Instance Sequence (C.12.4), with one from CID 7013.
+    The frames' own derivation (C.7.6.16.2.6) stays that from the series: they were computed of its pixels.
     """
     instance = pydicom.Dataset()
-    instance.ReferencedSOPClassUID = SegmentationStorage
+    instance.ReferencedSOPClassUID = prompting.sop_class_uid
     instance.ReferencedSOPInstanceUID = prompting.sop_instance_uid
     source = copy.deepcopy(instance)
-    source.PurposeOfReferenceCodeSequence = [
-        highdicom.sr.CodedConcept.from_code(codes.DCM.SourceImageForImageProcessingOperation)
-    ]
-    segmentation.SourceImageSequence.append(source)
+    if prompting.sop_class_uid in _SEGMENTATION_CLASSES:
+        source.PurposeOfReferenceCodeSequence = [
+            CodedConcept.from_code(codes.DCM.SourceImageForImageProcessingOperation)
+        ]
+        segmentation.SourceImageSequence.append(source)
+    else:
+        if prompting.sop_class_uid in _REPORT_CLASSES:
+            source.PurposeOfReferenceCodeSequence = [CodedConcept.from_code(codes.DCM.SourceReport)]
+        segmentation.SourceInstanceSequence = [*segmentation.get("SourceInstanceSequence", ()), source]
+    for series in segmentation.ReferencedSeriesSequence:
+        if series.SeriesInstanceUID == prompting.series_instance_uid:
+            series.ReferencedInstanceSequence.append(instance)
+            return
     series = pydicom.Dataset()
     series.SeriesInstanceUID = prompting.series_instance_uid
     series.ReferencedInstanceSequence = [instance]

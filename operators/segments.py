@@ -20,7 +20,7 @@ from highdicom.sr import CodedConcept
 from operators.errors import ModelPackageError
 from operators.label_maps import MOST_LABELS
 
-_LABEL_LENGTH = 64
+LABEL_LENGTH = 64
 """Characters of Segment Label and Code Meaning, VR LO (PS3.5 section 6.2)."""
 
 
@@ -57,6 +57,10 @@ class SegmentSpec:
     algorithm_name: str
     rgb: tuple[int, int, int] | None
     """Recommended display colour, 0 to 255."""
+    tracking_id: str = ""
+    """Of what it is tracked as from study to study (PS3.3 C.8.20.4); the label where it is not given."""
+    tracking_uid: str = ""
+    """With `tracking_id`; where it is not given, one that derives from the job."""
 
     def description(
         self,
@@ -78,8 +82,8 @@ class SegmentSpec:
             segmented_property_type=self.type.concept(),
             algorithm_type=kind,
             algorithm_identification=algorithm,
-            tracking_uid=tracking_uid,
-            tracking_id=self.label,
+            tracking_uid=self.tracking_uid or tracking_uid,
+            tracking_id=self.tracking_id or self.label,
             display_color=None if self.rgb is None else CIELabColor.from_rgb(*self.rgb),
         )
         if self.modifier is not None:  # highdicom has no argument for it
@@ -126,8 +130,8 @@ def _segment(entry: Mapping[str, Any]) -> SegmentSpec:
     modifier = entry.get("SegmentedPropertyTypeModifierCodeSequence")
     meanings = [kind.meaning] if modifier is None else [kind.meaning, _code(modifier).meaning]
     label = str(entry.get("SegmentLabel") or ", ".join(meanings))
-    if len(label) > _LABEL_LENGTH:
-        raise ValueError(f"the label {label!r} is longer than {_LABEL_LENGTH} characters")
+    if len(label) > LABEL_LENGTH:
+        raise ValueError(f"the label {label!r} is longer than {LABEL_LENGTH} characters")
     return SegmentSpec(
         label_value=int(entry["labelID"]),
         label=label,

@@ -52,6 +52,7 @@ _AUDIT_LOG_USED = _dcm("110101", "Audit Log Used")
 _BEGIN_TRANSFERRING = _dcm("110102", "Begin Transferring DICOM Instances")
 _INSTANCES_ACCESSED = _dcm("110103", "DICOM Instances Accessed")
 _INSTANCES_TRANSFERRED = _dcm("110104", "DICOM Instances Transferred")
+_QUERY = _dcm("110112", "Query")
 _SECURITY_ALERT = _dcm("110113", "Security Alert")
 
 
@@ -99,6 +100,11 @@ class AuditEvent(Enum):
         _INSTANCES_ACCESSED,
         _own("no-channel-fits", "No channel fits"),
         "A rule took a complete series, and it fits no channel of the model; nothing is done with it.",
+    )
+    IMAGES_REQUESTED = (
+        _QUERY,
+        None,
+        "An archive is about to be asked to send images that a prompt refers to.",
     )
     JOB_CREATED = (_INSTANCES_ACCESSED, _own("job-created", "Job created"), "A rule took a series: a job was made.")
     GRAPH_STARTED = (
@@ -191,6 +197,7 @@ class AuditEvent(Enum):
 
 DETAIL_KEYS = MappingProxyType(
     {
+        "archive": "The archive's name in the settings.",
         "association_id": "The association, as the diagnostic log names it.",
         "attempt": "Which attempt of the job or delivery, from 1.",
         "bytes": "Size in bytes.",
@@ -210,6 +217,7 @@ DETAIL_KEYS = MappingProxyType(
         "instances": "How many instances.",
         "job_id": "The job's number in the records.",
         "job_key": "The job's identity: inputs, pipeline, model version.",
+        "left_out": "What of prompt objects could not be followed while the rest could: number and code.",
         "log_id": "Where the diagnostic log tells more.",
         "model": "The model's name.",
         "model_version": "The model's version.",

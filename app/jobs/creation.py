@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from app.audit.events import AuditEvent, Outcome
 from app.audit.log import AuditLog
+from app.graph import IMAGES_CHANNEL, PROMPT_CHANNEL
 from app.jobs.auditing import audit_job
 from app.jobs.binding import StudyBinding, TakenSeries
+from app.jobs.fetching import ImageFetching
 from app.jobs.identity import ModelFacts, job_id, job_key
+from app.jobs.prompting import IMAGES_NOT_HELD, PromptBinding, bind_prompts, own_result
 from app.jobs.queue import TaskQueue
 from app.jobs.records import Connection, JobInput, NewJob, Records, SeenSeries
 from app.settings import RuleSettings, Settings
 from app.telemetry import get_logger
-from operators.errors import SeriesRefused
+from operators.errors import OperatorError
 
 _ALREADY_DONE = "already-done"
 
@@ -32,6 +36,8 @@ class JobCreation:
         queue: TaskQueue,
         models: Mapping[str, ModelFacts],
         program_version: str,
+        spool_path_of: Callable[[str], Path],
+        fetching: ImageFetching,
     ) -> None:
         self._settings = settings
         self._records = records
@@ -39,12 +45,17 @@ class JobCreation:
         self._queue = queue
         self._models = models
         self._program_version = program_version
+        self._spool_path_of = spool_path_of
+        self._fetching = fetching
 
     def create(self, series: SeenSeries, rule: RuleSettings) -> bool:
         """Make the job that a rule asks for; False, and nothing is made, if content came since the series was seen.
 
-        A job with the same identity is never made twice: the series is then recorded as already done.
+        A job with the same identity is never made twice: the series is then recorded as already done. Of a prompted
+        pipeline the series holds the prompts; nothing is made either while instances of its images come.
         """
+        if self._settings.pipeline_named(rule.pipeline).prompt is not None:
+            return self._create_prompted(series, rule)
         with self._records.transaction() as connection:
             if not self._records.lock_series(connection, series):
                 return False
@@ -95,7 +106,55 @@ class JobCreation:
             told = "" if problem is None else f", refused: {problem.code}"
             return sum(self._conclude(connection, one, rule, job, made, told) for one in binding.taken)
 
-    def _begin_or_refuse(self, connection: Connection, job: NewJob, problem: SeriesRefused | None) -> None:
+    def _create_prompted(self, seen: SeenSeries, rule: RuleSettings) -> bool:
+        """Make the job of prompt objects and the images that they refer to; it is refused as it is made if none are."""
+        study = self._records.series_of_study(seen.study_instance_uid)
+        series = next((one for one in study if one.series_instance_uid == seen.series_instance_uid), None)
+        if series is None or not series.undecided or series.last_received_at != seen.last_received_at:
+            return False
+        binding = self._fetched(self._bind_prompts(series, study), series, rule)
+        if binding is None or binding.must_wait:
+            return False
+        with self._records.transaction() as connection:
+            if not self._records.lock_study(connection, study):
+                return False
+            inputs = self._records.series_inputs(connection, series, PROMPT_CHANNEL)
+            if binding.images is not None:
+                inputs += self._records.series_inputs(connection, binding.images, IMAGES_CHANNEL)
+            problem = binding.problem
+            job = self._new_job(series, rule, inputs, refusal="" if problem is None else problem.code)
+            made = self._records.insert_job(connection, job, inputs)
+            if made:
+                audit_job(self._audit, AuditEvent.JOB_CREATED, job, rule=rule.name, instances=len(inputs))
+                self._begin_or_refuse(connection, job, problem)
+            else:
+                _log.info("job.already_done", job_id=str(job.id))
+            reason = f"prompt of job {job.id}" + ("" if problem is None else f", refused: {problem.code}")
+            reason = reason if made else f"{_ALREADY_DONE}: {reason}"
+            self._records.conclude_locked_series(connection, series, "routed", rule=rule.name, reason=reason)
+        return True
+
+    def _bind_prompts(self, series: SeenSeries, study: Sequence[SeenSeries]) -> PromptBinding:
+        inputs = self._records.latest_inputs(series)
+        prompted = {one.name for one in self._settings.pipeline if one.prompt is not None}
+        made_by = self._records.pipelines_of_results([one.sop_instance_uid for one in inputs]) & prompted
+        if made_by:
+            return PromptBinding(None, own_result(made_by))
+        return bind_prompts([self._spool_path_of(one.digest) for one in inputs], study)
+
+    def _fetched(self, binding: PromptBinding, series: SeenSeries, rule: RuleSettings) -> PromptBinding | None:
+        """Have the images fetched that are not held; None while they are on their way."""
+        study = series.study_instance_uid
+        prompt = self._settings.pipeline_named(rule.pipeline).prompt
+        source = None if prompt is None else prompt.source
+        if binding.images is not None:
+            return binding if self._fetching.is_settled(study, binding.wanted) else None
+        if source is None or binding.problem is None or binding.problem.code != IMAGES_NOT_HELD:
+            return binding
+        problem = self._fetching.fetch(source, study, binding.wanted)
+        return None if problem is None else PromptBinding(None, problem, binding.wanted)
+
+    def _begin_or_refuse(self, connection: Connection, job: NewJob, problem: OperatorError | None) -> None:
         if problem is None:
             self._queue.defer_segment(connection, job.id, job.priority)
             return
@@ -139,6 +198,7 @@ class JobCreation:
             model=model,
             program_version=self._program_version,
             refusal=refusal,
+            prompt=None if pipeline.prompt is None else pipeline.prompt.asked,
         )
         return NewJob(
             id=job_id(key),

@@ -25,6 +25,8 @@ __all__ = ["CompletionRecord", "GraphProcess"]
 Progress = Callable[[str, int, int], None]
 
 PRELOAD = ("app.jobs.graph_child", "app.app", "operators.nnunet.warm")
+PROMPTED_PRELOAD = ("app.prompted",)
+"""For pipelines that are prompted."""
 _LOOK_SECONDS = 0.1
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,7 @@ def job_key(
     program_version: str,
     refusal: str = "",
     accepted: str = "",
+    prompt: Mapping[str, str] | None = None,
 ) -> str:
     """Return the key of a job as 64 hexadecimal digits; the UIDs of its results derive from it.
 
@@ -62,6 +63,8 @@ def job_key(
         The code of a job that is refused as it is made: the same inputs may make another job under another rule.
     accepted
         The digest of what a person accepted, where a person had it drawn.
+    prompt
+        Of a prompted pipeline, how it is prompted (`app.settings_prompt.PromptSettings`).
     """
     facts: dict[str, Any] = {
         "inputs": sorted({one if one.channel else one[:2] for one in inputs}),
@@ -77,6 +80,8 @@ def job_key(
     other = model.generalist
     if other is not None:
         facts["generalist"] = [other.name, other.version, other.weights_digest, other.window, other.box_margin_pixels]
+    if prompt is not None:
+        facts["prompt"] = dict(prompt)
     # JSON keeps neighbouring facts apart: no two different sets of facts give the same text
     return hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 

@@ -167,6 +167,15 @@ class Records:
         """Return all series of a study, decided or not, in the order they came."""
         return [SeenSeries(**row) for row in self._rows(_SQL["series_of_study"], (study_instance_uid,))]
 
+    def pipelines_of_results(self, sop_instance_uids: Sequence[str]) -> set[str]:
+        """Return the pipelines whose results have these SOP Instance UIDs."""
+        return {row["pipeline"] for row in self._rows(_SQL["pipelines_of_results"], (list(sop_instance_uids),))}
+
+    def reopen_prompts(self, study_instance_uid: str) -> None:
+        """Have the prompts of a study decided anew that lacked images, if anything of the study came since."""
+        with self.transaction() as connection:
+            connection.execute(_SQL["reopen_prompts"], (study_instance_uid,))
+
     def conclude_series(
         self,
         series: SeenSeries,

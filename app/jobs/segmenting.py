@@ -8,14 +8,21 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import psycopg
 
 from app.audit.events import AuditEvent, Outcome
 from app.audit.log import AuditLog
 from app.errors import GraphFailed, InputMissing, JobError
-from app.graph import ChannelInput, CompletionRecord, GeneralistRequest, GraphRequest, specialist_alone
+from app.graph import (
+    ChannelInput,
+    CompletionRecord,
+    GeneralistRequest,
+    GraphRequest,
+    PromptRequest,
+    specialist_alone,
+)
 from app.jobs.auditing import audit_job
 from app.jobs.disagreement import consequence_of
 from app.jobs.identity import GeneralistFacts, ModelFacts
@@ -25,7 +32,7 @@ from app.jobs.records import Consequence, Job, JobState, Records
 from app.settings import GeneralistSettings, PipelineSettings, Settings
 from app.telemetry import get_logger
 from operators.agreement import AgreementLimits
-from operators.errors import InferenceFailed, OperatorError, SeriesRefused
+from operators.errors import InferenceFailed, OperatorError, PromptRefused, SeriesRefused
 
 if TYPE_CHECKING:
     from app.jobs.verification import VerifiedObject
@@ -101,7 +108,7 @@ class Segmenting:
         attempt, tries = begun
         try:
             self._run_attempt(job, attempt, tries)
-        except SeriesRefused as error:
+        except (SeriesRefused, PromptRefused) as error:
             self._end_attempt(job, attempt, AuditEvent.JOB_REFUSED, error.code, str(error))
         except InferenceFailed as error:
             if self._interrupted.is_set():
@@ -141,7 +148,8 @@ class Segmenting:
         verified = self._verify(record, folder, request.primary_files)
         steps = {"start": max(0.0, ran - started - sum(record.steps.values())), **record.steps}
         steps["verify"] = time.monotonic() - ran
-        audit_job(self._audit, AuditEvent.RESULTS_VERIFIED, job, attempt=attempt, instances=len(verified))
+        detail: dict[str, Any] = {"left_out": list(record.left_out)} if record.left_out else {}
+        audit_job(self._audit, AuditEvent.RESULTS_VERIFIED, job, attempt=attempt, instances=len(verified), **detail)
         deliver = pipeline.generalist is not None and pipeline.generalist.deliver
         consequence = consequence_of(record, on_disagreement=job.on_disagreement, deliver_generalist=deliver)
         self._tell_flag(job, attempt, consequence)
@@ -220,6 +228,7 @@ class Segmenting:
         pipeline: PipelineSettings,
         model: ModelFacts,
     ) -> GraphRequest:
+        prompt = pipeline.prompt
         return GraphRequest(
             inputs=inputs,
             output_folder=folder,
@@ -230,6 +239,7 @@ class Segmenting:
             request_seconds=self._settings.triton.request_seconds,
             shared_memory=self._settings.triton.shared_memory,
             generalist=_generalist_request(pipeline.generalist, model.generalist),
+            prompt=PromptRequest(prompt.window, prompt.reach) if prompt is not None else PromptRequest(),
         )
 
     def _record_results(

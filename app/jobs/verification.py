@@ -113,7 +113,7 @@ def verify_results(record: CompletionRecord, folder: Path, source_files: Sequenc
         )
     try:
         sources = [pydicom.dcmread(path, specific_tags=list(_SOURCE_KEYWORDS)) for path in source_files]
-        return tuple(_verify_finding(one, record.identity, folder, sources) for one in record.findings)
+        return tuple(_verify_finding(one, record, folder, sources) for one in record.findings)
     except (OSError, IndexError, *PARSE_ERRORS) as error:
         # what is missing or mangled shows as any of these; the text of some holds values
         raise VerificationFailed(
@@ -178,14 +178,14 @@ def _plane(labels: _Labels, corners: Floats, slice_tolerance: float, what: str) 
 
 
 def _verify_finding(
-    finding: FindingRecord, identity: str, folder: Path, sources: Sequence[pydicom.Dataset]
+    finding: FindingRecord, record: CompletionRecord, folder: Path, sources: Sequence[pydicom.Dataset]
 ) -> VerifiedObject:
     labels, one = _read_labels(finding, folder), finding.object
     _check_grid(labels, sources)
     path = folder / Path(one.file).name
     dataset = pydicom.dcmread(io.BytesIO(_read_checked(path, one.digest)))
     _check_identity(dataset, one, sources)
-    _check_place_in_job(dataset, finding, identity, sources)
+    _check_place_in_job(dataset, finding, record, sources)
     _check_segments(dataset, finding)
     _check_voxels(dataset, labels, finding.segments)
     return VerifiedObject(
@@ -223,16 +223,17 @@ def _check_identity(dataset: pydicom.Dataset, one: ObjectRecord, sources: Sequen
 
 
 def _check_place_in_job(
-    dataset: pydicom.Dataset, finding: FindingRecord, identity: str, sources: Sequence[pydicom.Dataset]
+    dataset: pydicom.Dataset, finding: FindingRecord, record: CompletionRecord, sources: Sequence[pydicom.Dataset]
 ) -> None:
     """UIDs follow from the job; it refers to exactly its source instances, and to what prompted it."""
-    is_prompted = finding.role == "generalist"
-    own = generalist_identity(identity) if is_prompted else identity
+    identity, is_second = record.identity, finding.role == "generalist"
+    own = generalist_identity(identity) if is_second else identity
     found = (finding.object.series_instance_uid, finding.object.sop_instance_uid)
     _require(found == (series_uid(own), instance_uid(own)), "its UIDs do not follow from its job")
     expected = {str(sources[0].SeriesInstanceUID): {str(source.SOPInstanceUID) for source in sources}}
-    if is_prompted:
-        expected[series_uid(identity)] = {instance_uid(identity)}
+    prompts = {instance_uid(identity): series_uid(identity)} if is_second else record.prompted_by
+    for instance, series in prompts.items():
+        expected.setdefault(str(series), set()).add(str(instance))
     referenced = {
         str(series.SeriesInstanceUID): {
             str(item.ReferencedSOPInstanceUID) for item in series.ReferencedInstanceSequence

@@ -10,7 +10,7 @@ What is repeated, and what not:
 - `InferenceFailed` is repeated with back-off, up to the same maximum: Triton may be back by then;
 - a crash, a hang, too much memory, a missing record or a result that does not verify fails the job at once: the same
   inputs would most likely do it again, and the next study is waiting;
-- `SeriesRefused` ends the job as refused;
+- `SeriesRefused` and `PromptRefused` end the job as refused;
 - a delivery is repeated with back-off as the destination's settings say, unless the destination refused for good.
 """
 
@@ -21,6 +21,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 
 import procrastinate
 
@@ -32,6 +33,7 @@ from app.jobs.auditing import audit_job
 from app.jobs.binding import StudyBinding
 from app.jobs.creation import JobCreation
 from app.jobs.delivering import Delivering
+from app.jobs.fetching import Archive, ImageFetching
 from app.jobs.holding import Holding
 from app.jobs.identity import ModelFacts
 from app.jobs.records import Records, SeenSeries
@@ -59,6 +61,8 @@ class Workflow:
         The model of each pipeline.
     program_version
         Limner's version; part of a job's identity.
+    archives
+        What images are fetched from that prompts lack.
     """
 
     def __init__(
@@ -74,6 +78,7 @@ class Workflow:
         triton_target: Callable[[], str],
         models: Mapping[str, ModelFacts],
         program_version: str,
+        archives: Mapping[str, Archive] = MappingProxyType({}),
     ) -> None:
         self._records = records
         self._audit = audit
@@ -86,6 +91,8 @@ class Workflow:
             queue=queue,
             models=models,
             program_version=program_version,
+            spool_path_of=spool_path_of,
+            fetching=ImageFetching(archives, audit),
         )
         self._segmenting = Segmenting(
             settings=settings,

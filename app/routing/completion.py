@@ -98,7 +98,13 @@ class CompletionScanner:
         """Look once; return how many series were decided."""
         undecided = self._records.undecided_series()
         busy = {one.study_instance_uid for one in undecided if not self._is_quiet(one)}
-        return sum(self._look_at(series, busy) for series in undecided)
+        decided = 0
+        for series in undecided:
+            count = self._look_at(series, busy)
+            if count:  # what came may be the images that prompts lacked
+                self._records.reopen_prompts(series.study_instance_uid)
+            decided += count
+        return decided
 
     def _is_quiet(self, series: SeenSeries) -> bool:
         quiet = self._quiet_of.get(series.calling_ae_title, self._routing.series_quiet_seconds)

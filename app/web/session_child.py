@@ -22,13 +22,13 @@ from app.jobs.child_isolation import die_with_server, failure_of, isolate
 from app.web.drawing import Drawing, Found
 from app.web.placement import placed_prompt
 from app.web.task import SessionTask
-from app.web.windows import shown_series
 from operators.durable import write_durably
 from operators.errors import InferenceFailed
 from operators.sam.embeddings import EmbeddingCache
 from operators.sam.network import ServedNetworks, open_networks
 from operators.sam.package import ENCODER, GeneralistPackage
 from operators.sam.predictor import SlicePredictor, Tensors
+from operators.sam.showing import shown_series
 from operators.segmentation_writer import FILE_NAME, Algorithm, write_segmentation
 from operators.segments import Code, SegmentSpec
 from operators.series_volume import SeriesVolume, read_series

@@ -12,6 +12,7 @@ off.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -57,6 +58,10 @@ WINDOWS: Mapping[str, Window] = MappingProxyType(
     }
 )
 """CT windows by what they are for; centre and width in HU."""
+PERCENTILES = "percentiles"
+"""What settings call the window between two percentiles of the values above 0."""
+PERCENTILE_WINDOW: Mapping[str, Any] = MappingProxyType({"lower": 0.5, "upper": 99.5})
+"""MedSAM's."""
 
 
 def named_window(name: str) -> Window:
@@ -124,6 +129,36 @@ def percentile_window(values: NDArray[Any], lower: float = 0.5, upper: float = 9
             code="image-empty",
         )
     return Window(float(low + high) / 2, float(high - low), f"percentiles {lower:g} and {upper:g} above 0")
+
+
+def asked_window(text: str) -> Mapping[str, Any] | None:
+    """Return what `operators.sam.showing.shown_series` is asked for by the text that settings have.
+
+    Parameters
+    ----------
+    text
+        A window's name, `PERCENTILES`, or ``centre/width``; empty: what suits the modality.
+
+    Raises
+    ------
+    PromptRefused
+        ``window-unknown``, ``window-impossible``.
+    """
+    if not text:
+        return None
+    if text == PERCENTILES:
+        return PERCENTILE_WINDOW
+    if text in WINDOWS:
+        return {"name": text}
+    centre, _, width = text.partition("/")
+    with suppress(ValueError):
+        window = given_window(float(centre), float(width))
+        return {"centre": window.centre, "width": window.width}
+    raise PromptRefused(
+        f"there is no window {text!r}: expected {', '.join(WINDOWS)}, {PERCENTILES}, or a centre and a width as in "
+        "40/400",
+        code="window-unknown",
+    )
 
 
 def to_bytes(values: NDArray[Any], window: Window, *, zero_stays_black: bool = False) -> NDArray[np.uint8]:

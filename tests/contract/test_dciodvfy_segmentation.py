@@ -78,7 +78,7 @@ def test_no_error_in_one_that_names_the_segmentation_that_prompted_it(tmp_path: 
         identity=generalist_identity("identity"),
         series_description="organs",
         path=tmp_path / "prompted.dcm",
-        prompted_by=PromptingObject.of("identity"),
+        prompted_by=[PromptingObject.of("identity")],
     )
     assert run_dciodvfy(prompted.path) == []
     assert run_dcentvfy([*files, first.path, prompted.path]) == ""

@@ -20,6 +20,7 @@ from app.listener.presentation import (
     STORAGE_SOP_CLASSES,
     TRANSFER_SYNTAXES,
 )
+from app.settings_prompt import PromptSettings
 from app.settings_web import WebSettings
 from app.web import api
 
@@ -39,7 +40,7 @@ What Limner offers and asks for over DIMSE, in the order of PS3.2. *Made from `a
 | Implementation Class UID | `{class_uid}` |
 | Implementation Version Name | `{version}` |
 | Services as SCP | Verification, Storage |
-| Services as SCU | Verification (`limner check`), Storage (results, and `limner submit`) |
+| Services as SCU | Verification (`limner check`), Storage (results, `limner submit`), Study Root MOVE (`[[archive]]`) |
 | Maximum PDU, associations, time-outs | the `[listener]` settings |
 | Character sets | the source's Specific Character Set is kept, its values unchanged |
 | Security | called and calling AE title and host are checked; TLS is not built yet |
@@ -65,8 +66,10 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("[routing]", settings.RoutingSettings),
     ("[[pipeline]]", settings.PipelineSettings),
     ("[pipeline.generalist]", settings.GeneralistSettings),
+    ("[pipeline.prompt]", PromptSettings),
     ("[[rule]]", settings.RuleSettings),
     ("[[destination]]", settings.DestinationSettings),
+    ("[[archive]]", settings.ArchiveSettings),
     ("[triton]", settings.TritonSettings),
     ("[models]", settings.ModelsSettings),
     ("[web]", WebSettings),

@@ -117,6 +117,22 @@ FROM jobs
 WHERE jobs.id = %s AND series.study_instance_uid = jobs.study_instance_uid
   AND series.series_instance_uid = jobs.series_instance_uid AND series.state = 'routed';
 
+-- name: reopen_prompts
+-- Prompts whose last job was refused because their images were not held.
+UPDATE series SET state = 'receiving'
+WHERE study_instance_uid = %s AND state = 'routed'
+  AND (SELECT jobs.code FROM jobs
+       WHERE jobs.study_instance_uid = series.study_instance_uid
+         AND jobs.series_instance_uid = series.series_instance_uid
+       ORDER BY jobs.created_at DESC LIMIT 1) IN ('images-not-held', 'images-not-found')
+  AND EXISTS (SELECT 1 FROM series AS other
+              WHERE other.study_instance_uid = series.study_instance_uid
+                AND other.last_received_at > series.decided_at);
+
+-- name: pipelines_of_results
+SELECT DISTINCT jobs.pipeline FROM results JOIN jobs ON jobs.id = results.job_id
+WHERE results.sop_instance_uid = ANY(%s);
+
 -- name: inputs_of_job
 SELECT sop_instance_uid, digest, channel FROM job_inputs WHERE job_id = %s ORDER BY channel, sop_instance_uid, digest;
 

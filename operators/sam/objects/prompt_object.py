@@ -89,6 +89,8 @@ class ObjectPrompt:
     """For people; it may be a person's free text, so that it belongs in no log."""
     code: Code | None = None
     """Finding, segmented property type or ROI identification code."""
+    category: Code | None = None
+    """Segmented property category."""
     site: Code | None = None
     """Finding site."""
     interpreted_type: str = ""
@@ -133,24 +135,35 @@ class PromptObject:
         PromptRefused
             ``prompt-references-nothing`` if no series is named, ``prompt-references-several-series`` if several are.
         """
-        drawn = {
-            drawing.image.series_instance_uid
+        drawn = [
+            drawing.image
             for prompt in self.objects
             for drawing in prompt.drawings
             if isinstance(drawing, Graphic) and drawing.image is not None
-        }
-        named = (drawn or {image.series_instance_uid for image in self.images}) - {""}
-        if not named:
-            raise PromptRefused(
-                "the object does not say which series its prompts are for; store it with references to its images",
-                code="prompt-references-nothing",
-            )
-        if len(named) > 1:
-            raise PromptRefused(
-                f"expected prompts for one series, got them for {len(named)}; store one object for each series",
-                code="prompt-references-several-series",
-            )
-        return named.pop()
+        ]
+        return the_one_series(drawn or self.images)
+
+
+def the_one_series(images: Iterable[ImageReference]) -> str:
+    """Return the Series Instance UID that all `images` with one have.
+
+    Raises
+    ------
+    PromptRefused
+        ``prompt-references-nothing`` if none has one, ``prompt-references-several-series`` if they have several.
+    """
+    named = {image.series_instance_uid for image in images} - {""}
+    if not named:
+        raise PromptRefused(
+            "the object does not say which series its prompts are for; store it with references to its images",
+            code="prompt-references-nothing",
+        )
+    if len(named) > 1:
+        raise PromptRefused(
+            f"expected prompts for one series, got them for {len(named)}; store one object for each series",
+            code="prompt-references-several-series",
+        )
+    return named.pop()
 
 
 Part = tuple[int, Callable[[], ObjectPrompt]]

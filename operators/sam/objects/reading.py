@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import pydicom
 from pydicom.uid import (
-    UID,
     ColorSoftcopyPresentationStateStorage,
     Comprehensive3DSRStorage,
     ComprehensiveSRStorage,
@@ -20,16 +19,22 @@ from pydicom.uid import (
 )
 
 from operators.errors import PromptRefused
-from operators.instances import PARSE_ERRORS
+from operators.instances import LABEL_MAP_SEGMENTATION_STORAGE, PARSE_ERRORS
 from operators.sam.objects.presentation_state import presentation_state_images, presentation_state_parts
-from operators.sam.objects.prompt_object import Graphic, ImageReference, Kind, Mask, Part, PromptObject, collected
+from operators.sam.objects.prompt_object import (
+    Graphic,
+    ImageReference,
+    Kind,
+    Mask,
+    Part,
+    PromptObject,
+    collected,
+    the_one_series,
+)
 from operators.sam.objects.report import report_images, report_parts
 from operators.sam.objects.segmentation import segmentation_images, segmentation_parts
 from operators.sam.objects.structure_set import structure_set_images, structure_set_parts
 from operators.series_checks import text
-
-LABEL_MAP_SEGMENTATION_STORAGE = UID("1.2.840.10008.5.1.4.1.1.66.7")
-"""PS3.4 Annex B; pydicom has no name for it yet."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +91,7 @@ def read_prompts(dataset: pydicom.Dataset) -> PromptObject:
         objects, left_out = collected(reader.parts(dataset))
         images = tuple(reader.images(dataset))
     except (*PARSE_ERRORS, IndexError, OverflowError) as error:
-        raise PromptRefused(
-            "the object can't be read: it is damaged or not as the Standard says", code="unreadable"
-        ) from error
+        raise _unreadable() from error
     drawings = [drawing for prompt in objects for drawing in prompt.drawings]
     frames = {one.frame_of_reference_uid for one in drawings if isinstance(one, Graphic)}
     frames |= {str(one.volume.frame_of_reference_uid or "") for one in drawings if isinstance(one, Mask)}
@@ -104,6 +107,32 @@ def read_prompts(dataset: pydicom.Dataset) -> PromptObject:
         objects=objects,
         left_out=left_out,
     )
+
+
+def referenced_series(dataset: pydicom.Dataset) -> str:
+    """Return the Series Instance UID of the one series that the prompts in `dataset` are for.
+
+    Parameters
+    ----------
+    dataset
+        The object; of a Segmentation the pixel data are not needed, and not looked at.
+
+    Raises
+    ------
+    PromptRefused
+        As `read_prompts` and `PromptObject.referenced_series`.
+    """
+    reader = _READERS.get(_sop_class(dataset))
+    if reader is not _SEGMENTATION:
+        return read_prompts(dataset).referenced_series()
+    try:
+        return the_one_series(segmentation_images(dataset))
+    except PARSE_ERRORS as error:
+        raise _unreadable() from error
+
+
+def _unreadable() -> PromptRefused:
+    return PromptRefused("the object can't be read: it is damaged or not as the Standard says", code="unreadable")
 
 
 def _sop_class(dataset: pydicom.Dataset) -> str:

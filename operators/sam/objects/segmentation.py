@@ -66,6 +66,7 @@ def _segment(segmentation: Segmentation, number: int, segment: pydicom.Dataset) 
         drawings=(Mask(volume),),
         label=text(segment, "SegmentLabel"),
         code=code_of(segment, "SegmentedPropertyTypeCodeSequence"),
+        category=code_of(segment, "SegmentedPropertyCategoryCodeSequence"),
         tracking_id=text(segment, "TrackingID"),
         tracking_uid=text(segment, "TrackingUID"),
     )

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from app.bootstrap import load_generalists, load_packages, running_server
+from app.bootstrap import load_generalists, load_packages, load_prompted, running_server
 from app.errors import SettingsError
 from app.settings import GeneralistSettings, PipelineSettings, RuleSettings, Settings
+from app.settings_prompt import PromptSettings
 from operators.shared_memory import process_mark
 from tests.sam_fixture import put_generalist
+from tests.web_fixture import generalist_repository
 
 
 def _settings(folder: Path, mark: str) -> Settings:
@@ -83,3 +85,19 @@ def test_a_generalist_that_can_not_be_used_ends_the_start(
     with pytest.raises(SettingsError, match="the generalist of pipeline 'liver'") as raised:
         load_generalists(_with_generalist(tmp_path, tmp_path, window))
     assert raised.value.code == code
+
+
+def _prompted(folder: Path, model: str) -> Settings:
+    pipeline = PipelineSettings(name="drawn", model=model, prompt=PromptSettings())
+    return Settings(data_folder=folder, model_repository=generalist_repository(folder), pipeline=(pipeline,))
+
+
+def test_a_prompted_pipeline_has_a_generalist(tmp_path: Path) -> None:
+    settings = _prompted(tmp_path, "limner_sam")
+    assert load_packages(settings) == {}
+    assert load_prompted(settings)["drawn"].algorithm_name == "Toy"
+
+
+def test_a_prompted_pipeline_of_another_model_ends_the_start(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="pipeline 'drawn'"):
+        load_prompted(_prompted(tmp_path, "limner_probe"))

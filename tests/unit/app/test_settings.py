@@ -275,3 +275,44 @@ def test_a_generalist_belongs_to_the_pipeline_before_it(tmp_path: Path) -> None:
 def test_a_rule_can_not_say_what_a_disagreement_means_where_none_is_possible(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="has no generalist that could disagree"):
         _chain(tmp_path, CHAIN.replace("PIPELINE", "alone"))
+
+
+_PROMPTED = """
+[[pipeline]]
+name = "drawn"
+model = "sam"
+[pipeline.prompt]
+"""
+
+
+def _written(folder: Path, text: str) -> Path:
+    path = folder / "limner.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_prompted_pipeline_has_its_application(tmp_path: Path) -> None:
+    pipeline = load_settings(_written(tmp_path, _PROMPTED)).pipeline_named("drawn")
+    assert pipeline.application == "app.prompted:PromptedApp"
+    assert pipeline.prompt is not None
+    assert (pipeline.prompt.window, pipeline.prompt.reach) == ("", "slice")
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ('window = "liverr"', "there is no window 'liverr'"),
+        ('window = "40/0"', "a width above 0"),
+        ('reach = "study"', "slice"),
+        ('source = "pacs"', r"no \[\[archive\]\] has that name"),
+        (
+            '[[rule]]\nname = "drawn"\npipeline = "drawn"\ndestinations = []\nafter = "study"\n'
+            "[rule.channels]\nCT = {}",
+            "leave the channels out",
+        ),
+    ],
+    ids=["window", "width", "reach", "source", "channels"],
+)
+def test_what_a_prompt_cannot_say(tmp_path: Path, more: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        load_settings(_written(tmp_path, _PROMPTED + more))

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import ComprehensiveSRStorage, ExplicitVRLittleEndian, GrayscaleSoftcopyPresentationStateStorage
 
 from operators.derived_uids import generalist_identity, instance_uid, series_uid
 from operators.errors import OperatorError
@@ -386,7 +386,7 @@ def test_it_says_whether_a_person_guided_it(is_automatic: bool, kind: str, tmp_p
 
 
 def test_it_names_the_segmentation_that_prompted_it(tmp_path: Path) -> None:
-    plain, prompted = _written(tmp_path / "plain"), _written(tmp_path, prompted_by=PromptingObject.of("first"))
+    plain, prompted = _written(tmp_path / "plain"), _written(tmp_path, prompted_by=[PromptingObject.of("first")])
     *sources, prompting = prompted.SourceImageSequence
     assert sources == list(plain.SourceImageSequence)
     assert prompting.ReferencedSOPInstanceUID == instance_uid("first")
@@ -413,3 +413,42 @@ def test_a_description_says_whose_it_is_however_long_it_was(description: str, na
 
 def test_a_short_description_is_kept_whole() -> None:
     assert say_whose("organs", "LiteMedSAM") == "AI: organs (LiteMedSAM)"
+
+
+def test_what_prompted_it_is_named_where_the_standard_has_places(tmp_path: Path) -> None:
+    series = read_series(Phantom().write(tmp_path / "ct"))
+    image = series.datasets[0]
+    prompting = [
+        PromptingObject("2.25.1", "2.25.11"),
+        PromptingObject("2.25.2", "2.25.21", ComprehensiveSRStorage),
+        PromptingObject("2.25.2", "2.25.22", GrayscaleSoftcopyPresentationStateStorage),
+    ]
+    path = tmp_path / "segmentation.dcm"
+    write_segmentation(
+        label_volume(series), series, SEGMENTS, ALGORITHM, identity="one", series_description="organs", path=path,
+        prompted_by=prompting,
+    )  # fmt: skip
+    dataset = pydicom.dcmread(path)
+    referenced = {
+        one.SeriesInstanceUID: [item.ReferencedSOPInstanceUID for item in one.ReferencedInstanceSequence]
+        for one in dataset.ReferencedSeriesSequence
+    }
+    assert len(referenced.pop(image.SeriesInstanceUID)) == len(series.datasets)
+    assert referenced == {"2.25.1": ["2.25.11"], "2.25.2": ["2.25.21", "2.25.22"]}
+    assert dataset.SourceImageSequence[-1].ReferencedSOPInstanceUID == "2.25.11"
+    assert len(dataset.SourceImageSequence) == len(series.datasets) + 1
+    report, state = dataset.SourceInstanceSequence
+    assert report.PurposeOfReferenceCodeSequence[0].CodeValue == "128225"
+    assert (state.ReferencedSOPInstanceUID, "PurposeOfReferenceCodeSequence" in state) == ("2.25.22", False)
+
+
+def test_a_segment_is_tracked_as_it_says(tmp_path: Path) -> None:
+    tracked = replace(LIVER, tracking_id="liver 3", tracking_uid="2.25.33")
+    written, _, _ = write_segmented(
+        Phantom().write(tmp_path / "ct"),
+        tmp_path / "segmentation.dcm",
+        paint=lambda shape: np.ones(shape, np.uint8),
+        segments=[tracked],
+    )
+    (segment,) = pydicom.dcmread(written.path).SegmentSequence
+    assert (segment.TrackingID, segment.TrackingUID) == ("liver 3", "2.25.33")

@@ -112,3 +112,9 @@ def test_the_channel_of_an_instance_counts() -> None:
     swapped = [JobInput("1.2.3", "ab", "FLAIR"), JobInput("1.2.4", "cd", "T1")]
     unbound = [JobInput("1.2.3", "ab"), JobInput("1.2.4", "cd")]
     assert len({_key([t1, flair]), _key(swapped), _key(unbound), _key([t1])}) == 4
+
+
+def test_how_a_pipeline_is_prompted_counts() -> None:
+    inputs = [JobInput("1.2", "0" * 64)]
+    keys = {_key(inputs, prompt=prompt) for prompt in (None, {"reach": "slice"}, {"reach": "volume"})}
+    assert len(keys) == 3

@@ -404,7 +404,7 @@ def _with_generalist(folder: Path, prompting: PromptingObject | None = PROMPTING
         identity=generalist_identity("identity"),
         series_description="organs (Planted generalist)",
         path=folder / "generalist.dcm",
-        prompted_by=prompting,
+        prompted_by=[] if prompting is None else [prompting],
     )
     finding = FindingRecord(
         role="generalist",
@@ -444,3 +444,10 @@ def test_the_generalists_labels_are_not_the_specialists(tmp_path: Path) -> None:
     finding = replace(results.finding, labels=results.record.findings[0].labels)
     with pytest.raises(VerificationFailed):
         results.with_finding(finding).verify()
+
+
+def test_prompts_that_it_does_not_refer_to_are_caught(tmp_path: Path) -> None:
+    results = _results(tmp_path)
+    results.verify()
+    with pytest.raises(VerificationFailed, match="what prompted it"):
+        replace(results, record=replace(results.record, prompted_by={"2.25.1": "2.25.2"})).verify()

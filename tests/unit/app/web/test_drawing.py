@@ -10,9 +10,9 @@ import pytest
 
 from app.web.drawing import MOST_STEPS, Drawing, Found
 from app.web.placement import MOST_CORNERS, placed_prompt
-from app.web.windows import shown_series
 from operators.errors import PromptRefused
 from operators.sam.prompts import Box, Point, SlicePrompt
+from operators.sam.showing import shown_series
 from operators.series_volume import SeriesVolume, read_series
 from tests.sam_fixture import BrightInBox, bright_predictor
 from tests.web_fixture import BALL, ball_mask, write_ball

@@ -1,10 +1,20 @@
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from operators.errors import OperatorError, PromptRefused, SeriesRefused
-from operators.sam.windowing import WINDOWS, Window, given_window, named_window, percentile_window, to_bytes
+from operators.sam.windowing import (
+    WINDOWS,
+    Window,
+    asked_window,
+    given_window,
+    named_window,
+    percentile_window,
+    to_bytes,
+)
 
 
 def test_the_ends_of_a_window_are_black_and_white() -> None:
@@ -56,3 +66,32 @@ def test_what_can_not_be_shown_is_refused(call, kind: type[OperatorError], code:
     with pytest.raises(kind) as refusal:
         call()
     assert refusal.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("text", "asked"),
+    [
+        ("", None),
+        ("liver", {"name": "liver"}),
+        ("percentiles", {"lower": 0.5, "upper": 99.5}),
+        ("40/400", {"centre": 40.0, "width": 400.0}),
+        ("-600/1500.5", {"centre": -600.0, "width": 1500.5}),
+    ],
+)
+def test_what_settings_ask_for(text: str, asked: dict[str, Any] | None) -> None:
+    assert asked_window(text) == asked
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("livre", "window-unknown"),
+        ("40", "window-unknown"),
+        ("40/0", "window-impossible"),
+        ("nan/1", "window-impossible"),
+    ],
+)
+def test_what_settings_cannot_ask_for(text: str, code: str) -> None:
+    with pytest.raises(PromptRefused) as caught:
+        asked_window(text)
+    assert caught.value.code == code

@@ -1,4 +1,4 @@
-"""Which values of a series the generalist is shown: what the request says, or what suits the modality."""
+"""Which values of a series the generalist is shown: what is asked for, or what suits the modality."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from operators.sam.volume import Shown
-from operators.sam.windowing import Window, given_window, named_window, percentile_window
+from operators.sam.windowing import PERCENTILE_WINDOW, Window, given_window, named_window, percentile_window
 from operators.series_volume import SeriesVolume
 
 _CT_WINDOW = "soft-tissue"
@@ -30,7 +30,7 @@ def shown_series(series: SeriesVolume, asked: Mapping[str, Any] | None) -> tuple
     """
     if asked is None:
         is_ct = str(series.datasets[0].get("Modality", "")) == "CT"
-        asked = {"name": _CT_WINDOW} if is_ct else {"lower": 0.5, "upper": 99.5}
+        asked = {"name": _CT_WINDOW} if is_ct else PERCENTILE_WINDOW
     if "name" in asked:
         window = named_window(asked["name"])
     elif "centre" in asked:

@@ -1,0 +1,73 @@
+"""Which series of its study prompt objects are for, and why there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pydicom
+
+from app.jobs.entries import SeenSeries
+from operators.errors import PromptRefused
+from operators.instances import PARSE_ERRORS
+from operators.sam.objects.reading import referenced_series
+
+IMAGES_NOT_HELD = "images-not-held"
+"""As ``images-not-found``, it ends when the images come: `app.jobs.records.Records.reopen_prompts`."""
+
+
+@dataclass(frozen=True)
+class PromptBinding:
+    """A series of prompt objects, and the images that they are for."""
+
+    images: SeenSeries | None
+    problem: PromptRefused | None
+    """Why there are no images."""
+    wanted: str = ""
+    """The Series Instance UID that the prompts refer to, where they refer to one."""
+
+    @property
+    def must_wait(self) -> bool:
+        """Whether instances of the images are still coming."""
+        return self.images is not None and self.images.state == "receiving"
+
+
+def bind_prompts(files: Sequence[Path], study: Sequence[SeenSeries]) -> PromptBinding:
+    """Return the one series of the study that all prompt objects in `files` refer to.
+
+    Its problem is ``images-not-held`` if the study has none such, ``prompt-references-several-series`` if the objects
+    refer to several, ``unreadable`` if a file can't be read; else as `referenced_series`.
+    """
+    try:
+        named = {_referenced(path) for path in files}
+    except PromptRefused as error:
+        return PromptBinding(None, error)
+    if len(named) > 1:
+        message = f"expected prompts for one series, got objects for {len(named)}; store a series of them for each"
+        return PromptBinding(None, PromptRefused(message, code="prompt-references-several-series"))
+    (wanted,) = named
+    for one in study:
+        if one.series_instance_uid == wanted:
+            return PromptBinding(one, None, wanted)
+    message = (
+        "the images that the prompt refers to are not held in its study; send them, and the prompt is followed then"
+    )
+    return PromptBinding(None, PromptRefused(message, code=IMAGES_NOT_HELD), wanted)
+
+
+def own_result(pipelines: Collection[str]) -> PromptRefused:
+    """Return the refusal of objects that prompted pipelines made: they would be answered for ever."""
+    return PromptRefused(
+        f"the object is itself a result of the prompted pipeline {', '.join(sorted(pipelines))}; the archive need not "
+        "send it back",
+        code="prompt-made-here",
+    )
+
+
+def _referenced(path: Path) -> str:
+    try:
+        dataset = pydicom.dcmread(path, stop_before_pixels=True)
+    except (OSError, *PARSE_ERRORS) as error:
+        raise PromptRefused("a prompt object can't be read; send it again", code="unreadable") from error
+    return referenced_series(dataset)

@@ -1,0 +1,54 @@
+"""The settings of a pipeline that annotations prompt: a table of `app.settings.PipelineSettings`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from operators.errors import PromptRefused
+from operators.sam.windowing import asked_window
+
+PROMPTED_APPLICATION = "app.prompted:PromptedApp"
+"""What a prompted pipeline runs where its settings name no application."""
+
+
+class PromptSettings(BaseModel):
+    """A pipeline whose model is a generalist that annotations prompt: ``[pipeline.prompt]``, after its pipeline.
+
+    Its rules take presentation states, structured reports, structure sets and segmentations, and each is answered with
+    a segmentation on the images that it refers to. The table may be empty.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    window: str = Field(
+        default="",
+        description="What the images are shown in: a name such as `soft-tissue`, a centre and a width as in `40/400`, "
+        "or `percentiles`; if empty, soft tissue for CT and percentiles for all others.",
+    )
+    reach: Literal["slice", "volume"] = Field(
+        default="slice",
+        description="`slice` segments the slices that were drawn on; `volume` goes on from the largest drawing, both "
+        "ways, until the structure ends.",
+    )
+
+    source: str | None = Field(
+        default=None,
+        description="The archive that images are fetched from which a prompt refers to and which are not held; none "
+        "are fetched if not given.",
+    )
+
+    @field_validator("window")
+    @classmethod
+    def _window_is_known(cls, window: str) -> str:
+        try:
+            asked_window(window)
+        except PromptRefused as error:
+            raise ValueError(str(error)) from error
+        return window
+
+    @property
+    def asked(self) -> dict[str, str]:
+        """What decides the result."""
+        return {"window": self.window, "reach": self.reach}

@@ -1,0 +1,153 @@
+"""A generalist prompted by DICOM objects on a series: the label map, and what its labels are.
+
+Each wanted structure is a label and a segment, in the order of the objects. What the segment is called, coded and
+tracked as is the prompt's own where it says so; where it does not, it is tissue, which claims nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import highdicom
+import pydicom
+from pydicom.config import IGNORE
+from pydicom.uid import UID
+
+from operators.errors import PromptRefused
+from operators.instances import PARSE_ERRORS
+from operators.sam.objects.placing import PlacedPrompt, place
+from operators.sam.objects.prompt_object import Kind, LeftOut, ObjectPrompt, PromptObject
+from operators.sam.objects.reading import read_prompts
+from operators.sam.predictor import SlicePredictor
+from operators.sam.volume import Shown, VolumePrompt, segment_volume
+from operators.segmentation_writer import PromptingObject
+from operators.segments import LABEL_LENGTH, Code, SegmentSpec
+from operators.series_volume import SeriesVolume
+
+PromptReach = Literal["slice", "volume"]
+"""The slices that were drawn on; or on from the largest drawing, both ways, until the structure ends."""
+
+_TISSUE = Code("85756007", "SCT", "Tissue")
+"""Of CID 7150 and CID 7151."""
+_ANATOMY = Code("91723000", "SCT", "Anatomical Structure")
+_ABNORMAL = Code("49755003", "SCT", "Morphologically Abnormal Structure")
+_CATEGORIES: Mapping[Kind, Code] = {Kind.REPORT: _ABNORMAL, Kind.STRUCTURE_SET: _ANATOMY}
+"""Of what an object codes without saying its category: a report codes findings, a structure set organs."""
+
+
+@dataclass(frozen=True, eq=False)
+class PromptedLabels:
+    """What a generalist made of prompts."""
+
+    labels: highdicom.Volume
+    """On the series' grid, uint8 or uint16."""
+    segments: tuple[SegmentSpec, ...]
+    """Of each label, found or not."""
+    prompted_by: tuple[PromptingObject, ...]
+    left_out: tuple[LeftOut, ...]
+    """What could not be read or placed, while others could."""
+
+
+def read_prompt_files(files: Sequence[Path]) -> list[PromptObject]:
+    """Return what the objects in `files` show, in the order of their SOP Instance UIDs.
+
+    Raises
+    ------
+    PromptRefused
+        As `read_prompts`; ``unreadable`` if a file is not DICOM.
+    """
+    found = []
+    for path in files:
+        try:
+            dataset = pydicom.dcmread(path)
+        except (OSError, *PARSE_ERRORS) as error:
+            raise PromptRefused("a prompt object can't be read; send it again", code="unreadable") from error
+        found.append(read_prompts(dataset))
+    return sorted(found, key=lambda one: one.sop_instance_uid)
+
+
+def prompted_labels(
+    objects: Sequence[PromptObject],
+    series: SeriesVolume,
+    predictor: SlicePredictor,
+    shown: Shown,
+    *,
+    reach: PromptReach,
+    progress: Callable[[int, int], None],
+) -> PromptedLabels:
+    """Return what the generalist finds for all that `objects` show on `series`.
+
+    Parameters
+    ----------
+    objects
+        At least one.
+    shown
+        The slices of the series.
+    reach
+        How far a prompt reaches beyond its slices.
+    progress
+        Told the prompts that are done, and how many there are.
+
+    Raises
+    ------
+    PromptRefused
+        As `place`, if an object has nothing that lies on the series; as `segment_volume`.
+    InferenceFailed
+        If a network does not answer.
+    """
+    prompts: list[VolumePrompt] = []
+    segments: list[SegmentSpec] = []
+    left_out: list[LeftOut] = []
+    for found in objects:
+        placement = place(found, series)
+        left_out += placement.left_out
+        for placed in placement.prompts:
+            label = len(segments) + 1
+            segments.append(segment_of(placed.wanted, found.kind, label))
+            prompts += _volume_prompts(placed, label, reach)
+    labels = segment_volume(series.volume, prompts, predictor, shown, progress)
+    prompted_by = [PromptingObject(one.series_instance_uid, one.sop_instance_uid, one.sop_class_uid) for one in objects]
+    return PromptedLabels(labels, tuple(segments), tuple(prompted_by), tuple(left_out))
+
+
+def segment_of(wanted: ObjectPrompt, kind: Kind, label: int) -> SegmentSpec:
+    """Return what a wanted structure is as the segment with this label value."""
+    code = _whole(wanted.code)
+    category = _TISSUE if code is None else _whole(wanted.category) or _CATEGORIES.get(kind, _ANATOMY)
+    said = _one_line(wanted.label) or (f"Prompt {label}" if code is None else code.meaning)
+    return SegmentSpec(
+        label_value=label,
+        label=said,
+        category=category,
+        type=code or _TISSUE,
+        modifier=None,
+        algorithm_name="",
+        rgb=None,
+        tracking_id=_one_line(wanted.tracking_id),
+        tracking_uid=wanted.tracking_uid if UID(wanted.tracking_uid, IGNORE).is_valid else "",
+    )
+
+
+def _volume_prompts(placed: PlacedPrompt, label: int, reach: PromptReach) -> Iterator[VolumePrompt]:
+    if reach == "volume":
+        yield VolumePrompt(placed.key.slice_index, placed.key.prompt, label, "structure")
+    for one in placed.slices:
+        if reach == "slice" or one is not placed.key:
+            yield VolumePrompt(one.slice_index, one.prompt, label)
+
+
+def _whole(code: Code | None) -> Code | None:
+    """A code with all that the Standard wants of it, its meaning cut to what the VR holds; else None."""
+    if code is None:
+        return None
+    value, scheme, meaning = _one_line(code.value), _one_line(code.scheme), _one_line(code.meaning)
+    return Code(value, scheme, meaning) if value and scheme and meaning else None
+
+
+def _one_line(text: str) -> str:
+    """Text that a VR of LO can hold (PS3.5 section 6.2)."""
+    printable = "".join(one if one.isprintable() and one != "\\" else " " for one in text)
+    return " ".join(printable.split())[:LABEL_LENGTH].rstrip()

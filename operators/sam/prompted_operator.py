@@ -1,0 +1,101 @@
+"""A generalist that DICOM objects prompt, as a step of a MONAI Deploy graph: a series in, labels and segments out."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from operators.sam.embeddings import EmbeddingCache
+from operators.sam.network import open_networks
+from operators.sam.package import ENCODER, GeneralistPackage
+from operators.sam.predictor import SlicePredictor
+from operators.sam.prompted import PromptReach, prompted_labels, read_prompt_files
+from operators.sam.showing import shown_series
+from operators.sdk import Fragment, Operator, OperatorSpec
+from operators.series_volume import SeriesVolume
+
+_EMBEDDING_BYTES = 2 << 30
+"""On disk during a run: with several structures, slices are asked about more than once."""
+
+
+class PromptedOperator(Operator):
+    """Segment what DICOM objects show on a series, with a model of the SAM family.
+
+    Input port ``series``: a `SeriesVolume`, of which the first channel is shown.
+    Output port ``found``: `operators.sam.prompted.PromptedLabels`.
+
+    Parameters
+    ----------
+    package
+        The generalist.
+    prompt_files
+        The objects, one a file.
+    window
+        What the series is shown in, as `operators.sam.showing.shown_series` takes it.
+    reach
+        How far a prompt reaches beyond the slices that were drawn on.
+    triton_target, request_seconds, shared_memory
+        Where and how the networks are asked.
+    scratch_folder
+        Embeddings lie there during the run.
+    progress
+        Told the prompts done and the prompts in all.
+    """
+
+    def __init__(
+        self,
+        fragment: Fragment,
+        *args: Any,
+        package: GeneralistPackage,
+        prompt_files: Sequence[Path],
+        window: Mapping[str, Any] | None,
+        reach: PromptReach,
+        triton_target: str,
+        request_seconds: float,
+        shared_memory: bool,
+        scratch_folder: Path,
+        progress: Callable[[int, int], None],
+        **kwargs: Any,
+    ) -> None:
+        self._package = package
+        self._prompt_files = tuple(prompt_files)
+        self._window = window
+        self._reach = reach
+        self._triton_target = triton_target
+        self._request_seconds = request_seconds
+        self._shared_memory = shared_memory
+        self._scratch_folder = scratch_folder
+        self._progress = progress
+        super().__init__(fragment, *args, **kwargs)
+
+    def setup(self, spec: OperatorSpec) -> None:
+        """Declare the ports."""
+        spec.input("series")
+        spec.output("found")
+
+    def compute(self, op_input: Any, op_output: Any, context: Any) -> None:
+        """Receive the series, read the prompts, ask the generalist, emit what it found."""
+        series: SeriesVolume = op_input.receive("series")
+        package = self._package
+        objects = read_prompt_files(self._prompt_files)
+        shown, _ = shown_series(series, self._window)
+        with (
+            tempfile.TemporaryDirectory(prefix="embeddings-", dir=self._scratch_folder) as folder,
+            open_networks(
+                package,
+                self._triton_target,
+                deadline_seconds=self._request_seconds,
+                shared_memory=self._shared_memory,
+            ) as networks,
+        ):
+            predictor = SlicePredictor(
+                package.contract,
+                networks.encode,
+                networks.decode,
+                EmbeddingCache(Path(folder), most_bytes=_EMBEDDING_BYTES),
+                encoder_digest=package.parts[ENCODER].weights_digest,
+            )
+            found = prompted_labels(objects, series, predictor, shown, reach=self._reach, progress=self._progress)
+        op_output.emit(found, "found")

@@ -1,0 +1,111 @@
+"""What DICOM objects show on a ball, segmented by networks that find what is bright in a box."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom.dataset import Dataset
+
+from operators.errors import PromptRefused
+from operators.sam.objects.prompt_object import Kind, ObjectPrompt
+from operators.sam.objects.reading import referenced_series
+from operators.sam.prompted import PromptedLabels, PromptReach, prompted_labels, read_prompt_files, segment_of
+from operators.sam.showing import shown_series
+from operators.segmentation_writer import PromptingObject
+from operators.segments import Code
+from operators.series_volume import read_series
+from tests.prompt_objects import FINDING, in_patient, presentation_state, rectangle, region_group, report, structure_set
+from tests.sam_fixture import BrightInBox, bright_predictor
+from tests.web_fixture import BALL, ball_mask, overlap, write_ball
+
+MIDDLE = 5
+PLACE = BALL.slices - 1 - MIDDLE
+"""Where the volume has it: its slices run the other way."""
+OUTLINE = rectangle(20, 12, 45, 37)
+
+
+def _found(folder: Path, *datasets: Dataset, reach: PromptReach = "slice") -> PromptedLabels:
+    files = []
+    for number, dataset in enumerate(datasets):
+        files.append(folder / f"{number}.dcm")
+        dataset.save_as(files[-1], enforce_file_format=True)
+    series = read_series(write_ball(folder / "ball"))
+    shown, _ = shown_series(series, None)
+    told: list[tuple[int, int]] = []
+    found = prompted_labels(
+        read_prompt_files(files),
+        series,
+        bright_predictor(BrightInBox(), folder / "cache"),
+        shown,
+        reach=reach,
+        progress=lambda done, total: told.append((done, total)),
+    )
+    assert told[-1][0] == told[-1][1]
+    return found
+
+
+def test_only_the_slice_that_was_drawn_on(tmp_path: Path) -> None:
+    state = presentation_state(BALL, MIDDLE, [("POLYLINE", OUTLINE)], texts=["ball"])
+    found = _found(tmp_path, state)
+    assert set(np.flatnonzero(found.labels.array.any(axis=(1, 2)))) == {PLACE}
+    assert overlap(found.labels.array[PLACE] == 1, ball_mask(PLACE)) > 0.85
+    (segment,) = found.segments
+    assert (segment.label, segment.type.value) == ("ball", "85756007")
+    assert found.prompted_by == (PromptingObject(state.SeriesInstanceUID, state.SOPInstanceUID, state.SOPClassUID),)
+
+
+def test_on_through_the_stack_from_the_largest_drawing(tmp_path: Path) -> None:
+    small = in_patient(BALL, MIDDLE - 1, rectangle(26, 18, 38, 30)[:-1])
+    contours = [("CLOSED_PLANAR", small), ("CLOSED_PLANAR", in_patient(BALL, MIDDLE, OUTLINE[:-1]))]
+    found = _found(tmp_path, structure_set(BALL, [("Ball", contours)]), reach="volume")
+    slices = set(np.flatnonzero(found.labels.array.any(axis=(1, 2))))
+    assert slices == {index for index in range(12) if ball_mask(index).sum() > 40}
+
+
+def test_several_objects_are_numbered_on_and_what_lies_elsewhere_is_left_out(tmp_path: Path) -> None:
+    beyond = in_patient(BALL, 40, OUTLINE[:-1])
+    regions = [
+        ("here", [("CLOSED_PLANAR", in_patient(BALL, MIDDLE, OUTLINE[:-1]))]),
+        ("there", [("CLOSED_PLANAR", beyond)]),
+    ]
+    groups = [region_group(BALL, MIDDLE + 1, "POLYLINE", OUTLINE)]
+    found = _found(tmp_path, structure_set(BALL, regions, number=3), report(BALL, groups))
+    assert [segment.label_value for segment in found.segments] == [1, 2]
+    assert set(np.unique(found.labels.array)) == {0, 1, 2}
+    assert [(one.number, one.code) for one in found.left_out] == [(4, "prompt-outside")]
+    finding = next(one for one in found.segments if one.type.value == FINDING.value)
+    assert finding.tracking_uid == BALL.uid("tracked")
+    assert finding.category.value == "49755003"
+
+
+def test_what_a_prompt_says_of_itself_is_made_fit_for_a_segment() -> None:
+    wanted = ObjectPrompt(
+        3, (), label="  a\n\\lesion " + "x" * 90, code=Code("1", "SCT", ""), tracking_uid="no UID", tracking_id="t"
+    )
+    segment = segment_of(wanted, Kind.REPORT, 7)
+    assert segment.label == ("a lesion " + "x" * 90)[:64]
+    assert (segment.label_value, segment.type.value, segment.category.value) == (7, "85756007", "85756007")
+    assert (segment.tracking_id, segment.tracking_uid) == ("t", "")
+    assert segment_of(ObjectPrompt(1, ()), Kind.PRESENTATION_STATE, 2).label == "Prompt 2"
+
+
+def test_a_file_that_is_no_dicom(tmp_path: Path) -> None:
+    path = tmp_path / "prompt.dcm"
+    path.write_bytes(b"no DICOM")
+    with pytest.raises(PromptRefused) as caught:
+        read_prompt_files([path])
+    assert caught.value.code == "unreadable"
+
+
+def test_which_series_a_segmentation_is_for_without_its_pixels() -> None:
+    dataset, series, instance = Dataset(), Dataset(), Dataset()
+    dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.66.4"
+    instance.ReferencedSOPInstanceUID, series.SeriesInstanceUID = "2.25.1", "2.25.2"
+    series.ReferencedInstanceSequence, dataset.ReferencedSeriesSequence = [instance], [series]
+    assert referenced_series(dataset) == "2.25.2"
+    del dataset.ReferencedSeriesSequence
+    with pytest.raises(PromptRefused) as caught:
+        referenced_series(dataset)
+    assert caught.value.code == "prompt-references-nothing"
