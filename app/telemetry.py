@@ -31,6 +31,7 @@ from operators.errors import OperatorError
 PERMITTED_KEYS = frozenset(
     {
         "again",
+        "archive",
         "arguments",
         "association_id",
         "attempt",
