@@ -65,7 +65,7 @@ class ApiFailed(Exception):
 
 @dataclass
 class Session:
-    """A session on the series; one connection, which is kept."""
+    """A session on the series; one connection, which is kept through a round."""
 
     connection: http.client.HTTPConnection
     token: str
@@ -116,6 +116,7 @@ class Api:
         self, slices: list[int], prompts: list[Boxed], shape: tuple[int, ...]
     ) -> tuple[NDArray[np.bool_], Figures]:
         """Return the masks of all prompts, and what it took to find them."""
+        self._session.connection.close()  # the server closed it meanwhile; the first prompt reconnects
         for kept in self._embeddings.glob("*.single"):
             kept.unlink()
         clock, before = Clock(), self.server.seconds()
