@@ -66,8 +66,9 @@ def test_the_previous_stages_labels(planned: Planned, drawn: st.DataObject) -> N
     _, expected, _ = planned.preprocessed(image, spacing, labels[None].astype(np.int16))
     _, _, found = preprocessed_by_us(planned, image, spacing, labels)
     assert found is not None
-    # the indicators of two labels may be equal but for the last bit
-    assert (np.maximum(found, 0) != np.maximum(expected[0], 0)).mean() <= 1e-3
+    # the indicators of two labels may be equal but for the last bit: in a small image one voxel is a large share
+    differing = int((np.maximum(found, 0) != np.maximum(expected[0], 0)).sum())
+    assert differing <= max(2, 1e-3 * found.size)
 
 
 def planes_of(logits: NDArray[np.float32], *, has_regions: bool) -> Iterator[Plane]:
