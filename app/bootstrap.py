@@ -33,7 +33,8 @@ from app.routing.completion import CompletionScanner
 from app.routing.rules import RuleSet
 from app.serving.postgres import EmbeddedPostgres
 from app.serving.triton import EmbeddedTriton
-from app.settings import PipelineSettings, Settings
+from app.settings import Settings
+from app.settings_pipeline import PipelineSettings
 from app.telemetry import configure_logging, get_logger
 from app.web import service as web
 from operators.errors import InferenceFailed, ModelPackageError, PromptRefused

@@ -14,7 +14,8 @@ from app.delivery.dimse import DimseDestination
 from app.errors import LimnerError, SettingsError
 from app.routing.channels import check_channels
 from app.routing.rules import RuleSet
-from app.settings import ArchiveSettings, DestinationSettings, PipelineSettings, Settings
+from app.settings import ArchiveSettings, DestinationSettings, Settings
+from app.settings_pipeline import PipelineSettings
 from operators.errors import OperatorError
 from operators.model_package import ModelPackage
 from operators.nnunet.network import check_served

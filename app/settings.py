@@ -5,34 +5,23 @@ Times are seconds, sizes are bytes. ``docs/reference/settings.md`` describes eve
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from app.errors import SettingsError
 from app.identifiers import parse_ae_title
-from app.settings_prompt import PROMPTED_APPLICATION, PromptSettings
+from app.settings_pipeline import PipelineSettings, RuleSettings
+from app.settings_section import Section, checked_name
 from app.settings_web import INTERACTIVE, WebSettings
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _REPOSITORY_FOLDER = Path(__file__).resolve().parent.parent
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def _checked_name(name: str) -> str:
-    if _NAME.fullmatch(name) is None:
-        raise ValueError("expected 1 to 63 lower-case letters, digits, '-' and '_', starting with a letter or digit")
-    return name
-
-
-class SourceSettings(_Section):
+class SourceSettings(Section):
     """A peer that may send: ``[[listener.source]]``. With no source listed, any peer may."""
 
     ae_title: str = Field(description="The calling AE title of the peer.")
@@ -46,7 +35,7 @@ class SourceSettings(_Section):
     _ae_title = field_validator("ae_title")(staticmethod(parse_ae_title))
 
 
-class ListenerSettings(_Section):
+class ListenerSettings(Section):
     """What the listener offers and allows: ``[listener]``."""
 
     ae_title: str = Field(default="LIMNER", description="The AE title that peers call.")
@@ -67,7 +56,7 @@ class ListenerSettings(_Section):
     _ae_title = field_validator("ae_title")(staticmethod(parse_ae_title))
 
 
-class RoutingSettings(_Section):
+class RoutingSettings(Section):
     """When a series or a study counts as complete: ``[routing]``."""
 
     series_quiet_seconds: float = Field(default=10.0, gt=0, description="Quiet time after which a series is complete.")
@@ -75,112 +64,7 @@ class RoutingSettings(_Section):
     scan_seconds: float = Field(default=0.5, gt=0, description="How often the ledger is looked at for quiet series.")
 
 
-class GeneralistSettings(_Section):
-    """A second reading of the same series by a model of the SAM family: ``[pipeline.generalist]``, after its pipeline.
-
-    It is shown a box around each segment that the pipeline's own model, the specialist, found on a slice. How far the
-    two agree is recorded for each segment; one that lies beyond a limit here is a disagreement, and so is a segment
-    that only one of them found. What then happens is the rule's ``on_disagreement``.
-    """
-
-    model: str = Field(description="The folder of the generalist in the model repository.")
-    window: str = Field(
-        default="soft-tissue",
-        description="What the series is shown in: a name such as `soft-tissue`, a centre and a width as in `40/400`, "
-        "or `percentiles` for MR.",
-    )
-    box_margin_pixels: float = Field(
-        default=5.0, ge=0, description="How much larger than the segment a box is, on each side."
-    )
-    least_dice: float | None = Field(default=0.8, ge=0, le=1, description="Less is a disagreement.")
-    most_distance_mm: float | None = Field(
-        default=None,
-        ge=0,
-        description="More is a disagreement: the 95th percentile of the distances of the surfaces.",
-    )
-    most_volume_difference_percent: float | None = Field(
-        default=None, ge=0, description="More, either way, is a disagreement: in percent of the specialist's volume."
-    )
-    deliver: bool = Field(default=False, description="Send the generalist's object too, whether they agree or not.")
-
-
-class PipelineSettings(_Section):
-    """A model and the limits of one run of it: ``[[pipeline]]``."""
-
-    name: str = Field(description="What rules and records call it.")
-    model: str = Field(description="The folder of the model in the model repository.")
-    application: str = Field(
-        default="app.app:SegmentationApp",
-        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
-        description="The MONAI Deploy application to run, as `module:Class`; of a pipeline with `prompt`, by default "
-        f"`{PROMPTED_APPLICATION}`.",
-    )
-    series_description: str = Field(default="", description="The result's Series Description; from the model if empty.")
-    time_limit_seconds: float = Field(default=1800.0, gt=0, description="A run is ended after this time.")
-    memory_limit_bytes: int = Field(default=8 << 30, ge=256 << 20, description="A run is ended above this memory.")
-    maximum_attempts: int = Field(
-        default=3, ge=1, description="Runs before a job fails, those lost in a crash counted."
-    )
-    generalist: GeneralistSettings | None = Field(default=None, description="The second reading, if there is one.")
-    prompt: PromptSettings | None = Field(
-        default=None, description="How annotations prompt its model, if that is a generalist."
-    )
-
-    _name = field_validator("name")(staticmethod(_checked_name))
-
-    @model_validator(mode="before")
-    @classmethod
-    def _prompted_has_its_application(cls, given: Any) -> Any:
-        if isinstance(given, dict) and given.get("prompt") is not None:
-            return {"application": PROMPTED_APPLICATION, **given}
-        return given
-
-
-class RuleSettings(_Section):
-    """Which series go to which pipeline, and where its results go: ``[[rule]]``. The first that matches takes a series.
-
-    ``match`` maps DICOM keywords to conditions, all of which must hold:
-
-    - a string or a number: equal to (one of) the attribute's value(s);
-    - a list: equal to any of its members;
-    - ``{ minimum = …, maximum = … }``: a number within, ends included; either may be left out;
-    - ``{ pattern = "…" }``: the whole value matches this regular expression;
-    - ``{ present = true }`` or ``{ present = false }``: the attribute has a value, or has none.
-
-    ``channels`` maps the names of a model's input channels to such conditions, for models that read several series of
-    a study as one input: each series that the rule takes is bound to the channel whose conditions it fits.
-    """
-
-    name: str = Field(description="What records and `limner rules explain` call it.")
-    pipeline: str = Field(description="The pipeline that runs.")
-    destinations: tuple[str, ...] = Field(description="The destinations that get the results.")
-    after: Literal["series", "study"] = Field(
-        default="series", description="Whether the job starts when the series or when its whole study is complete."
-    )
-    priority: int = Field(default=0, ge=-100, le=100, description="Higher goes first.")
-    match: dict[str, Any] = Field(default_factory=dict, description="Conditions on DICOM keywords; all must hold.")
-    on_disagreement: Literal["warn", "hold", "both"] = Field(
-        default="warn",
-        description="Where the pipeline's generalist disagrees or fails: `warn` sends the specialist's object as ever, "
-        "`hold` sends nothing until a person says `limner jobs release` or `discard`, `both` sends both objects.",
-    )
-    channels: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="For each input channel of the model, the conditions on the series it reads."
-    )
-
-    _name = field_validator("name")(staticmethod(_checked_name))
-
-    @model_validator(mode="after")
-    def _channels_wait_for_the_study(self) -> RuleSettings:
-        if self.channels and self.after != "study":
-            raise ValueError(
-                f"rule '{self.name}' has channels, and their series are together only when the study is complete; "
-                'write after = "study"'
-            )
-        return self
-
-
-class DestinationSettings(_Section):
+class DestinationSettings(Section):
     """Where results are sent by C-STORE: ``[[destination]]``."""
 
     name: str = Field(description="What rules and records call it.")
@@ -195,11 +79,11 @@ class DestinationSettings(_Section):
     retry_longest_seconds: float = Field(default=600.0, gt=0, description="The longest wait between attempts.")
     maximum_attempts: int = Field(default=200, ge=1, description="Attempts before a delivery fails.")
 
-    _name = field_validator("name")(staticmethod(_checked_name))
+    _name = field_validator("name")(staticmethod(checked_name))
     _ae_title = field_validator("ae_title")(staticmethod(parse_ae_title))
 
 
-class ArchiveSettings(_Section):
+class ArchiveSettings(Section):
     """Where images are fetched from by C-MOVE, that prompts refer to: ``[[archive]]``.
 
     The archive must know the listener's AE title with its address: it sends the images there by C-STORE.
@@ -212,11 +96,11 @@ class ArchiveSettings(_Section):
     timeout_seconds: float = Field(default=30.0, gt=0, description="Longest wait for a connection or an answer.")
     fetch_seconds: float = Field(default=600.0, gt=0, description="Longest time that one series may take.")
 
-    _name = field_validator("name")(staticmethod(_checked_name))
+    _name = field_validator("name")(staticmethod(checked_name))
     _ae_title = field_validator("ae_title")(staticmethod(parse_ae_title))
 
 
-class TritonSettings(_Section):
+class TritonSettings(Section):
     """The inference server: ``[triton]``."""
 
     address: str | None = Field(
@@ -246,7 +130,7 @@ class TritonSettings(_Section):
         return self
 
 
-class ModelsSettings(_Section):
+class ModelsSettings(Section):
     """What `limner models` works with: ``[models]``."""
 
     exporter_python: Path = Field(
@@ -255,7 +139,7 @@ class ModelsSettings(_Section):
     )
 
 
-class DatabaseSettings(_Section):
+class DatabaseSettings(Section):
     """The records and the job queue: ``[database]``."""
 
     url: str | None = Field(default=None, description="An external PostgreSQL's URL; embedded if not given.")
@@ -268,7 +152,7 @@ class DatabaseSettings(_Section):
         return url
 
 
-class LoggingSettings(_Section):
+class LoggingSettings(Section):
     """The diagnostic log on standard error: ``[logging]``."""
 
     level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="The least level written.")

@@ -1,11 +1,12 @@
-"""The settings of a pipeline that annotations prompt: a table of `app.settings.PipelineSettings`."""
+"""The settings of a pipeline that annotations prompt: a table of `app.settings_pipeline.PipelineSettings`."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
+from app.settings_section import Section
 from operators.errors import PromptRefused
 from operators.sam.windowing import asked_window
 
@@ -13,14 +14,12 @@ PROMPTED_APPLICATION = "app.prompted:PromptedApp"
 """What a prompted pipeline runs where its settings name no application."""
 
 
-class PromptSettings(BaseModel):
+class PromptSettings(Section):
     """A pipeline whose model is a generalist that annotations prompt: ``[pipeline.prompt]``, after its pipeline.
 
     Its rules take presentation states, structured reports, structure sets and segmentations, and each is answered with
     a segmentation on the images that it refers to. The table may be empty.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     window: str = Field(
         default="",

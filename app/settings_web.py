@@ -6,9 +6,10 @@ import re
 from ipaddress import ip_address
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, model_validator
 
 from app.errors import SettingsError
+from app.settings_section import Section
 
 INTERACTIVE = "interactive"
 """What the records call the rule and the pipeline of what a person had a generalist draw through the API."""
@@ -16,15 +17,13 @@ _TOKEN_LENGTH = 32
 _TOKEN = re.compile(rf"[!-~]{{{_TOKEN_LENGTH},}}")
 
 
-class WebSettings(BaseModel):
+class WebSettings(Section):
     """The API through which a viewer prompts a generalist interactively: ``[web]``.
 
     Whoever holds the token may read any series that was received and send results to any destination. Give it by
     ``LIMNER__WEB__TOKEN`` or in a file of its own; `openssl rand -hex 32` makes one. The API itself has no TLS: to
     reach it from other machines, let a proxy on this one end TLS, or set `allow_other_hosts` where the network does.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     enabled: bool = Field(default=False, description="Whether `limner serve` offers the API.")
     host: str = Field(default="127.0.0.1", description="The address to listen on; one of this machine's loopback.")

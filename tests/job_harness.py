@@ -39,14 +39,8 @@ from app.jobs.records import Instance, Job, Records
 from app.jobs.verification import VerifiedObject
 from app.jobs.worker import Worker
 from app.jobs.workflow import Workflow
-from app.settings import (
-    DestinationSettings,
-    GeneralistSettings,
-    PipelineSettings,
-    RoutingSettings,
-    RuleSettings,
-    Settings,
-)
+from app.settings import DestinationSettings, RoutingSettings, Settings
+from app.settings_pipeline import GeneralistSettings, PipelineSettings, RuleSettings
 
 DESTINATIONS = ("archive", "viewer")
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from app.jobs.entries import SeenSeries
-from app.settings import RuleSettings
+from app.settings_pipeline import RuleSettings
 from operators.errors import SeriesRefused
 
 

@@ -15,7 +15,8 @@ from app.jobs.identity import ModelFacts, job_id, job_key
 from app.jobs.prompting import IMAGES_NOT_HELD, PromptBinding, bind_prompts, own_result
 from app.jobs.queue import TaskQueue
 from app.jobs.records import Connection, JobInput, NewJob, Records, SeenSeries
-from app.settings import RuleSettings, Settings
+from app.settings import Settings
+from app.settings_pipeline import RuleSettings
 from app.telemetry import get_logger
 from operators.errors import OperatorError
 

@@ -29,7 +29,8 @@ from app.jobs.identity import GeneralistFacts, ModelFacts
 from app.jobs.queue import GROUND, Interrupted, TaskQueue, back_off_seconds
 from app.jobs.recording import record_verified
 from app.jobs.records import Consequence, Job, JobState, Records
-from app.settings import GeneralistSettings, PipelineSettings, Settings
+from app.settings import Settings
+from app.settings_pipeline import GeneralistSettings, PipelineSettings
 from app.telemetry import get_logger
 from operators.agreement import AgreementLimits
 from operators.errors import InferenceFailed, OperatorError, PromptRefused, SeriesRefused

@@ -38,7 +38,8 @@ from app.jobs.holding import Holding
 from app.jobs.identity import ModelFacts
 from app.jobs.records import Records, SeenSeries
 from app.jobs.segmenting import GraphRunner, Segmenting, Verify
-from app.settings import RuleSettings, Settings
+from app.settings import Settings
+from app.settings_pipeline import RuleSettings
 from app.telemetry import get_logger
 
 _QUEUE_DAYS = 30  # ended tasks stay visible so long

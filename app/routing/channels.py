@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from app.errors import SettingsError
-from app.settings import RuleSettings
+from app.settings_pipeline import RuleSettings
 
 
 def check_channels(rule: RuleSettings, model: str, channels: Sequence[str]) -> None:

@@ -18,7 +18,8 @@ from app.errors import AuditError
 from app.jobs.binding import StudyBinding, TakenSeries
 from app.jobs.records import Records, SeenSeries, SeriesState
 from app.routing.rules import Decision, RuleSet
-from app.settings import RuleSettings, Settings
+from app.settings import Settings
+from app.settings_pipeline import RuleSettings
 from app.telemetry import get_logger
 
 # What pydicom raises on files that are no DICOM or are broken, by its own account and by fuzzing.

@@ -1,6 +1,6 @@
 """Which rule takes a series: conditions on DICOM keywords, compared, never evaluated.
 
-`app.settings.RuleSettings` says what may be written; ``docs/reference/rules.md`` says it with examples.
+`app.settings_pipeline.RuleSettings` says what may be written; ``docs/reference/rules.md`` says it with examples.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pydicom.datadict import dictionary_VR, keyword_dict, tag_for_keyword
 from app.errors import SettingsError
 from app.routing.patterns import Pattern
 from app.routing.values import Values, read_values
-from app.settings import RuleSettings
+from app.settings_pipeline import RuleSettings
 
 _NUMERIC = {"DS", "IS", "FL", "FD", "SL", "SS", "SV", "UL", "US", "UV", "US or SS"}
 _BINARY = {"OB", "OD", "OF", "OL", "OV", "OW", "OB or OW", "UN", "US or OW", "US or SS or OW"}

@@ -18,7 +18,7 @@ from app.errors import GraphFailed, JobError
 from app.jobs import queue
 from app.jobs.holding import ask_for_decision
 from app.jobs.records import Agreement, Finding
-from app.settings import GeneralistSettings
+from app.settings_pipeline import GeneralistSettings
 from operators.errors import InferenceFailed, ModelPackageError, OperatorError, SeriesRefused
 from tests.database_fixture import fresh_database
 from tests.job_harness import AGREEING, DESTINATIONS, DISAGREEING, Bench, PlantedGraph, bench, instance

@@ -14,7 +14,7 @@ from app.jobs.identity import ModelFacts
 from app.jobs.records import Instance, Job
 from app.routing.completion import CompletionScanner
 from app.routing.rules import RuleSet
-from app.settings import PipelineSettings, RuleSettings
+from app.settings_pipeline import PipelineSettings, RuleSettings
 from app.settings_prompt import PromptSettings
 from tests.database_fixture import fresh_database
 from tests.job_harness import DESTINATIONS, Bench, bench

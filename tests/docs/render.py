@@ -20,6 +20,7 @@ from app.listener.presentation import (
     STORAGE_SOP_CLASSES,
     TRANSFER_SYNTAXES,
 )
+from app.settings_pipeline import GeneralistSettings, PipelineSettings, RuleSettings
 from app.settings_prompt import PromptSettings
 from app.settings_web import WebSettings
 from app.web import api
@@ -56,7 +57,7 @@ _SETTINGS_HEAD = """# Settings
 One TOML file, given with `--settings`. An environment variable overrides a key: `LIMNER__LISTENER__PORT=104`. Unknown
 keys are errors. Times are seconds, sizes are bytes. Relative folders count from the file's own folder.
 
-*This page is made from `app/settings.py` by `python -m tests.docs.render`; a test keeps it true.*
+*This page is made from `app/settings*.py` by `python -m tests.docs.render`; a test keeps it true.*
 """
 
 _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
@@ -64,10 +65,10 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("[listener]", settings.ListenerSettings),
     ("[[listener.source]]", settings.SourceSettings),
     ("[routing]", settings.RoutingSettings),
-    ("[[pipeline]]", settings.PipelineSettings),
-    ("[pipeline.generalist]", settings.GeneralistSettings),
+    ("[[pipeline]]", PipelineSettings),
+    ("[pipeline.generalist]", GeneralistSettings),
     ("[pipeline.prompt]", PromptSettings),
-    ("[[rule]]", settings.RuleSettings),
+    ("[[rule]]", RuleSettings),
     ("[[destination]]", settings.DestinationSettings),
     ("[[archive]]", settings.ArchiveSettings),
     ("[triton]", settings.TritonSettings),

@@ -10,7 +10,8 @@ import pytest
 
 from app.bootstrap import load_generalists, load_packages, load_prompted, running_server
 from app.errors import SettingsError
-from app.settings import GeneralistSettings, PipelineSettings, RuleSettings, Settings
+from app.settings import Settings
+from app.settings_pipeline import GeneralistSettings, PipelineSettings, RuleSettings
 from app.settings_prompt import PromptSettings
 from operators.shared_memory import process_mark
 from tests.sam_fixture import put_generalist

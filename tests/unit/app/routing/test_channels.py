@@ -10,7 +10,7 @@ from pydicom import Dataset
 from app.errors import SettingsError
 from app.routing.channels import check_channels
 from app.routing.rules import RuleSet
-from app.settings import RuleSettings
+from app.settings_pipeline import RuleSettings
 
 _BRAIN = {
     "T1": {"SeriesDescription": {"pattern": ".*T1.*"}, "EchoTime": {"maximum": 20}},

@@ -17,7 +17,8 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from app.errors import SettingsError
 from app.routing.rules import RuleSet
-from app.settings import RuleSettings, load_settings
+from app.settings import load_settings
+from app.settings_pipeline import RuleSettings
 
 
 def rule(name: str = "rule", **match: Any) -> RuleSettings:
