@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, fields
 from datetime import datetime
-from pathlib import Path
 from typing import Any, TypeVar
 
 import psycopg
-from psycopg.rows import DictRow, dict_row
-from psycopg_pool import ConnectionPool
+from psycopg.rows import DictRow
 
 from app.errors import OutOfResources
+from app.jobs.connections import Connection, Connections, read_statements
 from app.jobs.entries import (
     Agreement,
     BegunDelivery,
@@ -35,7 +34,6 @@ from app.jobs.entries import (
     Step,
     describe_way,
 )
-from app.jobs.migrations import migrate
 
 __all__ = [
     "Connection",
@@ -59,65 +57,12 @@ __all__ = [
     "describe_way",
 ]
 
-Connection = psycopg.Connection[DictRow]
-"""A connection in a transaction of `Records.transaction`."""
-
 _Record = TypeVar("_Record")
+_SQL = read_statements("queries.sql")
 
 
-def _read_statements() -> dict[str, str]:
-    sections = Path(__file__).with_name("sql").joinpath("queries.sql").read_text().split("-- name: ")[1:]
-    return {name.strip(): text.strip().rstrip(";") for name, text in (one.split("\n", 1) for one in sections)}
-
-
-_SQL = _read_statements()
-
-
-class Records:
-    """The one place of SQL. Thread-safe: the listener's threads and the workers' threads share its connections.
-
-    Parameters
-    ----------
-    url
-        The PostgreSQL's.
-    maximum_connections, timeout_seconds
-        Connections held at most, and the longest wait for one.
-    """
-
-    def __init__(self, url: str, *, maximum_connections: int = 16, timeout_seconds: float = 10.0) -> None:
-        self.url = url
-        self._pool: ConnectionPool[Connection] = ConnectionPool(
-            url,
-            kwargs={"row_factory": dict_row, "connect_timeout": 5},
-            min_size=1,
-            max_size=maximum_connections,
-            timeout=timeout_seconds,
-            check=ConnectionPool.check_connection,
-            name="records",
-            open=False,
-        )
-
-    def open(self) -> None:
-        """Bring the schema up to date and open the connections; ServingError if the database can't be reached."""
-        migrate(self.url)
-        self._pool.open()
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._pool.close()
-
-    def __enter__(self) -> Records:
-        self.open()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    @contextmanager
-    def transaction(self) -> Iterator[Connection]:
-        """Give a connection whose work is committed at the end, or rolled back by an exception."""
-        with self._pool.connection() as connection:
-            yield connection
+class Records(Connections):
+    """The one place of SQL: what is read and written, by the steps of a study's way."""
 
     # --- receive ---
 
@@ -397,17 +342,6 @@ class Records:
         for row in self._rows(statement, (ids,)):
             grouped[row["job_id"]].append(kind(**_fields(kind, row)))
         return grouped
-
-    def _rows(self, statement: str, parameters: Sequence[Any]) -> list[DictRow]:
-        with self.transaction() as connection:
-            return connection.execute(statement, parameters).fetchall()
-
-    def _happened(self, statement: str, facts: Mapping[str, Any], connection: Connection | None = None) -> bool:
-        """Whether a statement that ends in RETURNING changed a row; in its own transaction where none is given."""
-        if connection is not None:
-            return connection.execute(statement, facts).fetchone() is not None
-        with self.transaction() as own:
-            return own.execute(statement, facts).fetchone() is not None
 
 
 def _fields(kind: type[Any], row: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,84 @@
+"""Connections to the PostgreSQL that keeps the records, and the SQL files' statements by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import psycopg
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import ConnectionPool
+
+from app.jobs.migrations import migrate
+
+Connection = psycopg.Connection[DictRow]
+"""A connection in a transaction of `Connections.transaction`."""
+
+
+def read_statements(file_name: str) -> dict[str, str]:
+    """Return the statements of a file of the ``sql`` folder by the names in its ``-- name:`` lines."""
+    sections = Path(__file__).with_name("sql").joinpath(file_name).read_text().split("-- name: ")[1:]
+    return {name.strip(): text.strip().rstrip(";") for name, text in (one.split("\n", 1) for one in sections)}
+
+
+class Connections:
+    """A pool of connections. Thread-safe: the listener's threads and the workers' threads share it.
+
+    Parameters
+    ----------
+    url
+        The PostgreSQL's.
+    maximum_connections, timeout_seconds
+        Connections held at most, and the longest wait for one.
+    """
+
+    def __init__(self, url: str, *, maximum_connections: int = 16, timeout_seconds: float = 10.0) -> None:
+        self.url = url
+        self._pool: ConnectionPool[Connection] = ConnectionPool(
+            url,
+            kwargs={"row_factory": dict_row, "connect_timeout": 5},
+            min_size=1,
+            max_size=maximum_connections,
+            timeout=timeout_seconds,
+            check=ConnectionPool.check_connection,
+            name="records",
+            open=False,
+        )
+
+    def open(self) -> None:
+        """Bring the schema up to date and open the connections; ServingError if the database can't be reached."""
+        migrate(self.url)
+        self._pool.open()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._pool.close()
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """Give a connection whose work is committed at the end, or rolled back by an exception."""
+        with self._pool.connection() as connection:
+            yield connection
+
+    def _rows(self, statement: str, parameters: Sequence[Any]) -> list[DictRow]:
+        with self.transaction() as connection:
+            return connection.execute(statement, parameters).fetchall()
+
+    def _happened(self, statement: str, facts: Mapping[str, Any], connection: Connection | None = None) -> bool:
+        """Whether a statement that ends in RETURNING changed a row; in its own transaction where none is given."""
+        if connection is not None:
+            return connection.execute(statement, facts).fetchone() is not None
+        with self.transaction() as own:
+            return own.execute(statement, facts).fetchone() is not None
