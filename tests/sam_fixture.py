@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation
 
 from operators.model_folder import file_digest, weights_files
 from operators.model_manifest import FORMAT, MANIFEST_FILE
@@ -96,6 +97,61 @@ def bright_predictor(networks: BrightInBox, folder: Path, **changes: Any) -> Sli
     """A predictor over them, of `contract` with `changes`."""
     cache = EmbeddingCache(folder, most_bytes=1 << 24)
     return SlicePredictor(contract(**changes), networks.encode, networks.decode, cache, encoder_digest="ab" * 32)
+
+
+class BrightBesideRemembered(BrightInBox):
+    """They find what is bright beside what was found on a remembered slice, up to `REACH` pixels further."""
+
+    REACH = 3
+
+    def infer(self, part: str, inputs: Tensors) -> Tensors:
+        answer: Tensors = getattr(self, part)(inputs)
+        return answer
+
+    def encoder(self, inputs: Tensors) -> Tensors:
+        return self.encode(inputs["image"])
+
+    def decoder(self, inputs: Tensors) -> Tensors:
+        if (inputs["point_labels"] == -1).all():  # nothing is shown: all that the memory lets through
+            whole = np.array([[[0, 0], [SIDE, SIDE]]], np.float32)
+            inputs = {**inputs, "point_coords": whole, "point_labels": np.array([[2, 3]], np.float32)}
+        answer = self.decode(inputs)
+        is_there = (answer["masks"] > 0).any()
+        return {
+            **answer,
+            "object_pointers": np.zeros((1, 4, 16), np.float32),
+            "object_score_logits": np.full((1, 1), 1.0 if is_there else -1.0, np.float32),
+        }
+
+    def memory_encoder(self, inputs: Tensors) -> Tensors:
+        return {"memories": (inputs["masks"] > 0).astype(np.float32).reshape(1, SIDE * SIDE, 1)}
+
+    def memory_attention(self, inputs: Tensors) -> Tensors:
+        known = inputs["memories"].max(axis=(0, 1)).reshape(SIDE, SIDE) > 0
+        near = binary_dilation(known, np.ones((3, 3), bool), iterations=self.REACH)
+        return {"conditioned_embeddings": np.where(near, inputs["image_embeddings"], 0)}
+
+
+MEMORY: dict[str, Any] = {
+    "resampling": "pillow-bicubic",
+    "memories": 2,
+    "pointers": 2,
+    "several": [0, 1],
+    "stability": {"delta": 0.0, "threshold": 0.0},
+    "mask_prompt": {"kernel": [[1.0]], "bias": 0.0, "no_memory": [0.0]},
+}
+
+
+def remembering_predictor(networks: BrightBesideRemembered, folder: Path, **changes: Any) -> SlicePredictor:
+    """A predictor of a variant with a memory over them, of `contract` with `changes`."""
+    return SlicePredictor(
+        contract(memory=MEMORY, logits={"path": "direct"}, image={"fit": "square"}, **changes),
+        networks.encode,
+        networks.decode,
+        EmbeddingCache(folder, most_bytes=1 << 24),
+        encoder_digest="ab" * 32,
+        infer=networks.infer,
+    )
 
 
 def put_generalist(repository: Path, name: str, **changes: Any) -> None:

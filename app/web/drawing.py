@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from operators.errors import PromptRefused
+from operators.sam.following import follow_structure
 from operators.sam.predictor import SlicePrediction, SlicePredictor
 from operators.sam.prompts import SlicePrompt
-from operators.sam.propagation import propagate
 from operators.sam.volume import Shown
 from operators.series_volume import SeriesVolume
 
@@ -148,7 +148,7 @@ class Drawing:
         Raises
         ------
         PromptRefused
-            ``nothing-to-propagate`` if nothing was asked yet; else as `operators.sam.propagation.propagate`.
+            ``nothing-to-propagate`` if nothing was asked yet; else as `operators.sam.following.follow_structure`.
         InferenceFailed
             If a network does not answer.
         """
@@ -162,7 +162,7 @@ class Drawing:
             first, last = slices
             reach = (0 if first is None else first, len(self._shown) - 1 if last is None else last)
         drawn: dict[int, DrawnSlice] = {}
-        steps = propagate(self._predictor, self._shown, start, prompt, slices=reach, progress=progress)
+        steps = follow_structure(self._predictor, self._shown, start, prompt, slices=reach, progress=progress)
         with closing(steps):
             for index, found in steps:
                 if is_cancelled():

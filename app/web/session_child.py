@@ -25,9 +25,9 @@ from app.web.task import SessionTask
 from operators.durable import write_durably
 from operators.errors import InferenceFailed
 from operators.sam.embeddings import EmbeddingCache
-from operators.sam.network import ServedNetworks, open_networks
-from operators.sam.package import ENCODER, GeneralistPackage
-from operators.sam.predictor import SlicePredictor, Tensors
+from operators.sam.network import ServedNetworks, open_networks, served_predictor
+from operators.sam.package import GeneralistPackage
+from operators.sam.predictor import Tensors
 from operators.sam.showing import shown_series
 from operators.segmentation_writer import FILE_NAME, Algorithm, write_segmentation
 from operators.segments import Code, SegmentSpec
@@ -71,6 +71,10 @@ class Networks:
         """Ask the decoder."""
         return self._asked(lambda networks: networks.decode(request))
 
+    def infer(self, part: str, inputs: Tensors) -> Tensors:
+        """Ask any part."""
+        return self._asked(lambda networks: networks.infer(part, inputs))
+
     def _asked(self, ask: Callable[[ServedNetworks], Tensors]) -> Tensors:
         try:
             if self._networks is None:
@@ -98,11 +102,7 @@ class Session:
         self._series: SeriesVolume = read_series(task.files)
         shown, self._window = shown_series(self._series, task.window)
         cache = EmbeddingCache(task.embeddings_folder, most_bytes=task.embedding_bytes)
-        digest = task.package.parts[ENCODER].weights_digest
-        predictor = SlicePredictor(
-            task.package.contract, networks.encode, networks.decode, cache, encoder_digest=digest
-        )
-        self._drawing = Drawing(self._series, shown, predictor)
+        self._drawing = Drawing(self._series, shown, served_predictor(task.package, networks, cache))
 
     def described(self) -> dict[str, Any]:
         """Return where the series lies, and how it is shown."""

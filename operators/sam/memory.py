@@ -80,6 +80,9 @@ def follow(
     slices: int,
     features_of: Callable[[int], Features],
     objects: Sequence[Mapping[int, Shown]],
+    *,
+    within: tuple[int, int] | None = None,
+    until_gone: bool = False,
 ) -> Generator[tuple[int, dict[int, Followed]], None, None]:
     """Follow objects through a series: yield each slice's number, and by object's number what is found there.
 
@@ -92,6 +95,11 @@ def follow(
         slices on which an object was shown where another one is followed.
     objects
         For each, by the slice's number, what is shown of it.
+    within
+        The first and the last slice to go to, both included; None: the series' ends.
+    until_gone
+        Follow an object no further in a direction once a slice there has nothing of it, which is yielded; but go on
+        from the next slice on which it is shown.
 
     Yields
     ------
@@ -107,8 +115,11 @@ def follow(
         _check(shown, slices)
     follower = _Follower(infer, contract)
     prompted = _prompted(follower, features_of, objects)
-    for backwards in (False, True):
-        yield from _one_way(follower, slices, features_of, prompted, backwards=backwards)
+    first, last = within or (0, slices - 1)
+    starts = [min(shown) for shown in objects]
+    begin = min(starts, default=slices)
+    for way in (range(max(begin, first), last + 1), range(min(max(starts, default=0) - 1, last), first - 1, -1)):
+        yield from _one_way(follower, slices, way, features_of, prompted, until_gone=until_gone)
 
 
 def _prompted(
@@ -128,11 +139,13 @@ def _prompted(
 def _one_way(
     follower: _Follower,
     slices: int,
+    way: range,
     features_of: Callable[[int], Features],
     prompted: Sequence[Mapping[int, tuple[_Outcome, Remembered]]],
     *,
-    backwards: bool,
+    until_gone: bool,
 ) -> Generator[tuple[int, dict[int, Followed]], None, None]:
+    backwards = way.step < 0
     banks = [
         MemoryBank(
             follower.memory,
@@ -143,8 +156,10 @@ def _one_way(
         for outcomes in prompted
     ]
     starts = [min(outcomes) for outcomes in prompted]
-    order = range(max(starts, default=0) - 1, -1, -1) if backwards else range(min(starts, default=slices), slices)
-    for index in order:
+    gone: set[int] = set()
+    for index in way:
+        if all(number in gone and (backwards or index > max(prompted[number])) for number in range(len(prompted))):
+            return
         found: dict[int, Followed] = {}
         features: Features | None = None
         for number, start in enumerate(starts):
@@ -152,11 +167,16 @@ def _one_way(
                 continue
             if index in prompted[number]:
                 found[number] = prompted[number][index][0].followed
+                gone.discard(number)
+            if index in prompted[number] or number in gone:
                 continue
             features = features_of(index) if features is None else features
             outcome = follower.tracked(features, banks[number], index)
-            banks[number].add(index, follower.remembered(features, outcome, is_prompted=False))
             found[number] = outcome.followed
+            if until_gone and not (outcome.followed.logits > follower.threshold).any():
+                gone.add(number)
+            else:
+                banks[number].add(index, follower.remembered(features, outcome, is_prompted=False))
         yield index, found
 
 
@@ -168,6 +188,7 @@ class _Follower:
             raise ValueError("a variant without memory can't follow an object")
         self._infer = infer
         self._size = contract.logits.size
+        self.threshold = contract.logits.threshold
         self.memory = read_memory_contract(contract.memory)
 
     def shown(self, features: Features, shown: Shown) -> _Outcome:

@@ -1,18 +1,20 @@
-"""A generalist's encoder and decoder as Triton serves them: what they take and give, and how they are asked."""
+"""A generalist's networks as Triton serves them: what they take and give, and how they are asked."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from operators.errors import InferenceFailed
 from operators.sam.contract import Contract
-from operators.sam.package import DECODER, ENCODER, GeneralistPackage, Part
-from operators.sam.predictor import Tensors
+from operators.sam.embeddings import EmbeddingCache
+from operators.sam.package import DECODER, ENCODER, GeneralistPackage
+from operators.sam.predictor import SlicePredictor, Tensors
 from operators.tensors import Signature, TensorSpec
 from operators.triton import TritonModel
 
@@ -31,25 +33,29 @@ _SINGLE = np.dtype(np.float32)
 
 @dataclass(frozen=True)
 class ServedNetworks:
-    """Both networks as the functions that `operators.sam.predictor` asks."""
+    """All networks of a generalist as the functions that `operators.sam.predictor` and `operators.sam.memory` ask."""
 
-    encoder: TritonModel
-    decoder: TritonModel
+    models: Mapping[str, TritonModel]
+    """By their part, as in `operators.sam.package`."""
 
     def encode(self, image: NDArray[np.float32]) -> Tensors:
         """Return all that the encoder gives for `image`, (1, 3, S, S), by name."""
-        return self.encoder.infer({IMAGE: image})
+        return self.infer(ENCODER, {IMAGE: image})
 
     def decode(self, request: Tensors) -> Tensors:
         """Return the decoder's answer, by name, to what an encoder gave and prompts of one number of points."""
-        return self.decoder.infer(request)
+        return self.infer(DECODER, request)
+
+    def infer(self, part: str, inputs: Tensors) -> Tensors:
+        """Return what a part gives, by name."""
+        return self.models[part].infer(inputs)
 
 
 @contextmanager
 def open_networks(
     package: GeneralistPackage, target: str, *, deadline_seconds: float, shared_memory: bool
 ) -> Iterator[ServedNetworks]:
-    """Hold handles on encoder and decoder at the Triton at `target`, checked against the package's contract.
+    """Hold handles on the package's networks at the Triton at `target`, checked against its contract.
 
     Parameters
     ----------
@@ -58,7 +64,7 @@ def open_networks(
     target
         Triton's gRPC address, ``host:port`` or ``unix:/path``.
     deadline_seconds
-        Longest wait for one answer. The encoder's takes longest.
+        Longest wait for one answer. The encoder's takes longest, or the attention to seven memories.
     shared_memory
         Pass tensors through shared memory where the Triton is on this host.
 
@@ -66,27 +72,57 @@ def open_networks(
     ------
     InferenceFailed
         ``triton-unreachable``, ``model-missing``; ``model-mismatch`` if a network takes or gives something else than
-        the contract says, or the decoder does not take what the encoder gives.
+        the contract says, or another network does not take what the encoder gives.
     """
-
-    def handle(part: Part) -> TritonModel:
-        return TritonModel(
-            target,
-            part.model,
-            version=part.triton_version,
-            deadline_seconds=deadline_seconds,
-            shared_memory=shared_memory,
-        )
-
     with ExitStack() as stack:
-        encoder, decoder = (stack.enter_context(handle(package.parts[part])) for part in (ENCODER, DECODER))
-        _check_encoder(package.parts[ENCODER].model, encoder.signature, package.contract)
-        _check_decoder(package.parts[DECODER].model, decoder.signature, encoder.signature, package.contract)
-        yield ServedNetworks(encoder, decoder)
+        models = {
+            part: stack.enter_context(
+                TritonModel(
+                    target,
+                    entry.model,
+                    version=entry.triton_version,
+                    deadline_seconds=deadline_seconds,
+                    shared_memory=shared_memory,
+                )
+            )
+            for part, entry in package.parts.items()
+        }
+        encoder = models[ENCODER].signature
+        _check_encoder(package.parts[ENCODER].model, encoder, package.contract)
+        _check_decoder(package.parts[DECODER].model, models[DECODER].signature, encoder, package.contract)
+        embedding = {EMBEDDINGS: encoder.outputs[EMBEDDINGS]}
+        for part in models.keys() - {ENCODER, DECODER}:
+            _check_specs(package.parts[part].model, "input", embedding, models[part].signature.inputs)
+        yield ServedNetworks(models)
+
+
+class Networks(Protocol):
+    """What a predictor asks: `ServedNetworks`, or what holds them."""
+
+    def encode(self, image: NDArray[np.float32]) -> Tensors:
+        """As `ServedNetworks.encode`."""
+
+    def decode(self, request: Tensors) -> Tensors:
+        """As `ServedNetworks.decode`."""
+
+    def infer(self, part: str, inputs: Tensors) -> Tensors:
+        """As `ServedNetworks.infer`."""
+
+
+def served_predictor(package: GeneralistPackage, networks: Networks, cache: EmbeddingCache) -> SlicePredictor:
+    """Return what asks a package's networks slice by slice, its embeddings kept in `cache`."""
+    return SlicePredictor(
+        package.contract,
+        networks.encode,
+        networks.decode,
+        cache,
+        encoder_digest=package.parts[ENCODER].weights_digest,
+        infer=networks.infer,
+    )
 
 
 def check_served(package: GeneralistPackage, target: str, *, deadline_seconds: float) -> None:
-    """Ask the Triton at `target` whether it serves the package's encoder and decoder as the package says.
+    """Ask the Triton at `target` whether it serves the package's networks as the package says.
 
     Raises
     ------

@@ -11,9 +11,8 @@ import highdicom
 from operators.label_maps import check_place
 from operators.sam.embeddings import EmbeddingCache
 from operators.sam.guided import check_prompts, guided_labels, shown_volume
-from operators.sam.network import open_networks
-from operators.sam.package import ENCODER, GeneralistPackage
-from operators.sam.predictor import SlicePredictor
+from operators.sam.network import open_networks, served_predictor
+from operators.sam.package import GeneralistPackage
 from operators.sdk import Fragment, Operator, OperatorSpec
 from operators.series_volume import SeriesVolume
 
@@ -95,17 +94,11 @@ class GeneralistOperator(Operator):
             deadline_seconds=self._request_seconds,
             shared_memory=self._shared_memory,
         ) as networks:
-            predictor = SlicePredictor(
-                package.contract,
-                networks.encode,
-                networks.decode,
-                EmbeddingCache(self._scratch_folder / "embeddings", most_bytes=_KEEP_NOTHING),
-                encoder_digest=package.parts[ENCODER].weights_digest,
-            )
+            cache = EmbeddingCache(self._scratch_folder / "embeddings", most_bytes=_KEEP_NOTHING)
             found = guided_labels(
                 labels,
                 self._label_values,
-                predictor,
+                served_predictor(package, networks, cache),
                 shown_volume(series.volume, self._window),
                 margin=self._margin,
                 progress=self._progress,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from operators.errors import InferenceFailed, PromptRefused
 from operators.sam.choosing import single
-from operators.sam.contract import Contract
+from operators.sam.contract import Contract, ImageContract
 from operators.sam.embeddings import EmbeddingCache, embedding_key
 from operators.sam.frames import FramedPrompt, framed_prompt, network_image, on_image
 from operators.sam.memory_contract import Stability
@@ -28,6 +28,8 @@ Encode = Callable[[NDArray[np.float32]], Tensors]
 """The encoder: from ``image`` (1, 3, S, S) to all that it gives, by name."""
 Decode = Callable[[Tensors], Tensors]
 """The decoder: from what `operators.sam.package` lists to ``masks`` (n, 4, L, L) and ``iou_predictions`` (n, 4)."""
+Infer = Callable[[str, Tensors], Tensors]
+"""Any part, named as in `operators.sam.package`."""
 
 MOST_AT_ONCE = 16
 """Prompts in one request: beyond it nothing is gained, and the decoder holds some ten megabytes for each."""
@@ -68,12 +70,22 @@ class SlicePredictor:
         Where embeddings are kept; the encoder runs only for a slice that is not there.
     encoder_digest
         SHA-256 of the encoder's weights, hexadecimal: what embeddings of other weights are told apart by.
+    infer
+        All its networks by their part, for a variant with a memory (`operators.sam.following`).
     """
 
     def __init__(
-        self, contract: Contract, encode: Encode, decode: Decode, cache: EmbeddingCache, *, encoder_digest: str
+        self,
+        contract: Contract,
+        encode: Encode,
+        decode: Decode,
+        cache: EmbeddingCache,
+        *,
+        encoder_digest: str,
+        infer: Infer | None = None,
     ) -> None:
         self.contract = contract
+        self.infer = infer
         self._encode = encode
         self._decode = decode
         self._cache = cache
@@ -117,7 +129,7 @@ class SlicePredictor:
         """Return what is found for prompts that are in the network's frame already; else as `predict`."""
         if not prompts:
             return []
-        embedding = self._embedding(image)
+        embedding = self.embedding(image, self.contract.image)
         found: dict[int, SlicePrediction] = {}
         for indices in _groups(prompts):
             answer = self._decode({**embedding, **self._request([prompts[index] for index in indices])})
@@ -131,9 +143,10 @@ class SlicePredictor:
                 found[index] = self._prediction(logits, guess, image.shape, several=several)
         return [found[index] for index in range(len(prompts))]
 
-    def _embedding(self, image: NDArray[np.uint8]) -> Tensors:
-        key = embedding_key(image, self._encoder_digest, self.contract.image)
-        return self._cache.get(key, lambda: self._encode(network_image(image, self.contract.image)))
+    def embedding(self, image: NDArray[np.uint8], shown_as: ImageContract) -> Tensors:
+        """Return what the encoder gives for a slice, (rows, columns), that is brought to it as `shown_as` says."""
+        key = embedding_key(image, self._encoder_digest, shown_as)
+        return self._cache.get(key, lambda: self._encode(network_image(image, shown_as)))
 
     def _request(self, prompts: Sequence[FramedPrompt]) -> dict[str, NDArray[np.float32]]:
         side = self.contract.logits.size

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from operators.sam.embeddings import EmbeddingCache
-from operators.sam.network import open_networks
-from operators.sam.package import ENCODER, GeneralistPackage
-from operators.sam.predictor import SlicePredictor
+from operators.sam.network import open_networks, served_predictor
+from operators.sam.package import GeneralistPackage
 from operators.sam.prompted import PromptReach, prompted_labels, read_prompt_files
 from operators.sam.showing import shown_series
 from operators.sdk import Fragment, Operator, OperatorSpec
@@ -90,12 +89,7 @@ class PromptedOperator(Operator):
                 shared_memory=self._shared_memory,
             ) as networks,
         ):
-            predictor = SlicePredictor(
-                package.contract,
-                networks.encode,
-                networks.decode,
-                EmbeddingCache(Path(folder), most_bytes=_EMBEDDING_BYTES),
-                encoder_digest=package.parts[ENCODER].weights_digest,
-            )
+            cache = EmbeddingCache(Path(folder), most_bytes=_EMBEDDING_BYTES)
+            predictor = served_predictor(package, networks, cache)
             found = prompted_labels(objects, series, predictor, shown, reach=self._reach, progress=self._progress)
         op_output.emit(found, "found")

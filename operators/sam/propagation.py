@@ -85,7 +85,7 @@ def propagate(
         If a network does not answer.
     """
     contract = predictor.contract
-    first, last = _range(len(images), start, slices)
+    first, last = slices_within(len(images), start, slices)
     if "box" not in contract.prompts.kinds:
         raise PromptRefused(
             "the model takes no boxes, and a volume is gone through by boxes; prompt each slice, or take another model",
@@ -160,7 +160,14 @@ def _fallback(prompt: SlicePrompt, mask: NDArray[np.bool_], contract: Contract) 
     return None if box is None else framed_box(box, contract)
 
 
-def _range(count: int, start: int, slices: tuple[int, int] | None) -> tuple[int, int]:
+def slices_within(count: int, start: int, slices: tuple[int, int] | None) -> tuple[int, int]:
+    """Return the first and the last slice to go to of `count`: `slices` held to the stack, or all of it.
+
+    Raises
+    ------
+    PromptRefused
+        ``prompt-outside`` if `start` is not among them.
+    """
     first, last = (0, count - 1) if slices is None else (max(slices[0], 0), min(slices[1], count - 1))
     if not (0 <= start < count and first <= start <= last):
         raise PromptRefused(

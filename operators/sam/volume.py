@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from operators.errors import PromptRefused
 from operators.label_maps import MOST_LABELS, LabelMap, smallest_label_type
 from operators.sam.contract import Contract
+from operators.sam.following import follow_structure
 from operators.sam.frames import framed_prompt
 from operators.sam.predictor import SlicePrediction, SlicePredictor
 from operators.sam.prompts import SlicePrompt
-from operators.sam.propagation import Progress, propagate
+from operators.sam.propagation import Progress
 from operators.sam.windowing import Window, to_bytes
 
 _HALF_A_VOXEL = 0.5
@@ -144,7 +145,7 @@ def segment_volume(
     ------
     PromptRefused
         ``prompt-outside`` if a prompt's slice is not in the volume, ``prompt-label`` if a label is not 1 to
-        `MOST_LABELS`, ``prompt-empty`` if there are no prompts; else as `propagate`. Nothing is computed then.
+        `MOST_LABELS`, ``prompt-empty`` if there are no prompts; else as `follow_structure`. Nothing is computed then.
     InferenceFailed
         If a network does not answer.
     """
@@ -172,7 +173,7 @@ def segment_volume(
 def _paint(labels: LabelMap, placed: VolumePrompt, predictor: SlicePredictor, shown: Shown) -> None:
     """Paint an object that goes through several slices."""
     slices = placed.reach if isinstance(placed.reach, tuple) else None
-    with closing(propagate(predictor, shown, placed.slice_index, placed.prompt, slices=slices)) as steps:
+    with closing(follow_structure(predictor, shown, placed.slice_index, placed.prompt, slices=slices)) as steps:
         for index, found in steps:
             labels[index][found.mask] = placed.label
 

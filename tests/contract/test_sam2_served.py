@@ -15,9 +15,13 @@ import pytest
 
 from app.serving.triton import EmbeddedTriton
 from operators.errors import InferenceFailed, ModelPackageError
+from operators.sam.embeddings import EmbeddingCache
+from operators.sam.following import follow_structure
+from operators.sam.frames import on_image
 from operators.sam.memory import Features, ShownPoints, follow
+from operators.sam.network import open_networks, served_predictor
 from operators.sam.package import ENCODER, GeneralistPackage
-from operators.sam.served_parts import open_parts
+from operators.sam.prompts import Box, SlicePrompt
 from operators.triton import PROBE_MODEL
 from tests.exporter_fixture import REPOSITORY_ROOT, exporter_python
 from tests.triton_fixture import MODEL_REPOSITORY, running_triton, triton_python
@@ -76,9 +80,10 @@ def test_an_object_is_followed_as_by_the_reference(made: Path, server: EmbeddedT
     package = GeneralistPackage.load(made / "repository/tiny")
     with (
         np.load(made / "series.npz") as series,
-        open_parts(package, server.target, deadline_seconds=60.0, shared_memory=True) as infer,
+        open_networks(package, server.target, deadline_seconds=60.0, shared_memory=True) as networks,
     ):
         images, expected = series["images"], series["logits"]
+        infer = networks.infer
 
         def features_of(index: int) -> Features:
             return infer(ENCODER, {"image": images[index : index + 1]})
@@ -91,13 +96,32 @@ def test_an_object_is_followed_as_by_the_reference(made: Path, server: EmbeddedT
             assert answers[0].presence == pytest.approx(float(series["presence"][index]), abs=1e-3)
 
 
+def test_slices_and_masks_of_a_series_are_the_references(made: Path, server: EmbeddedTriton, tmp_path: Path) -> None:
+    """The whole way of a structure: from slices of 8 bits and a box in their pixels to masks on them."""
+    package = GeneralistPackage.load(made / "repository/tiny")
+    with (
+        np.load(made / "series.npz") as series,
+        open_networks(package, server.target, deadline_seconds=60.0, shared_memory=True) as networks,
+    ):
+        slices, expected = series["slices"], series["logits"]
+        predictor = served_predictor(package, networks, EmbeddingCache(tmp_path, most_bytes=1 << 30))
+        prompt = SlicePrompt(box=Box(40, 20, 80, 60))
+        steps = follow_structure(predictor, slices, 4, prompt, slices=(0, len(slices) - 1))
+        found = dict(steps)
+    assert sorted(found) == list(range(len(slices)))
+    for index, prediction in found.items():
+        assert np.abs(prediction.logits[0] - expected[index]).max() <= 1e-4 * np.abs(expected[index]).max()
+        mask = on_image(expected[index][None], *slices[index].shape, package.contract)[0] > 0
+        assert np.count_nonzero(prediction.mask != mask) <= mask.size / 10_000
+
+
 def test_parts_of_two_networks_are_refused(made: Path, server: EmbeddedTriton) -> None:
     package = GeneralistPackage.load(made / "repository/tiny")
     wrong = {**package.parts, "memory_encoder": package.parts[ENCODER]}
     mixed = GeneralistPackage(**{**vars(package), "parts": wrong})
     with (
-        pytest.raises(InferenceFailed, match="expected input image_embeddings") as caught,
-        open_parts(mixed, server.target, deadline_seconds=60.0, shared_memory=True),
+        pytest.raises(InferenceFailed, match="expected input image_embeddings to be") as caught,
+        open_networks(mixed, server.target, deadline_seconds=60.0, shared_memory=True),
     ):
         pass
     assert caught.value.code == "model-mismatch"

@@ -142,6 +142,51 @@ def test_an_object_that_is_not_seen_leaves_an_empty_mask_and_is_remembered_as_ab
     assert scores == [[[-2.0]], [[-2.0]]]
 
 
+class Vanishing(Networks):
+    """Sees the object on some slices only: `features_of` writes a slice's number into its embeddings."""
+
+    def __init__(self, seen: range) -> None:
+        super().__init__()
+        self.seen = seen
+
+    def memory_attention(self, image_embeddings: Array, **_: Any) -> dict[str, Array]:
+        return {"conditioned_embeddings": image_embeddings}
+
+    def decoder(self, image_embeddings: Array, **inputs: Any) -> dict[str, Array]:
+        index = round(float(image_embeddings[0, 0, 0, 0]) * 7)
+        self.presence = 1.0 if index in self.seen else -1.0
+        answer = super().decoder(image_embeddings, **inputs)
+        return {**answer, "masks": np.ones_like(answer["masks"])}
+
+
+def went(seen: range, shown: dict[int, Shown], **arguments: Any) -> list[int]:
+    """The slices that were gone to, of twelve, in order; those beyond a pause hold nothing and count too."""
+    return [index for index, _ in follow(Vanishing(seen), contract(), 12, features_of, [shown], **arguments)]
+
+
+def test_within_a_range_the_way_ends_with_it() -> None:
+    whole = {index: found[0].logits for index, found in follow(Networks(), contract(), 12, features_of, [{5: BOX}])}
+    part = list(follow(Networks(), contract(), 12, features_of, [{5: BOX}], within=(3, 8)))
+    assert [index for index, _ in part] == [5, 6, 7, 8, 4, 3]
+    for index, found in part:
+        np.testing.assert_array_equal(found[0].logits, whole[index])
+
+
+def test_an_object_that_is_gone_is_followed_no_further() -> None:
+    assert went(range(4, 8), {5: BOX}) == [5, *range(6, 12), *range(4, -1, -1)]
+    assert went(range(4, 8), {5: BOX}, until_gone=True) == [5, 6, 7, 8, 4, 3]
+
+
+def test_an_object_that_is_shown_again_is_followed_from_there() -> None:
+    found = [
+        (index, 0 in answers)
+        for index, answers in follow(
+            Vanishing(range(4, 6)), contract(), 12, features_of, [{4: BOX, 8: MASK}], until_gone=True
+        )
+    ]
+    assert found == [(4, True), (5, True), (6, True), (7, False), (8, True), (9, True), (3, True)]
+
+
 def test_a_mask_is_believed_and_seen_by_the_decoder_without_the_part_for_no_memory() -> None:
     networks = Networks()
     answers = dict(follow(networks, contract(), 1, lambda _: features_of(7), [{0: MASK}]))
