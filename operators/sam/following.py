@@ -100,8 +100,8 @@ def _remembering(
     )
     for done, (index, found) in enumerate(steps, 1):
         report(done, most)
-        is_drawn = index == start and drawn is not None
-        prediction = drawn if is_drawn else _prediction(predictor, found[0], images[index].shape)
+        prediction = drawn if index == start else None
+        prediction = prediction or _prediction(predictor, found[0], images[index].shape)
         yield index, prediction
         if index == start and slices is None and not prediction.mask.any():
             return

@@ -111,7 +111,8 @@ def test_slices_and_masks_of_a_series_are_the_references(made: Path, server: Emb
     assert sorted(found) == list(range(len(slices)))
     for index, prediction in found.items():
         assert np.abs(prediction.logits[0] - expected[index]).max() <= 1e-4 * np.abs(expected[index]).max()
-        mask = on_image(expected[index][None], *slices[index].shape, package.contract)[0] > 0
+        rows, columns = slices[index].shape
+        mask = on_image(expected[index][None], rows, columns, package.contract)[0] > 0
         assert np.count_nonzero(prediction.mask != mask) <= mask.size / 10_000
 
 

@@ -149,18 +149,17 @@ class Vanishing(Networks):
         super().__init__()
         self.seen = seen
 
-    def memory_attention(self, image_embeddings: Array, **_: Any) -> dict[str, Array]:
-        return {"conditioned_embeddings": image_embeddings}
-
-    def decoder(self, image_embeddings: Array, **inputs: Any) -> dict[str, Array]:
-        index = round(float(image_embeddings[0, 0, 0, 0]) * 7)
-        self.presence = 1.0 if index in self.seen else -1.0
-        answer = super().decoder(image_embeddings, **inputs)
-        return {**answer, "masks": np.ones_like(answer["masks"])}
+    def __call__(self, part: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        if part == MEMORY_ATTENTION:
+            return {"conditioned_embeddings": inputs["image_embeddings"]}
+        if part == DECODER:
+            self.presence = 1.0 if round(float(inputs["image_embeddings"][0, 0, 0, 0]) * 7) in self.seen else -1.0
+        answer = super().__call__(part, inputs)
+        return {**answer, "masks": np.ones_like(answer["masks"])} if part == DECODER else answer
 
 
 def went(seen: range, shown: dict[int, Shown], **arguments: Any) -> list[int]:
-    """The slices that were gone to, of twelve, in order; those beyond a pause hold nothing and count too."""
+    """The slices that were gone to, of twelve, in order."""
     return [index for index, _ in follow(Vanishing(seen), contract(), 12, features_of, [shown], **arguments)]
 
 
