@@ -13,6 +13,7 @@ import pytest
 
 from app.errors import ImportRefused
 from app.exporters.environment import run_task
+from app.exporters.gated_import import Workplace
 from app.exporters.importing import judge_configuration
 from app.exporters.job import Job, job_as_json
 from app.exporters.parity import EXACT
@@ -154,12 +155,13 @@ def test_a_served_model_that_computes_something_else_is_refused_by_class(tmp_pat
         request = {"task": "export", "job": job_as_json(jobs[fold])}
         places = {"repository": str(tmp_path / fold), "gate_folder": str(tmp_path / f"gate{fold}")}
         run_task(exporter_python(), {**request, **places}, lambda _line: None)
-    right = judge_configuration(settings, jobs["0"], tmp_path / "0", tmp_path / "gate0", tmp_path, None, EXACT)
+    own, other = (Workplace(tmp_path / fold, tmp_path / "gate0", tmp_path) for fold in ("0", "1"))
+    right = judge_configuration(settings, jobs["0"], own, None, EXACT)
     assert [one["name"] for one in right["dataset901_tiny"]] == ["background", "liver", "spleen"]
     (tmp_path / "repository-default").rename(tmp_path / "former")
     # the other fold's weights where the first one's should be
     with pytest.raises(ImportRefused, match="class (background|liver|spleen): ") as caught:
-        judge_configuration(settings, jobs["0"], tmp_path / "1", tmp_path / "gate0", tmp_path, None, EXACT)
+        judge_configuration(settings, jobs["0"], other, None, EXACT)
     assert caught.value.code == "parity-refused"
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from app.errors import ImportRefused
 from app.exporters.environment import run_task
+from app.exporters.gated_import import Workplace
 from app.exporters.sam.importing import judge_configuration
 from app.exporters.sam.job import GeneralistJob, job_as_json
 from app.exporters.sam.parity import NEAR
@@ -135,12 +136,12 @@ def test_a_served_decoder_that_computes_something_else_is_refused_by_prompt(chec
     with pytest.raises(
         ImportRefused, match="the decoder tiny_decoder, served as it will be, does not compute"
     ) as caught:
-        judge_configuration(settings, job, staged, gate, tmp_path / "wrong", None, NEAR)
+        judge_configuration(settings, job, Workplace(staged, gate, tmp_path / "wrong"), None, NEAR)
     assert caught.value.code == "parity-refused"
     assert "Asked with a box on the image 'square'" in str(caught.value)
     weights.unlink()
     shutil.rmtree(tmp_path / "wrong")
     (tmp_path / "wrong").mkdir()
     with pytest.raises(ImportRefused) as caught:
-        judge_configuration(settings, job, staged, gate, tmp_path / "wrong", None, NEAR)
+        judge_configuration(settings, job, Workplace(staged, gate, tmp_path / "wrong"), None, NEAR)
     assert caught.value.code == "served-failed"
