@@ -56,6 +56,7 @@ class PromptRequest:
 
     window: str = ""
     reach: Literal["slice", "volume"] = "slice"
+    form: Literal["box", "mask"] = "box"
 
 
 @dataclass(frozen=True)

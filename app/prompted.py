@@ -70,6 +70,7 @@ class PromptedApp(sdk.Application):
             prompt_files=files[PROMPT_CHANNEL],
             window=asked_window(request.prompt.window),
             reach=request.prompt.reach,
+            form=request.prompt.form,
             triton_target=request.triton_target,
             request_seconds=request.request_seconds,
             shared_memory=request.shared_memory,
@@ -135,7 +136,8 @@ class PromptedRecordOperator(sdk.Operator):
 
     def _write(self, series: SeriesVolume, found: PromptedLabels) -> WrittenObject:
         request, package = self._request, self._package
-        asked = {"window": request.prompt.window or "by modality", "reach": request.prompt.reach}
+        prompt = request.prompt
+        asked = {"window": prompt.window or "by modality", "reach": prompt.reach, "form": prompt.form}
         return write_segmentation(
             found.labels,
             series,

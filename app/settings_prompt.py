@@ -31,7 +31,11 @@ class PromptSettings(Section):
         description="`slice` segments the slices that were drawn on; `volume` goes on from the largest drawing, both "
         "ways, until the structure ends.",
     )
-
+    form: Literal["box", "mask"] = Field(
+        default="box",
+        description="What the model is shown of what was outlined or painted: the `box` around it, or the `mask` "
+        "itself with its box, to be refined. Models that take boxes alone refuse masks.",
+    )
     source: str | None = Field(
         default=None,
         description="The archive that images are fetched from which a prompt refers to and which are not held; none "
@@ -50,4 +54,4 @@ class PromptSettings(Section):
     @property
     def asked(self) -> dict[str, str]:
         """What decides the result."""
-        return {"window": self.window, "reach": self.reach}
+        return {"window": self.window, "reach": self.reach, "form": self.form}

@@ -240,7 +240,7 @@ class Segmenting:
             request_seconds=self._settings.triton.request_seconds,
             shared_memory=self._settings.triton.shared_memory,
             generalist=_generalist_request(pipeline.generalist, model.generalist),
-            prompt=PromptRequest(prompt.window, prompt.reach) if prompt is not None else PromptRequest(),
+            prompt=PromptRequest(prompt.window, prompt.reach, prompt.form) if prompt is not None else PromptRequest(),
         )
 
     def _record_results(

@@ -5,9 +5,13 @@ A mask is believed as it is: its logits are plus and minus ten. The decoder sees
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
+from operators.sam.contract import Contract
+from operators.sam.frames import shown_shape
 from operators.sam.memory_contract import MaskPrompt
 from operators.sam.resampling import antialiased_weights
 
@@ -25,6 +29,16 @@ def mask_logits(mask: NDArray[np.bool_], size: int) -> NDArray[np.float32]:
     """Return the logits (size, size) of a mask (S, S), by bilinear interpolation with antialiasing."""
     weights = antialiased_weights(mask.shape[0], size)
     logits: NDArray[np.float32] = weights @ (mask * _SCALE + _OFFSET) @ weights.T
+    return logits
+
+
+def as_answer(mask: NDArray[np.bool_], contract: Contract) -> NDArray[np.float32]:
+    """Return the logits (L, L) of a mask (rows, columns) of an image, as if the decoder had found it there."""
+    rows, columns = mask.shape
+    shown = shown_shape(rows, columns, replace(contract.image, size=contract.logits.size))
+    down, across = (antialiased_weights(old, new) for old, new in zip(mask.shape, shown, strict=True))
+    logits = np.full((contract.logits.size, contract.logits.size), _OFFSET, np.float32)
+    logits[: shown[0], : shown[1]] = down @ (mask * _SCALE + _OFFSET) @ across.T
     return logits
 
 

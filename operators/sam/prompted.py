@@ -7,7 +7,8 @@ tracked as is the prompt's own where it says so; where it does not, it is tissue
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -18,10 +19,14 @@ from pydicom.uid import UID
 
 from operators.errors import PromptRefused
 from operators.instances import PARSE_ERRORS
+from operators.sam.contract import Contract
+from operators.sam.mask_prompts import as_answer
 from operators.sam.objects.placing import PlacedPrompt, place
 from operators.sam.objects.prompt_object import Kind, LeftOut, ObjectPrompt, PromptObject
 from operators.sam.objects.reading import read_prompts
+from operators.sam.objects.slice_prompts import PlacedSlice, SliceGrid
 from operators.sam.predictor import SlicePredictor
+from operators.sam.prompts import SlicePrompt
 from operators.sam.volume import Shown, VolumePrompt, segment_volume
 from operators.segmentation_writer import PromptingObject
 from operators.segments import LABEL_LENGTH, Code, SegmentSpec
@@ -29,6 +34,9 @@ from operators.series_volume import SeriesVolume
 
 PromptReach = Literal["slice", "volume"]
 """The slices that were drawn on; or on from the largest drawing, both ways, until the structure ends."""
+
+PromptForm = Literal["box", "mask"]
+"""What is shown of what was outlined or painted: the box around it; or it itself, as a former answer to be refined."""
 
 _TISSUE = Code("85756007", "SCT", "Tissue")
 """Of CID 7150 and CID 7151."""
@@ -76,6 +84,7 @@ def prompted_labels(
     shown: Shown,
     *,
     reach: PromptReach,
+    form: PromptForm,
     progress: Callable[[int, int], None],
 ) -> PromptedLabels:
     """Return what the generalist finds for all that `objects` show on `series`.
@@ -88,6 +97,8 @@ def prompted_labels(
         The slices of the series.
     reach
         How far a prompt reaches beyond its slices.
+    form
+        What is shown of outlines and masks.
     progress
         Told the prompts that are done, and how many there are.
 
@@ -107,7 +118,7 @@ def prompted_labels(
         for placed in placement.prompts:
             label = len(segments) + 1
             segments.append(segment_of(placed.wanted, found.kind, label))
-            prompts += _volume_prompts(placed, label, reach)
+            prompts += _volume_prompts(placed, label, reach, partial(_shown_as, form, predictor.contract))
     labels = segment_volume(series.volume, prompts, predictor, shown, progress)
     prompted_by = [PromptingObject(one.series_instance_uid, one.sop_instance_uid, one.sop_class_uid) for one in objects]
     return PromptedLabels(labels, tuple(segments), tuple(prompted_by), tuple(left_out))
@@ -131,12 +142,20 @@ def segment_of(wanted: ObjectPrompt, kind: Kind, label: int) -> SegmentSpec:
     )
 
 
-def _volume_prompts(placed: PlacedPrompt, label: int, reach: PromptReach) -> Iterator[VolumePrompt]:
+def _volume_prompts(
+    placed: PlacedPrompt, label: int, reach: PromptReach, shown_as: Callable[[PlacedSlice, SliceGrid], SlicePrompt]
+) -> Iterator[VolumePrompt]:
     if reach == "volume":
-        yield VolumePrompt(placed.key.slice_index, placed.key.prompt, label, "structure")
+        yield VolumePrompt(placed.key.slice_index, shown_as(placed.key, placed.grid), label, "structure")
     for one in placed.slices:
         if reach == "slice" or one is not placed.key:
-            yield VolumePrompt(one.slice_index, one.prompt, label)
+            yield VolumePrompt(one.slice_index, shown_as(one, placed.grid), label)
+
+
+def _shown_as(form: PromptForm, contract: Contract, placed: PlacedSlice, grid: SliceGrid) -> SlicePrompt:
+    if form == "box" or placed.mask is None:
+        return placed.prompt
+    return replace(placed.prompt, logits=as_answer(placed.mask.full(grid.rows, grid.columns), contract))
 
 
 def _whole(code: Code | None) -> Code | None:

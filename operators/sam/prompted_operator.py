@@ -10,7 +10,7 @@ from typing import Any
 from operators.sam.embeddings import EmbeddingCache
 from operators.sam.network import open_networks, served_predictor
 from operators.sam.package import GeneralistPackage
-from operators.sam.prompted import PromptReach, prompted_labels, read_prompt_files
+from operators.sam.prompted import PromptForm, PromptReach, prompted_labels, read_prompt_files
 from operators.sam.showing import shown_series
 from operators.sdk import Fragment, Operator, OperatorSpec
 from operators.series_volume import SeriesVolume
@@ -35,6 +35,8 @@ class PromptedOperator(Operator):
         What the series is shown in, as `operators.sam.showing.shown_series` takes it.
     reach
         How far a prompt reaches beyond the slices that were drawn on.
+    form
+        What is shown of outlines and masks.
     triton_target, request_seconds, shared_memory
         Where and how the networks are asked.
     scratch_folder
@@ -51,6 +53,7 @@ class PromptedOperator(Operator):
         prompt_files: Sequence[Path],
         window: Mapping[str, Any] | None,
         reach: PromptReach,
+        form: PromptForm,
         triton_target: str,
         request_seconds: float,
         shared_memory: bool,
@@ -62,6 +65,7 @@ class PromptedOperator(Operator):
         self._prompt_files = tuple(prompt_files)
         self._window = window
         self._reach = reach
+        self._form = form
         self._triton_target = triton_target
         self._request_seconds = request_seconds
         self._shared_memory = shared_memory
@@ -91,5 +95,7 @@ class PromptedOperator(Operator):
         ):
             cache = EmbeddingCache(Path(folder), most_bytes=_EMBEDDING_BYTES)
             predictor = served_predictor(package, networks, cache)
-            found = prompted_labels(objects, series, predictor, shown, reach=self._reach, progress=self._progress)
+            found = prompted_labels(
+                objects, series, predictor, shown, reach=self._reach, form=self._form, progress=self._progress
+            )
         op_output.emit(found, "found")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from operators.sam.mask_prompts import decoder_mask, mask_in_square, mask_logits
+from operators.sam.frames import on_image
+from operators.sam.mask_prompts import as_answer, decoder_mask, mask_in_square, mask_logits
 from operators.sam.memory_contract import MaskPrompt
+from tests.sam_fixture import contract
 
 
 def test_a_mask_of_the_squares_own_size_stays_as_it_is() -> None:
@@ -28,6 +31,17 @@ def test_logits_of_a_mask_are_plus_and_minus_ten() -> None:
     assert logits.dtype == np.float32
     np.testing.assert_allclose(logits[:, [0, 15]], [[-10, 10]] * 16, atol=1e-5)
     np.testing.assert_allclose(logits, -logits[:, ::-1], atol=1e-5)
+
+
+@pytest.mark.parametrize("fit", ["longest-side", "square"])
+def test_a_mask_as_an_answer_comes_back_onto_the_image(fit: str) -> None:
+    frame = contract(image={"fit": fit}, logits={"path": "through-input"})
+    mask = np.zeros((150, 100), bool)
+    mask[30:120, 10:70] = True
+    logits = as_answer(mask, frame)
+    assert (logits.min(), logits.max()) == pytest.approx((-10, 10))
+    back = on_image(logits[None], 150, 100, frame)[0] > 0
+    assert np.count_nonzero(back != mask) < 0.02 * mask.sum()
 
 
 def test_the_decoders_mask_is_a_weighted_sum_of_each_block() -> None:

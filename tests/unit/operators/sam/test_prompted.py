@@ -9,15 +9,24 @@ import pytest
 from pydicom.dataset import Dataset
 
 from operators.errors import PromptRefused
+from operators.sam.frames import on_image
+from operators.sam.objects.placing import place
 from operators.sam.objects.prompt_object import Kind, ObjectPrompt
-from operators.sam.objects.reading import referenced_series
-from operators.sam.prompted import PromptedLabels, PromptReach, prompted_labels, read_prompt_files, segment_of
+from operators.sam.objects.reading import read_prompts, referenced_series
+from operators.sam.prompted import (
+    PromptedLabels,
+    PromptForm,
+    PromptReach,
+    prompted_labels,
+    read_prompt_files,
+    segment_of,
+)
 from operators.sam.showing import shown_series
 from operators.segmentation_writer import PromptingObject
 from operators.segments import Code
 from operators.series_volume import read_series
 from tests.prompt_objects import FINDING, in_patient, presentation_state, rectangle, region_group, report, structure_set
-from tests.sam_fixture import BrightInBox, bright_predictor
+from tests.sam_fixture import BrightInBox, bright_predictor, contract
 from tests.web_fixture import BALL, ball_mask, overlap, write_ball
 
 MIDDLE = 5
@@ -26,7 +35,13 @@ PLACE = BALL.slices - 1 - MIDDLE
 OUTLINE = rectangle(20, 12, 45, 37)
 
 
-def _found(folder: Path, *datasets: Dataset, reach: PromptReach = "slice") -> PromptedLabels:
+def _found(
+    folder: Path,
+    *datasets: Dataset,
+    reach: PromptReach = "slice",
+    form: PromptForm = "box",
+    networks: BrightInBox | None = None,
+) -> PromptedLabels:
     files = []
     for number, dataset in enumerate(datasets):
         files.append(folder / f"{number}.dcm")
@@ -37,9 +52,10 @@ def _found(folder: Path, *datasets: Dataset, reach: PromptReach = "slice") -> Pr
     found = prompted_labels(
         read_prompt_files(files),
         series,
-        bright_predictor(BrightInBox(), folder / "cache"),
+        bright_predictor(networks or BrightInBox(), folder / "cache"),
         shown,
         reach=reach,
+        form=form,
         progress=lambda done, total: told.append((done, total)),
     )
     assert told[-1][0] == told[-1][1]
@@ -62,6 +78,26 @@ def test_on_through_the_stack_from_the_largest_drawing(tmp_path: Path) -> None:
     found = _found(tmp_path, structure_set(BALL, [("Ball", contours)]), reach="volume")
     slices = set(np.flatnonzero(found.labels.array.any(axis=(1, 2))))
     assert slices == {index for index in range(12) if ball_mask(index).sum() > 40}
+
+
+def test_what_was_outlined_is_shown_itself_where_that_is_wanted(tmp_path: Path) -> None:
+    state = presentation_state(BALL, MIDDLE, [("POLYLINE", OUTLINE)])
+    networks = BrightInBox()
+    _found(tmp_path, state, form="mask", networks=networks)
+    (request,) = networks.requests
+    assert request["has_mask_input"].tolist() == [1]
+    assert request["point_labels"].tolist() == [[2, 3]]  # and the box around it
+    placed = place(read_prompts(state), read_series(write_ball(tmp_path / "again"))).prompts[0]
+    mask = placed.slices[0].mask
+    assert mask is not None
+    shown = on_image(request["mask_input"][0], placed.grid.rows, placed.grid.columns, contract())[0] > 0
+    assert overlap(shown, mask.full(placed.grid.rows, placed.grid.columns)) > 0.95
+
+
+def test_where_nothing_was_outlined_there_is_no_mask_to_show(tmp_path: Path) -> None:
+    networks = BrightInBox()
+    _found(tmp_path, presentation_state(BALL, MIDDLE, [("POINT", OUTLINE[:1] + 5)]), form="mask", networks=networks)
+    assert networks.requests[0]["has_mask_input"].tolist() == [0]
 
 
 def test_several_objects_are_numbered_on_and_what_lies_elsewhere_is_left_out(tmp_path: Path) -> None:
