@@ -36,7 +36,7 @@ from app.serving.triton import EmbeddedTriton
 from app.settings import Settings
 from app.settings_pipeline import PipelineSettings
 from app.telemetry import configure_logging, get_logger
-from app.web import service as web
+from app.web import PRELOAD as WEB_PRELOAD
 from operators.errors import InferenceFailed, ModelPackageError, PromptRefused
 from operators.model_package import ModelPackage
 from operators.nnunet.network import check_served
@@ -78,7 +78,7 @@ async def serve(settings: Settings) -> None:
         # also as process 1, for which the kernel's default is to ignore them
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     settings.run_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    preload = (*PRELOAD, *(PROMPTED_PRELOAD if prompted else ()), *(web.PRELOAD if settings.web.enabled else ()))
+    preload = (*PRELOAD, *(PROMPTED_PRELOAD if prompted else ()), *(WEB_PRELOAD if settings.web.enabled else ()))
     runner = GraphProcess(preload)
     runner.warm()  # the fork server comes first: it must inherit neither threads nor sockets
     with contextlib.ExitStack() as stack:
@@ -117,7 +117,9 @@ async def serve(settings: Settings) -> None:
         worker = Worker(records=records, tasks=workflow, destinations=[one.name for one in settings.destination])
         listener = Listener(settings.listener, spool, records.record_instance, audit)
         if settings.web.enabled:
-            service = web.WebService(
+            from app.web.service import WebService  # here, since it takes half a second and few need it
+
+            service = WebService(
                 settings=settings,
                 records=records,
                 audit=audit,
@@ -213,7 +215,9 @@ def load_web(settings: Settings) -> dict[str, GeneralistPackage]:
     if not settings.web.enabled:
         return {}
     settings.web.read_token()
-    return web.load_generalists(settings)
+    from app.web.service import load_generalists as load_offered
+
+    return load_offered(settings)
 
 
 def load_generalists(settings: Settings) -> dict[str, GeneralistPackage]:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from operators.agreement import AgreementLimits
+from operators.agreement_limits import AgreementLimits
 
 RECORD_FILE = "result.json"
 """Written last, so that its being there says that all the rest is."""

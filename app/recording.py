@@ -32,7 +32,8 @@ from app.graph import (
     ObjectRecord,
     SegmentRecord,
 )
-from operators.agreement import AgreementLimits, compare_labels
+from operators.agreement import compare_labels
+from operators.agreement_limits import AgreementLimits
 from operators.derived_uids import generalist_identity
 from operators.durable import write_durably
 from operators.label_maps import label_counts, voxel_millilitres

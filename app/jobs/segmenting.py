@@ -32,7 +32,7 @@ from app.jobs.records import Consequence, Job, JobState, Records
 from app.settings import Settings
 from app.settings_pipeline import GeneralistSettings, PipelineSettings
 from app.telemetry import get_logger
-from operators.agreement import AgreementLimits
+from operators.agreement_limits import AgreementLimits
 from operators.errors import InferenceFailed, OperatorError, PromptRefused, SeriesRefused
 
 if TYPE_CHECKING:

@@ -21,7 +21,6 @@ from operators.errors import InferenceFailed, ModelPackageError
 from operators.sam.network import check_served
 from operators.sam.package import GeneralistPackage
 
-PRELOAD = ("app.web.session_child",)
 """What the fork server imports for sessions."""
 _CHECK_SECONDS = 10.0
 

@@ -21,7 +21,7 @@ from app.graph import (
 )
 from app.jobs.graph_process import GraphProcess
 from app.jobs.verification import verify_results
-from operators.agreement import AgreementLimits
+from operators.agreement_limits import AgreementLimits
 from operators.errors import ModelPackageError
 from tests.sam_fixture import put_generalist
 from tests.triton_fixture import MODEL_REPOSITORY, running_triton

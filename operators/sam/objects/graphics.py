@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from scipy.interpolate import CubicSpline
 
 from operators.errors import PromptRefused
 from operators.sam.objects.prompt_object import Floats, Shape
@@ -80,6 +79,8 @@ def _outline(points: Floats, _: bool) -> Read:
 
 
 def _interpolated(points: Floats, is_closed: bool) -> Read:
+    from scipy.interpolate import CubicSpline  # here, since it takes long and the server itself needs none
+
     shape, corners = _polyline(points, is_closed)
     if shape is not Shape.OUTLINE or len(corners) > _MOST_SPLINE_POINTS:
         return shape, corners

@@ -13,7 +13,8 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from scipy.ndimage import binary_erosion, distance_transform_edt
 
-from operators.agreement import Agreement, AgreementLimits, compare_labels, surface_distance
+from operators.agreement import compare_labels, surface_distance
+from operators.agreement_limits import Agreement, AgreementLimits
 from operators.errors import OperatorError
 
 SPACING = (2.5, 0.8, 0.5)
