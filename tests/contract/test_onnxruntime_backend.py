@@ -22,7 +22,8 @@ import model
 options = model.session_options(json.loads(sys.argv[2]))
 print(json.dumps([
     options.intra_op_num_threads, options.inter_op_num_threads, options.enable_cpu_mem_arena,
-    options.enable_mem_pattern, options.execution_mode.name, options.graph_optimization_level.name,
+    options.enable_mem_pattern, options.enable_mem_reuse, options.execution_mode.name,
+    options.graph_optimization_level.name,
 ]))
 """
 LITTLE_BYTES = 8 << 20
@@ -43,16 +44,16 @@ def options_of(config: dict[str, object]) -> list[object]:
 @pytest.mark.parametrize(
     ("parameters", "level", "expected"),
     [
-        ({}, None, [0, 0, True, False, "ORT_SEQUENTIAL", "ORT_ENABLE_ALL"]),
+        ({}, None, [0, 0, True, False, True, "ORT_SEQUENTIAL", "ORT_ENABLE_ALL"]),
         (
             {"intra_op_thread_count": "2", "inter_op_thread_count": "3", "execution_mode": "1"},
             "1",
-            [2, 3, True, False, "ORT_PARALLEL", "ORT_ENABLE_EXTENDED"],
+            [2, 3, True, False, True, "ORT_PARALLEL", "ORT_ENABLE_EXTENDED"],
         ),
         (
-            {"enable_mem_arena": "0", "enable_mem_pattern": "1"},
+            {"enable_mem_arena": "0", "enable_mem_pattern": "1", "enable_mem_reuse": "0"},
             "2",
-            [0, 0, False, True, "ORT_SEQUENTIAL", "ORT_DISABLE_ALL"],
+            [0, 0, False, True, False, "ORT_SEQUENTIAL", "ORT_DISABLE_ALL"],
         ),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import sys
 import zipfile
 from collections.abc import Callable
@@ -26,8 +27,8 @@ from app.exporters.sam.exporting import export_generalist
 from app.exporters.sam.gate import encoder_cases, judge_decoder, judge_encoder
 from app.exporters.sam.job import GeneralistJob
 from app.exporters.sam.kept import kept_cases
-from app.exporters.sam.modules import Decoder, reference
-from app.exporters.sam.networks import load_network
+from app.exporters.sam.modules import Decoder, reference, smaller_steps
+from app.exporters.sam.networks import build_network, load_network
 from app.exporters.sam.variants import Variant, read_variant
 from lite_medsam import CACHE, CHECKPOINT_SHA256, FOLDER, MODEL, fetch
 from operators.model_folder import file_digest
@@ -282,6 +283,38 @@ def test_mobile_sams_checkpoint_fits_with_its_unused_head(tmp_path: Path) -> Non
     graphs.write_encoder(ours, 1024, tmp_path / "1" / "model.onnx")
     found = ask(open_session(tmp_path / "1" / "model.onnx"), {"image": image.numpy()})["image_embeddings"]
     assert np.abs(found - expected).max() < 1e-4 * np.ptp(expected)
+
+
+@pytest.mark.filterwarnings("ignore")  # what timm says while it is imported
+def test_tiny_vit_in_smaller_steps_computes_the_same() -> None:
+    variant = read_variant("lite_medsam")
+    torch.manual_seed(3)
+    encoder: Any = build_network(variant).image_encoder
+    with torch.no_grad():
+        for name, value in encoder.state_dict().items():
+            if name.endswith(("running_mean", "bn.bias")):
+                value.normal_(std=0.3)
+            elif name.endswith(("running_var", "bn.weight")):  # some start at zero, and would hide a strip
+                value.uniform_(0.5, 2)
+    image = torch.rand(1, 3, variant.contract.image.size, variant.contract.image.size)
+    with torch.inference_mode():
+        expected = encoder(image)
+        own = encoder.layers[0].blocks[0].forward
+        with smaller_steps(encoder):
+            found = encoder(image)
+            assert encoder.layers[0].blocks[0].forward != own
+        again = encoder(image)
+    assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
+    torch.testing.assert_close(again, expected, rtol=0, atol=0)
+
+
+def test_lite_medsams_encoder_holds_nothing_large() -> None:
+    """As it was trained it holds 64 MiB several times over."""
+    kept = FOLDER / "package" / MODEL / "1/model.onnx"
+    graph = onnx.shape_inference.infer_shapes(onnx.load(kept, load_external_data=False)).graph
+    sizes = {one.name: math.prod(axis.dim_value for axis in one.type.tensor_type.shape.dim) for one in graph.value_info}
+    assert len(sizes) > len(graph.node) / 2
+    assert max(sizes.values()) * np.dtype(np.float32).itemsize <= 20 << 20
 
 
 # --- checkpoints

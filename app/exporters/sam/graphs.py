@@ -37,12 +37,13 @@ def write_encoder(network: torch.nn.Module, size: int, target: Path) -> list[Sto
     """Write the encoder of images of `size` x `size`, one at a time."""
     import torch
 
-    from app.exporters.sam.modules import Encoder, gather_biases
+    from app.exporters.sam.modules import Encoder, gather_biases, smaller_steps
 
     module = Encoder(network).eval()
     gather_biases(module)
     try:
-        return _write(module, (torch.zeros(1, 3, size, size),), ENCODER_INPUTS, ENCODER_OUTPUTS, {}, target)
+        with smaller_steps(module):
+            return _write(module, (torch.zeros(1, 3, size, size),), ENCODER_INPUTS, ENCODER_OUTPUTS, {}, target)
     finally:
         module.eval()
 

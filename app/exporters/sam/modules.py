@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -100,6 +103,85 @@ def gather_biases(network: Any) -> None:
     for module in network.modules():
         if hasattr(module, "attention_bias_idxs"):
             module.training = True
+
+
+_STRIPS = 4
+_TOKENS = 4096
+
+
+@contextmanager
+def smaller_steps(network: Any) -> Iterator[None]:
+    """Let TinyViT's widest layers work strip by strip and its perceptrons group by group, while the network is traced.
+
+    LiteMedSAM's first blocks hold 256 channels of 256 x 256 pixels several times over: 64 MiB each. What a pixel or a
+    token becomes is computed by the same sums, with a quarter of the memory.
+    """
+    # by name, since importing TinyViT takes seconds and its warnings, and most networks have none of it
+    ways: dict[str, Callable[[Any, Any], Any]] = {"MBConv": _block, "PatchMerging": _merging, "Mlp": _perceptron}
+    tiny = [module for module in network.modules() if type(module).__module__.endswith(".tiny_vit_sam")]
+    changed = [module for module in tiny if type(module).__name__ in ways]
+    for module in changed:
+        module.forward = partial(ways[type(module).__name__], module)
+    try:
+        yield
+    finally:
+        for module in changed:
+            del module.forward  # the class's own comes back
+
+
+def _block(block: Any, image: Any) -> Any:
+    """As ``MBConv.forward``, for (1, channels, rows, columns)."""
+
+    def after(values: Any, rows: slice) -> Any:
+        return block.act3(block.conv3(block.act2(values)) + image[:, :, rows])
+
+    return _by_strips(image, lambda values: block.act1(block.conv1(values)), block.conv2, after)
+
+
+def _merging(merging: Any, image: Any) -> Any:
+    """As ``PatchMerging.forward``, for tokens or for (1, channels, rows, columns)."""
+    if image.ndim == 3:
+        rows, columns = merging.input_resolution
+        image = image.view(len(image), rows, columns, -1).permute(0, 3, 1, 2)
+    merged = _by_strips(
+        image,
+        lambda values: merging.act(merging.conv1(values)),
+        merging.conv2,
+        lambda values, _rows: merging.conv3(merging.act(values)),
+    )
+    return merged.flatten(2).transpose(1, 2)
+
+
+def _by_strips(image: Any, before: Any, convolution: Any, after: Any) -> Any:
+    """A convolution of 3 x 3 with what comes before and after it, which looks at single pixels, strip by strip.
+
+    Parameters
+    ----------
+    convolution
+        With its batch normalisation, as TinyViT holds them; padded by one.
+    after
+        Takes a strip and the rows of the result that it is.
+    """
+    inner, (stride, _) = convolution.c, convolution.c.stride
+    height = image.shape[2]
+    wanted = (height - 1) // stride + 1
+    step = -(-wanted // _STRIPS)
+    strips = []
+    for start in range(0, wanted, step):
+        stop = min(start + step, wanted)
+        first, last = start * stride - 1, (stop - 1) * stride + 1
+        values = before(image[:, :, max(first, 0) : min(last + 1, height)])
+        values = nn.functional.pad(values, (0, 0, int(first < 0), int(last >= height)))
+        values = nn.functional.conv2d(values, inner.weight, None, inner.stride, (0, 1), groups=inner.groups)
+        strips.append(after(convolution.bn(values), slice(start, stop)))
+    return torch.cat(strips, dim=2)
+
+
+def _perceptron(perceptron: Any, tokens: Any) -> Any:
+    """As ``Mlp.forward``, for (1, tokens, width)."""
+    whole = type(perceptron).forward
+    pieces = [whole(perceptron, piece) for piece in tokens.split(_TOKENS, dim=1)]
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
 
 
 def reference(network: Any, embedding: Any, points: Any, boxes: Any, former: Any) -> tuple[Any, Any]:

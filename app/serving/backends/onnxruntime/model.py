@@ -4,9 +4,10 @@ The embedded Triton has no C++ backend for ONNX. This file, at ``<backend-direct
 serve a repository whose ``config.pbtxt`` says ``backend: "onnxruntime"``: the repository that production serves with
 the C++ backend. The keys of that backend are read where they mean something on a CPU: the ``parameters``
 ``intra_op_thread_count``, ``inter_op_thread_count``, ``execution_mode``, ``enable_mem_arena`` and
-``enable_mem_pattern`` (off here unless it is asked for), and ``optimization { graph { level } }``. Of the
-accelerators ``openvino`` is honoured: OpenVINO then runs the same ONNX file. Those for GPUs are passed over. A request
-whose client has gone or given up is not computed.
+``enable_mem_pattern`` (off here unless it is asked for), and ``optimization { graph { level } }``; beside them
+``enable_mem_reuse``, which that backend does not know and passes over. Of the accelerators ``openvino`` is honoured:
+OpenVINO then runs the same ONNX file. Those for GPUs are passed over. A request whose client has gone or given up is
+not computed.
 
 It runs in Triton's own environment (Python 3.10 to 3.12, numpy below 2) and imports nothing of this project.
 """
@@ -167,6 +168,8 @@ def session_options(config: Mapping[str, Any]) -> ort.SessionOptions:
     # planned from a first run, the second one takes all its memory anew, beside the arena that has it already: twice
     # the memory for good, and seconds to fault it in, while the runs themselves take as long as without
     options.enable_mem_pattern = parameters.get("enable_mem_pattern", "0") == "1"
+    # a result that is to be used again for a later one of its size is held until then; a transformer holds many so
+    options.enable_mem_reuse = parameters.get("enable_mem_reuse", "1") != "0"
     if parameters.get("execution_mode", "0") == "1":
         options.execution_mode = ort.ExecutionMode.ORT_PARALLEL
     level = config.get("optimization", {}).get("graph", {}).get("level")

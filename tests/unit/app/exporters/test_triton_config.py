@@ -91,6 +91,7 @@ def test_a_decoder_takes_any_number_of_prompts_and_points() -> None:
     ]
     assert config.instance_group[0].kind == model_config_pb2.ModelInstanceGroup.KIND_CPU
     assert config.parameters["enable_mem_pattern"].string_value == "0"
+    assert config.parameters["enable_mem_reuse"].string_value == "0"
     other = read(unbatched_openvino_config("sam_decoder", signature, 2))
     (accelerator,) = other.optimization.execution_accelerators.cpu_execution_accelerator
     assert accelerator.name == "openvino"
