@@ -1,9 +1,10 @@
 """Structured reports: what TID 1500 and its kin draw, in any of the trees that viewers make of it.
 
 Producers keep to the templates (PS3.16 TID 1500, 1410, 1411, 300) in part only, so that no template is asked for: every
-SCOORD and SCOORD3D of the content tree counts (PS3.3 C.17.3). Those of one Measurement Group are one wanted structure,
-such as the long and the short axis of a lesion; any other is one by itself. Pixel Origin Interpretation matters for
-tiled images only, and none of those becomes a series volume.
+SCOORD and SCOORD3D of the content tree counts (PS3.3 C.17.3), but for those that a viewer keeps to show the drawing
+again. Those of one Measurement Group are one wanted structure, such as the long and the short axis of a lesion; any
+other is one by itself. Pixel Origin Interpretation matters for tiled images only, and none of those becomes a series
+volume.
 """
 
 from __future__ import annotations
@@ -28,11 +29,14 @@ _GROUP = ("125007", "DCM")
 _FINDING = ("121071", "DCM")
 _FINDING_SITES = (("363698007", "SCT"), ("G-C0E3", "SRT"))
 _TRACKING_ID, _TRACKING_UID = ("112039", "DCM"), ("112040", "DCM")
+_COMMENT = ("121106", "DCM")
 _IMAGE_REGION = ("111030", "DCM")
 """Its outline is closed whether or not its first point comes again (TID 1410)."""
 _SEGMENTS = (("121214", "DCM"), ("121191", "DCM"))
 """Referenced Segmentation Frame, Referenced Segment."""
 _COORDINATES = {"SCOORD": 2, "SCOORD3D": 3}
+_NOT_DRAWN = (("TextPosition", "99CS3D"), ("ControlPoints", "99CS3D"))
+"""Cornerstone's, and so OHIF's: where the text beside a drawing was dragged to, and what a curve was laid through."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +66,7 @@ def report_parts(dataset: pydicom.Dataset) -> Iterator[Part]:
     series = {image.sop_instance_uid: image.series_instance_uid for image in report_images(dataset)}
     drawn: dict[int, list[_Node]] = {}
     for node in _nodes(dataset):
-        is_region = text(node.item, "ValueType") in _COORDINATES
-        if is_region or (_concept(node.item) in _SEGMENTS and node.owner is not node.item):
+        if _is_region(node.item) or (_concept(node.item) in _SEGMENTS and node.owner is not node.item):
             drawn.setdefault(id(node.owner), []).append(node)
     for number, nodes in enumerate(drawn.values(), start=1):
         yield number, partial(_object, dataset, series, number, nodes)
@@ -86,7 +89,7 @@ def _nodes(dataset: pydicom.Dataset) -> Iterator[_Node]:
 
 
 def _object(dataset: pydicom.Dataset, series: Mapping[str, str], number: int, nodes: list[_Node]) -> ObjectPrompt:
-    regions = [node for node in nodes if text(node.item, "ValueType") in _COORDINATES]
+    regions = [node for node in nodes if _is_region(node.item)]
     if not regions:
         raise PromptRefused(
             "the region is a segment of a Segmentation; give that object instead of the report",
@@ -98,7 +101,8 @@ def _object(dataset: pydicom.Dataset, series: Mapping[str, str], number: int, no
     code = code_of(finding, "ConceptCodeSequence")
     sites = [said[site] for site in _FINDING_SITES if site in said]
     tracking_id = text(said.get(_TRACKING_ID, pydicom.Dataset()), "TextValue")
-    names = (code.meaning if code else "", text(finding, "TextValue"), tracking_id, _name_above(regions[0]))
+    comment = text(said.get(_COMMENT, pydicom.Dataset()), "TextValue")  # what OHIF has a measurement renamed to
+    names = (code.meaning if code else "", text(finding, "TextValue"), comment, tracking_id, _name_above(regions[0]))
     return ObjectPrompt(
         number=number,
         drawings=tuple(_graphic(dataset, series, node) for node in regions),
@@ -108,6 +112,10 @@ def _object(dataset: pydicom.Dataset, series: Mapping[str, str], number: int, no
         tracking_id=tracking_id,
         tracking_uid=text(said.get(_TRACKING_UID, pydicom.Dataset()), "UID"),
     )
+
+
+def _is_region(item: pydicom.Dataset) -> bool:
+    return text(item, "ValueType") in _COORDINATES and _concept(item) not in _NOT_DRAWN
 
 
 def _graphic(dataset: pydicom.Dataset, series: Mapping[str, str], node: _Node) -> Graphic:
