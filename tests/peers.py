@@ -238,14 +238,19 @@ class Orthanc:
 
 @contextmanager
 def running_orthanc(
-    network: PeerNetwork, folder: Path, *, route_to: tuple[str, int] | None = None
+    network: PeerNetwork,
+    folder: Path,
+    *,
+    route_to: tuple[str, int] | None = None,
+    routed: Sequence[str] = ("CT",),
 ) -> Iterator[Orthanc]:
-    """An empty Orthanc. It sends each stable CT series to the AE title and port `route_to` at the host's address."""
+    """An empty Orthanc. It sends each stable series of these modalities to `route_to` (AE title, port) at the host."""
     require("Orthanc")
     folder.mkdir(parents=True, exist_ok=True)
     title, port = route_to or ("LIMNER", 11112)
     script = folder / "route.lua"
-    script.write_text(_ROUTE.format(title=title) if route_to else "")
+    modalities = ", ".join(f"{modality}=true" for modality in routed)
+    script.write_text(_ROUTE.format(title=title, modalities=modalities) if route_to else "")
     configuration = {
         "Name": Orthanc.AE_TITLE,
         "StorageDirectory": str(folder / "storage"),
@@ -272,10 +277,11 @@ def running_orthanc(
         yield orthanc
 
 
-# Only images are routed: a segmentation that comes back must not go round. SendToModality() can't send a whole series.
+# Only what is asked for: a segmentation that comes back must not go round. SendToModality() can't send a whole series.
 _ROUTE = """
+local routed = {{{modalities}}}
 function OnStableSeries(series, tags, metadata)
-  if tags['Modality'] == 'CT' then
+  if routed[tags['Modality']] then
     RestApiPost('/modalities/{title}/store', '{{"Resources":["' .. series .. '"],"Asynchronous":true}}')
   end
 end
