@@ -7,10 +7,11 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import psutil
@@ -110,13 +111,24 @@ class Worker:
 
 
 @contextmanager
-def worker(name: str, python: Path, module: str, request: Figures, log: Path, *, core: int | None) -> Iterator[Worker]:
+def worker(
+    name: str,
+    python: Path,
+    module: str,
+    request: Figures,
+    log: Path,
+    *,
+    core: int | None,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[Worker]:
     """Start a process and wait until it is prepared.
 
     Parameters
     ----------
     core
         The only core that it and its children may use; None for all.
+    environment
+        What it is to have beside this one's.
     """
     command: list[str] = [str(python), "-m", module, json.dumps(request)]
     if core is not None:
@@ -127,7 +139,7 @@ def worker(name: str, python: Path, module: str, request: Figures, log: Path, *,
         process = subprocess.Popen(
             command,
             cwd=REPOSITORY_ROOT,
-            env={**os.environ, **threads},
+            env={**os.environ, **threads, **environment},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,

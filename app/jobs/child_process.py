@@ -30,6 +30,9 @@ _KINDS: dict[str, type[OperatorError]] = {
 }
 _starting = threading.Lock()
 """One start at a time: multiprocessing keeps its children in a plain set, and `warm` changes the environment."""
+ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1"}
+"""What children run with. OpenBLAS's threads wait for their next product by spinning, and take the cores from the
+Triton that the child waits for: a prompt took twice as long. No product here is large enough to gain by them."""
 _context = multiprocessing.get_context("forkserver")
 
 
@@ -43,7 +46,7 @@ def warm(preload: Sequence[str]) -> None:
     """
     main_program = [_MAIN_PROGRAM] if _MAIN_PROGRAM in sys.modules else []
     _context.set_forkserver_preload([*preload, *main_program])
-    with _starting, _search_path_in_environment():
+    with _starting, _prepared_environment():
         forkserver.ensure_running()
 
 
@@ -129,14 +132,16 @@ def by_signal(exit_code: int | None) -> str:
 
 
 @contextmanager
-def _search_path_in_environment() -> Iterator[None]:
-    """The fork server finds modules by PYTHONPATH only: it imports its preload before it is told ``sys.path``."""
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+def _prepared_environment() -> Iterator[None]:
+    """What the fork server begins with; it imports its preload before it is told ``sys.path``."""
+    wanted = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), **ENVIRONMENT}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

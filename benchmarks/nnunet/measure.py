@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from app.jobs.child_process import ENVIRONMENT
 from benchmarks.driver import Pythons, Run, Worker, interleaved, last_core, slug, worker
 from benchmarks.nnunet.cases import SINGLE, Case, Spacing
 from benchmarks.nnunet.folders import repository_of, results_of
@@ -100,7 +101,7 @@ class Bench:
         if system in ENGINES:
             own |= {"repository": str(repository_of(model)), "model": case.model_name, "engine": ENGINES[system]}
             python = self._pythons.exporter if system == IN_PROCESS else self._pythons.server
-            return worker(system, python, "benchmarks.nnunet.limner", own, log, core=core)
+            return worker(system, python, "benchmarks.nnunet.limner", own, log, core=core, environment=ENVIRONMENT)
         own |= {"results": str(results_of(model)), "labels_single": str(self._labels_file(case, NNUNET_SINGLE))}
         return worker(system, self._pythons.exporter, "benchmarks.nnunet.reference", own, log, core=core)
 

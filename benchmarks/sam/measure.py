@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from app.jobs.child_process import ENVIRONMENT
 from benchmarks.driver import Pythons, Run, Worker, interleaved, last_core, slug, worker
 from benchmarks.sam.cases import Case, Task
 from benchmarks.worker import Figures
@@ -108,7 +109,9 @@ class Bench:
     ) -> contextlib.AbstractContextManager[Worker]:
         own: Figures = {**request, "threads": 0 if core is None else 1, "masks": str(self._masks_file(system))}
         python = self._pythons.exporter if system == TORCH else self._pythons.server
-        return worker(system, python, MODULES[system], own, self._work / f"{case.name}-{slug(system)}.log", core=core)
+        log = self._work / f"{case.name}-{slug(system)}.log"
+        environment = {} if system == TORCH else ENVIRONMENT
+        return worker(system, python, MODULES[system], own, log, core=core, environment=environment)
 
     def _masks_file(self, system: str) -> Path:
         return self._work / f"{slug(system)}.npy"
