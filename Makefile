@@ -18,7 +18,7 @@ test: ## the whole test suite; as root on Debian or Ubuntu it installs the peers
 	@tests/install_peers.sh
 	@deploy/environment.sh server triton development tools exporter
 	@$(MAKE) --no-print-directory check
-	@$(VENV)/python -m pytest $(PYTEST)
+	@$(VENV)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST)
 	@$(MAKE) --no-print-directory test-oracle
 
 test-oracle: ## the tests that need torch and nnU-Net itself, in the exporter environment

@@ -53,6 +53,12 @@ def network() -> Iterator[Any]:
         yield one
 
 
+@pytest.hookimpl(trylast=True)  # after the order was shuffled
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the journeys: one at the end would leave the other workers without work for minutes."""
+    items.sort(key=lambda item: "journey" not in item.path.parts)
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """In CI a skipped test is a failed run: everything that tests need is there, or something is broken."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
