@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -172,33 +172,55 @@ def _watched(own: Sequence[int], server: Sequence[int]) -> Iterator[Callable[[],
 
     That function returns by how much it grew, of all processes and of the server's alone, and its most of all.
     """
-    processes = [[psutil.Process(pid) for pid in pids] for pids in (own, server)]
-    before = [_resident(group) for group in processes]
-    most = [sum(before), before[1]]
+    groups = (_Memory((*own, *server)), _Memory(server))
     done = threading.Event()
 
     def sample() -> None:
         while not done.wait(_SAMPLE_SECONDS):
-            now = [_resident(group) for group in processes]
-            most[0], most[1] = max(most[0], sum(now)), max(most[1], now[1])
+            for group in groups:
+                group.look()
 
     thread = threading.Thread(target=sample, daemon=True)
     thread.start()
     try:
-        yield lambda: (most[0] - sum(before), most[1] - before[1], most[0])
+        yield lambda: (groups[0].growth, groups[1].growth, groups[0].most)
     finally:
         done.set()
         thread.join()
 
 
-def _resident(processes: Sequence[psutil.Process]) -> int:
-    total = 0
-    for process in processes:
-        try:
-            total += int(process.memory_info().rss)
-        except psutil.NoSuchProcess:
-            continue
-    return total
+class _Memory:
+    """Memory of several processes, which share some of it.
+
+    What one of them shares with another is in both their resident memory. The tensors of a request lie in the client,
+    in the server and in the model's process, so that growth counts them once: that of the process whose shared memory
+    grew most, which is the server that maps all of it.
+    """
+
+    def __init__(self, pids: Sequence[int]) -> None:
+        self._processes = [psutil.Process(pid) for pid in pids]
+        self._before = self._held()
+        self.growth = 0
+        self.most = 0
+        """Of all resident memory together, what is shared in each."""
+        self.look()
+
+    def look(self) -> None:
+        """Take a sample."""
+        now = self._held()
+        own = sum(now[one][0] - self._before[one][0] for one in now)
+        shared = max((now[one][1] - self._before[one][1] for one in now), default=0)
+        self.growth = max(self.growth, own + shared)
+        self.most = max(self.most, sum(map(sum, now.values())))
+
+    def _held(self) -> dict[int, tuple[int, int]]:
+        """Return by process what it holds for itself, and what it shares."""
+        held: dict[int, tuple[int, int]] = {}
+        for process in self._processes:
+            with suppress(psutil.NoSuchProcess):
+                memory = process.memory_info()
+                held[process.pid] = int(memory.rss - memory.shared), int(memory.shared)
+        return held
 
 
 class Steps:
