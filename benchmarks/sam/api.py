@@ -114,8 +114,8 @@ class Api:
 
     def masks(
         self, slices: list[int], prompts: list[Boxed], shape: tuple[int, ...]
-    ) -> tuple[NDArray[np.bool_], Figures]:
-        """Return the masks of all prompts, and what it took to find them."""
+    ) -> tuple[NDArray[np.uint8], Figures]:
+        """Return the masks of all prompts (`take_round`), and what it took to find them."""
         self._session.connection.close()  # the server closed it meanwhile; the first prompt reconnects
         for kept in self._embeddings.glob("*.single"):
             kept.unlink()

@@ -81,8 +81,8 @@ class Limner:
         self._work = work
         self.server = server
 
-    def masks(self, images: NDArray[np.uint8], prompts: list[Boxed]) -> tuple[NDArray[np.bool_], Figures]:
-        """Return the masks of all prompts, and what it took to find them."""
+    def masks(self, images: NDArray[np.uint8], prompts: list[Boxed]) -> tuple[NDArray[np.uint8], Figures]:
+        """Return the masks of all prompts (`take_round`), and what it took to find them."""
         clock = Clock()
         encode = _Counted(ENCODER, self._networks.encode, clock, self.server)
         decode = _Counted(DECODER, self._networks.decode, clock, self.server)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from app.jobs.child_process import ENVIRONMENT
 from benchmarks.driver import Pythons, Run, Worker, interleaved, last_core, slug, worker
@@ -89,9 +90,9 @@ class Bench:
             one_core=one_core,
             all_cores=all_cores,
             prompts=len(task.prompts),
-            pixels=expected.size,
-            shown=int(expected.sum()),
-            differing={system: int((masks != expected).sum()) for system, masks in found.items()},
+            pixels=len(task.prompts) * task.images[0].size,
+            shown=_ones(expected),
+            differing={system: _ones(masks ^ expected) for system, masks in found.items()},
         )
 
     def _group(self, case: Case, request: Figures, systems: list[str], rounds: int, core: int | None) -> Rounds:
@@ -115,3 +116,8 @@ class Bench:
 
     def _masks_file(self, system: str) -> Path:
         return self._work / f"{slug(system)}.npy"
+
+
+def _ones(masks: NDArray[np.uint8]) -> int:
+    """Pixels that are set, of eight a byte."""
+    return int(np.unpackbits(masks).sum(dtype=np.int64))

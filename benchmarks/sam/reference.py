@@ -30,8 +30,8 @@ class Reference:
         self._images = images
         self._script = script.Script(script.load_lite_medsam())
 
-    def masks(self, prompts: list[Boxed]) -> tuple[NDArray[np.bool_], Figures]:
-        """Return the masks of all prompts, and what it took to find them."""
+    def masks(self, prompts: list[Boxed]) -> tuple[NDArray[np.uint8], Figures]:
+        """Return the masks of all prompts (`take_round`), and what it took to find them."""
         clock = Clock()
         prepared, encoded = clock.timed(IMAGE, self._script.prepared), clock.timed(ENCODER, self._script.encoded)
         current, embedding = -1, torch.empty(0)

@@ -106,8 +106,9 @@ def gather_biases(network: Any) -> None:
 
 
 _STRIPS = 8
-"""More would hold no less: then attention holds the most."""
-_TOKENS = 4096
+"""More would hold hardly less, and each costs nodes."""
+_TOKENS = 2048
+_WINDOWS = 32
 
 
 @contextmanager
@@ -118,7 +119,12 @@ def smaller_steps(network: Any) -> Iterator[None]:
     token becomes is computed by the same sums, with a third of the memory, and somewhat faster.
     """
     # by name, since importing TinyViT takes seconds and its warnings, and most networks have none of it
-    ways: dict[str, Callable[[Any, Any], Any]] = {"MBConv": _block, "PatchMerging": _merging, "Mlp": _perceptron}
+    ways: dict[str, Callable[[Any, Any], Any]] = {
+        "MBConv": _block,
+        "PatchMerging": _merging,
+        "Mlp": _perceptron,
+        "Attention": _attention,
+    }
     tiny = [module for module in network.modules() if type(module).__module__.endswith(".tiny_vit_sam")]
     changed = [module for module in tiny if type(module).__name__ in ways]
     for module in changed:
@@ -180,9 +186,21 @@ def _by_strips(image: Any, before: Any, convolution: Any, after: Any) -> Any:
 
 def _perceptron(perceptron: Any, tokens: Any) -> Any:
     """As ``Mlp.forward``, for (1, tokens, width)."""
-    whole = type(perceptron).forward
-    pieces = [whole(perceptron, piece) for piece in tokens.split(_TOKENS, dim=1)]
-    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
+    return _by_pieces(perceptron, tokens, _TOKENS, axis=1)
+
+
+def _attention(attention: Any, windows: Any) -> Any:
+    """As ``Attention.forward``, for (windows, tokens, width): no window looks at another."""
+    return _by_pieces(attention, windows, _WINDOWS, axis=0)
+
+
+def _by_pieces(module: Any, values: Any, most: int, *, axis: int) -> Any:
+    """What a module's class makes of `values`, `most` at a time along an axis."""
+    count = values.shape[axis]
+    # not split(): its export says that the last piece is as large as the others
+    places = [(start, min(most, count - start)) for start in range(0, count, most)]
+    pieces = [type(module).forward(module, values.narrow(axis, *place)) for place in places]
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=axis)
 
 
 def reference(network: Any, embedding: Any, points: Any, boxes: Any, former: Any) -> tuple[Any, Any]:
