@@ -113,7 +113,7 @@ _WINDOWS = 32
 
 @contextmanager
 def smaller_steps(network: Any) -> Iterator[None]:
-    """Let TinyViT's widest layers work strip by strip and its perceptrons group by group, while the network is traced.
+    """Let TinyViT's widest layers work strip by strip, the others by groups of tokens or windows, while traced.
 
     LiteMedSAM's first blocks hold 256 channels of 256 x 256 pixels several times over: 64 MiB each. What a pixel or a
     token becomes is computed by the same sums, with a third of the memory, and somewhat faster.

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.driver import Run
+from benchmarks.driver import Run, _Memory
 from benchmarks.figures import MIB, Figure
 from benchmarks.report import machine, write_page
 from benchmarks.sam.cases import ABDOMEN
@@ -102,6 +102,18 @@ def test_a_round_tells_the_first_prompt_on_a_slice_from_the_others() -> None:
     assert np.unpackbits(masks, axis=1).sum(axis=1).tolist() == [0, 0, 0, 4, 4]
     assert [len(seconds[FIRST]), len(seconds[WARM])] == [2, 3]
     assert stages(clock.wall)["rest"] == clock.wall["total"]
+
+
+def test_what_processes_share_counts_once_and_the_peak_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    # by process: its own bytes, and those that it shares
+    samples = iter([{1: (10, 5), 2: (20, 5)}] * 2 + [{1: (14, 45), 2: (21, 35)}, {1: (11, 5)}])
+    monkeypatch.setattr(_Memory, "_held", lambda _self: next(samples))
+    memory = _Memory(())
+    assert (memory.growth, memory.most) == (0, 40)
+    memory.look()
+    assert (memory.growth, memory.most) == (4 + 1 + 40, 115)
+    memory.look()  # the second one has ended
+    assert (memory.growth, memory.most) == (45, 115)
 
 
 def test_both_networks_get_the_threads_that_are_measured() -> None:
