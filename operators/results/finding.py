@@ -1,0 +1,105 @@
+"""What a model found on a series, and what all objects that say so have in common.
+
+One finding becomes objects of several kinds (`Kind`). Each kind has a modality of its own, so a series of its own,
+numbered after its source's series; all UIDs derive from the job, so that the same finding gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import highdicom
+import pydicom
+from pydicom.uid import UID
+
+from operators.derived_uids import derived_uid, instance_uid, series_uid
+from operators.durable import write_durably
+from operators.segmentation_writer import Algorithm, PromptingObject, WrittenObject
+from operators.segments import SegmentSpec
+from operators.series_volume import SeriesVolume
+
+Kind = Literal[
+    "segmentation", "labelmap", "fractional", "report", "structure-set", "capture", "presentation-state", "notice"
+]
+"""Segmentation BINARY, LABELMAP and FRACTIONAL; TID 1500 report; RT Structure Set; Secondary Capture; presentation
+state; and, where there is no result, the report that says so."""
+_SERIES_NUMBER_OFFSETS: dict[Kind, int] = {
+    "segmentation": 1000,
+    "labelmap": 1000,
+    "fractional": 1000,
+    "report": 2000,
+    "structure-set": 3000,
+    "capture": 4000,
+    "presentation-state": 5000,
+    "notice": 6000,
+}
+"""A result's Series Number is its source's and this: beside it, and not another acquisition's."""
+_MOST_SERIES_NUMBER = 99999
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What every kind of object is made of."""
+
+    labels: highdicom.Volume
+    """uint8 or uint16, axes slice, row, column, on exactly the grid of the series' volume; 0 is background, other
+    values are label values of `segments`."""
+    series: SeriesVolume
+    segments: Sequence[SegmentSpec]
+    """Every label that the model can paint, found or not; segment numbers count them from 1."""
+    algorithm: Algorithm
+    identity: str
+    """Of the job, or of the generalist in it; all UIDs derive from it."""
+    series_description: str
+    is_automatic: bool = True
+    """False where a person's hand guided the algorithm."""
+    prompted_by: Sequence[PromptingObject] = ()
+
+    @property
+    def source(self) -> pydicom.Dataset:
+        """The header of the series' first slice."""
+        return self.series.datasets[0]
+
+
+def object_series_uid(identity: str, kind: Kind) -> UID:
+    """Return the Series Instance UID of the objects of one kind; Segmentations of all three types share one."""
+    shared = kind in ("segmentation", "labelmap", "fractional")
+    return series_uid(identity) if shared else derived_uid(identity, "series", kind)
+
+
+def object_instance_uid(identity: str, kind: Kind, number: int = 1) -> UID:
+    """Return the SOP Instance UID of the object of one kind; `number` counts where there are several."""
+    if kind == "segmentation":
+        return instance_uid(identity)
+    return derived_uid(identity, "instance", kind, *([] if number == 1 else [str(number)]))
+
+
+def device_uid(algorithm: Algorithm) -> UID:
+    """Return the Device UID of a model: another version or other weights are another device (IHE AI Results)."""
+    return derived_uid("device", algorithm.name, algorithm.version, algorithm.weights_digest)
+
+
+def series_number(source: pydicom.Dataset, kind: Kind) -> int:
+    """Return the Series Number of the objects of one kind, by that of the series that was read."""
+    try:
+        number = int(source.get("SeriesNumber") or 0)
+    except ValueError:
+        number = 0
+    return _SERIES_NUMBER_OFFSETS[kind] + (number if 0 < number <= _MOST_SERIES_NUMBER else 0)
+
+
+def save_object(dataset: pydicom.Dataset, path: Path) -> WrittenObject:
+    """Write a finished object durably as a Part 10 file, and return what was written."""
+    buffer = io.BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    return WrittenObject(
+        path=path,
+        digest=write_durably(path, buffer.getvalue()),
+        sop_class_uid=str(dataset.SOPClassUID),
+        sop_instance_uid=str(dataset.SOPInstanceUID),
+        series_instance_uid=str(dataset.SeriesInstanceUID),
+    )
