@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from operators.agreement_limits import AgreementLimits
+from operators.object_kinds import Kind
 
 RECORD_FILE = "result.json"
 """Written last, so that its being there says that all the rest is."""
@@ -80,6 +81,8 @@ class GraphRequest:
     """Whether tensors go through shared memory."""
     generalist: GeneralistRequest | None = None
     """None where the specialist runs alone."""
+    kinds: tuple[Kind, ...] = ("segmentation",)
+    """What is written of each finding, whatever of it is sent in the end."""
     prompt: PromptRequest = PromptRequest()
     """Of a pipeline that is prompted."""
 
@@ -95,6 +98,7 @@ class ObjectRecord:
 
     file: str
     """Its name in the output folder."""
+    kind: Kind
     sop_class_uid: str
     sop_instance_uid: str
     series_instance_uid: str
@@ -136,10 +140,11 @@ class ModelRecord:
 
 @dataclass(frozen=True)
 class FindingRecord:
-    """What one model found: the object and the label map that hold it, and its segments."""
+    """What one model found: the objects and the label map that hold it, and its segments."""
 
     role: Role
-    object: ObjectRecord
+    objects: tuple[ObjectRecord, ...]
+    """The BINARY Segmentation first, which every finding has."""
     labels: LabelsRecord
     segments: tuple[SegmentRecord, ...]
     model: ModelRecord
@@ -231,7 +236,7 @@ def specialist_alone(folder: Path, code: str, reason: str) -> CompletionRecord |
 def _finding(entry: Mapping[str, Any]) -> FindingRecord:
     return FindingRecord(
         role=entry["role"],
-        object=ObjectRecord(**entry["object"]),
+        objects=tuple(ObjectRecord(**one) for one in entry["objects"]),
         labels=LabelsRecord(**entry["labels"]),
         segments=tuple(SegmentRecord(**one) for one in entry["segments"]),
         model=ModelRecord(**entry["model"]),

@@ -120,7 +120,7 @@ class PromptedRecordOperator(sdk.Operator):
         report(1, 1)
         finding = FindingRecord(
             role="specialist",  # the only model of its job, prompted by a person and by no other model
-            object=object_record(written),
+            objects=(object_record(written),),
             labels=labels,
             segments=segment_records(found.labels, found.segments),
             model=ModelRecord(package.name, package.version, package.weights_digest),

@@ -118,7 +118,7 @@ class CompletionRecordOperator(sdk.Operator):
         folder, package = self._request.output_folder, self._package
         finding = FindingRecord(
             role="specialist",
-            object=object_record(written),
+            objects=(object_record(written),),
             labels=LabelsRecord(LABELS_FILE, write_labels(folder / LABELS_FILE, labels)),
             segments=segment_records(labels, self._segments),
             model=ModelRecord(package.name, package.version, package.weights_digest),
@@ -201,7 +201,7 @@ class GeneralistRecordOperator(sdk.Operator):
         )
         return FindingRecord(
             role="generalist",
-            object=object_record(written),
+            objects=(object_record(written),),
             labels=LabelsRecord(GENERALIST_LABELS_FILE, write_labels(folder / GENERALIST_LABELS_FILE, labels)),
             segments=segment_records(labels, self._segments),
             model=ModelRecord(package.name, package.version, package.weights_digest),
@@ -260,6 +260,7 @@ def object_record(written: WrittenObject) -> ObjectRecord:
     """Return what the completion record says of an object."""
     return ObjectRecord(
         file=written.path.name,
+        kind="segmentation",
         sop_class_uid=written.sop_class_uid,
         sop_instance_uid=written.sop_instance_uid,
         series_instance_uid=written.series_instance_uid,

@@ -6,6 +6,8 @@ import uuid
 
 from pydicom.uid import UID
 
+from operators.object_kinds import SEGMENTATIONS, Kind
+
 _NAMESPACE = uuid.UUID("0c6fb3f0-6f0d-5f5e-8f3f-0a8f4a3c9a55")
 
 
@@ -27,3 +29,15 @@ def series_uid(identity: str) -> UID:
 def instance_uid(identity: str) -> UID:
     """Return the SOP Instance UID of the job's segmentation."""
     return derived_uid(identity, "instance")
+
+
+def object_series_uid(identity: str, kind: Kind) -> UID:
+    """Return the Series Instance UID of the objects of one kind; Segmentations of all three types share one."""
+    return series_uid(identity) if kind in SEGMENTATIONS else derived_uid(identity, "series", kind)
+
+
+def object_instance_uid(identity: str, kind: Kind, number: int = 1) -> UID:
+    """Return the SOP Instance UID of the object of one kind; `number` counts where there are several."""
+    if kind == "segmentation":
+        return instance_uid(identity)
+    return derived_uid(identity, "instance", kind, *([] if number == 1 else [str(number)]))

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import (
-    UID,
     CTImageStorage,
     DeflatedExplicitVRLittleEndian,
     MRImageStorage,
@@ -23,8 +22,6 @@ from operators.errors import SeriesRefused
 
 IMAGE_SOP_CLASSES = (CTImageStorage, MRImageStorage, PositronEmissionTomographyImageStorage)
 """What can become a volume: single-frame images that lie in the patient."""
-LABEL_MAP_SEGMENTATION_STORAGE = UID("1.2.840.10008.5.1.4.1.1.66.7")
-"""PS3.4 Annex B; pydicom has no name for it yet."""
 _USED_KEYWORDS = (
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"),
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "AccessionNumber"),

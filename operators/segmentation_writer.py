@@ -31,8 +31,8 @@ from pydicom.uid import (
 from operators.derived_uids import derived_uid, instance_uid, series_uid
 from operators.durable import write_durably
 from operators.errors import OperatorError
-from operators.instances import LABEL_MAP_SEGMENTATION_STORAGE
 from operators.label_maps import MOST_LABELS, LabelMap, check_place, label_counts, labels_on, smallest_label_type
+from operators.object_kinds import LABEL_MAP_SEGMENTATION_STORAGE, MANUFACTURER
 from operators.sdk import Fragment, Operator, OperatorSpec
 from operators.segments import SegmentSpec
 from operators.series_volume import SeriesVolume
@@ -40,7 +40,6 @@ from operators.source_identity import moment_of, normalised_headers, take_over_i
 
 FILE_NAME = "segmentation.dcm"
 """What the operator calls its object."""
-MANUFACTURER = "Limner"
 _DESCRIPTION_LENGTH = 64
 """Characters of a Series Description, VR LO."""
 _NAME_LENGTH = 32

@@ -11,22 +11,28 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pydicom
-from pydicom.uid import SegmentationStorage
 
 from app.errors import VerificationFailed
 from app.graph import CompletionRecord, FindingRecord, ObjectRecord, Role
 from app.identifiers import UID
 from app.jobs.readback.computed import ComputedLabels, corner_positions, require, slice_of
-from app.jobs.readback.segmentation import check_segmentation
-from operators.derived_uids import generalist_identity, instance_uid, series_uid
+from app.jobs.readback.objects import check_object
+from operators.derived_uids import (
+    generalist_identity,
+    instance_uid,
+    object_instance_uid,
+    object_series_uid,
+    series_uid,
+)
 from operators.instances import PARSE_ERRORS
 from operators.label_maps import is_label_type, label_counts
+from operators.object_kinds import NEEDS, SEGMENTATIONS, Kind
 
 _SLICE_TOLERANCE_VOXELS = 0.2
 """Of a source slice from its place on an even grid; the series was accepted with less."""
@@ -56,6 +62,8 @@ _SAME_AS_SOURCE = (
     "StudyInstanceUID",
     "FrameOfReferenceUID",
 )
+_PLACED_BY_REFERENCE: tuple[Kind, ...] = ("report", "presentation-state", "capture")
+"""Kinds that may have no frame of reference of their own: what they refer to lies in it."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +71,7 @@ class VerifiedObject:
     """An object that was read back and is what it should be."""
 
     path: Path
+    kind: Kind
     role: Role
     """The model's that made it."""
     digest: str
@@ -85,7 +94,7 @@ def verify_results(record: CompletionRecord, folder: Path, source_files: Sequenc
     ------
     VerificationFailed
         If a file is missing, changed or unreadable; if patient, study or frame of reference are not the source's; if
-        a segment, voxel or position is not what was computed.
+        a segment, voxel, position or figure is not what was computed.
     """
     if [finding.role for finding in record.findings] not in (["specialist"], ["specialist", "generalist"]):
         raise VerificationFailed(
@@ -94,7 +103,7 @@ def verify_results(record: CompletionRecord, folder: Path, source_files: Sequenc
         )
     try:
         sources = [pydicom.dcmread(path, specific_tags=list(_SOURCE_KEYWORDS)) for path in source_files]
-        return tuple(_verify_finding(one, record, folder, sources) for one in record.findings)
+        return tuple(one for finding in record.findings for one in _verify_finding(finding, record, folder, sources))
     except (OSError, IndexError, *PARSE_ERRORS) as error:
         # what is missing or mangled shows as any of these; the text of some holds values
         raise VerificationFailed(
@@ -136,23 +145,28 @@ def _check_grid(labels: ComputedLabels, sources: Sequence[pydicom.Dataset]) -> N
 
 def _verify_finding(
     finding: FindingRecord, record: CompletionRecord, folder: Path, sources: Sequence[pydicom.Dataset]
-) -> VerifiedObject:
-    labels, one = _read_labels(finding, folder), finding.object
+) -> Iterator[VerifiedObject]:
+    labels = _read_labels(finding, folder)
     _check_grid(labels, sources)
-    path = folder / Path(one.file).name
-    dataset = pydicom.dcmread(io.BytesIO(_read_checked(path, one.digest)))
-    _check_identity(dataset, one, sources)
-    _check_place_in_job(dataset, finding, record, sources)
-    check_segmentation(dataset, labels, finding)
-    return VerifiedObject(
-        path=path,
-        role=finding.role,
-        digest=one.digest,
-        sop_class_uid=UID(one.sop_class_uid),
-        sop_instance_uid=UID(one.sop_instance_uid),
-        series_instance_uid=UID(one.series_instance_uid),
-        transfer_syntax_uid=UID(str(dataset.file_meta.TransferSyntaxUID)),
-    )
+    kinds = [one.kind for one in finding.objects]
+    require(kinds[:1] == ["segmentation"], "its first object is no BINARY Segmentation")
+    require(len(set(kinds)) == len(kinds), "it has two objects of one kind")
+    for one in finding.objects:
+        path = folder / Path(one.file).name
+        dataset = pydicom.dcmread(io.BytesIO(_read_checked(path, one.digest)))
+        _check_identity(dataset, one, sources)
+        _check_place_in_job(dataset, finding, one, record, sources)
+        check_object(one.kind, dataset, labels, finding)
+        yield VerifiedObject(
+            path=path,
+            kind=one.kind,
+            role=finding.role,
+            digest=one.digest,
+            sop_class_uid=UID(one.sop_class_uid),
+            sop_instance_uid=UID(one.sop_instance_uid),
+            series_instance_uid=UID(one.series_instance_uid),
+            transfer_syntax_uid=UID(str(dataset.file_meta.TransferSyntaxUID)),
+        )
 
 
 def _check_identity(dataset: pydicom.Dataset, one: ObjectRecord, sources: Sequence[pydicom.Dataset]) -> None:
@@ -164,13 +178,17 @@ def _check_identity(dataset: pydicom.Dataset, one: ObjectRecord, sources: Sequen
         ("SeriesInstanceUID", one.series_instance_uid),
     ):
         require(dataset[keyword].value == expected, f"its {keyword} is not the record's")
-    require(dataset.SOPClassUID == SegmentationStorage, "it is no Segmentation")
+    sop_class, transfer_syntax = NEEDS[one.kind]
+    same_kind = (dataset.SOPClassUID, meta.TransferSyntaxUID) == (sop_class, transfer_syntax)
+    require(same_kind, f"it is no {one.kind} as the receivers are asked for")
     require(
         (meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID) == (one.sop_class_uid, one.sop_instance_uid),
         "its file meta information names another instance",
     )
     for source in sources:
         for keyword in _SAME_AS_SOURCE:
+            if keyword == "FrameOfReferenceUID" and keyword not in dataset and one.kind in _PLACED_BY_REFERENCE:
+                continue
             same = str(dataset.get(keyword, "") or "") == str(source.get(keyword, "") or "")
             require(same, f"its {keyword} is not the source's")
         require(dataset.SeriesInstanceUID != source.SeriesInstanceUID, "it has its source's series UID")
@@ -179,13 +197,20 @@ def _check_identity(dataset: pydicom.Dataset, one: ObjectRecord, sources: Sequen
 
 
 def _check_place_in_job(
-    dataset: pydicom.Dataset, finding: FindingRecord, record: CompletionRecord, sources: Sequence[pydicom.Dataset]
+    dataset: pydicom.Dataset,
+    finding: FindingRecord,
+    one: ObjectRecord,
+    record: CompletionRecord,
+    sources: Sequence[pydicom.Dataset],
 ) -> None:
-    """UIDs follow from the job; it refers to exactly its source instances, and to what prompted it."""
+    """UIDs follow from the job; a Segmentation refers to exactly its source instances, and to what prompted it."""
     identity, is_second = record.identity, finding.role == "generalist"
     own = generalist_identity(identity) if is_second else identity
-    found = (finding.object.series_instance_uid, finding.object.sop_instance_uid)
-    require(found == (series_uid(own), instance_uid(own)), "its UIDs do not follow from its job")
+    found = (one.series_instance_uid, one.sop_instance_uid)
+    derived = (object_series_uid(own, one.kind), object_instance_uid(own, one.kind))
+    require(found == derived, "its UIDs do not follow from its job")
+    if one.kind not in SEGMENTATIONS:
+        return
     expected = {str(sources[0].SeriesInstanceUID): {str(source.SOPInstanceUID) for source in sources}}
     prompts = {instance_uid(identity): series_uid(identity)} if is_second else record.prompted_by
     for instance, series in prompts.items():

@@ -176,7 +176,7 @@ class Session:
         )
         finding = FindingRecord(
             role="specialist",  # the only model of its job, prompted by a person and by no other model
-            object=recording.object_record(written),
+            objects=(recording.object_record(written),),
             labels=LabelsRecord(LABELS_FILE, recording.write_labels(folder / LABELS_FILE, labels)),
             segments=recording.segment_records(labels, [segment]),
             model=ModelRecord(package.name, package.version, package.weights_digest),

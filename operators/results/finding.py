@@ -10,23 +10,28 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import highdicom
 import pydicom
 from pydicom.uid import UID
 
-from operators.derived_uids import derived_uid, instance_uid, series_uid
+from operators.derived_uids import derived_uid, object_instance_uid, object_series_uid
 from operators.durable import write_durably
+from operators.object_kinds import Kind
 from operators.segmentation_writer import Algorithm, PromptingObject, WrittenObject
 from operators.segments import SegmentSpec
 from operators.series_volume import SeriesVolume
 
-Kind = Literal[
-    "segmentation", "labelmap", "fractional", "report", "structure-set", "capture", "presentation-state", "notice"
+__all__ = [
+    "Finding",
+    "Kind",
+    "device_uid",
+    "object_instance_uid",
+    "object_series_uid",
+    "save_object",
+    "series_number",
 ]
-"""Segmentation BINARY, LABELMAP and FRACTIONAL; TID 1500 report; RT Structure Set; Secondary Capture; presentation
-state; and, where there is no result, the report that says so."""
+
 _SERIES_NUMBER_OFFSETS: dict[Kind, int] = {
     "segmentation": 1000,
     "labelmap": 1000,
@@ -36,6 +41,7 @@ _SERIES_NUMBER_OFFSETS: dict[Kind, int] = {
     "capture": 4000,
     "presentation-state": 5000,
     "notice": 6000,
+    "notice-page": 7000,
 }
 """A result's Series Number is its source's and this: beside it, and not another acquisition's."""
 _MOST_SERIES_NUMBER = 99999
@@ -63,19 +69,6 @@ class Finding:
     def source(self) -> pydicom.Dataset:
         """The header of the series' first slice."""
         return self.series.datasets[0]
-
-
-def object_series_uid(identity: str, kind: Kind) -> UID:
-    """Return the Series Instance UID of the objects of one kind; Segmentations of all three types share one."""
-    shared = kind in ("segmentation", "labelmap", "fractional")
-    return series_uid(identity) if shared else derived_uid(identity, "series", kind)
-
-
-def object_instance_uid(identity: str, kind: Kind, number: int = 1) -> UID:
-    """Return the SOP Instance UID of the object of one kind; `number` counts where there are several."""
-    if kind == "segmentation":
-        return instance_uid(identity)
-    return derived_uid(identity, "instance", kind, *([] if number == 1 else [str(number)]))
 
 
 def device_uid(algorithm: Algorithm) -> UID:

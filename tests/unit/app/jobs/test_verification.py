@@ -78,7 +78,7 @@ def _results(
     written, _, labels = write_segmented(files, folder / "segmentation.dcm", paint=paint, segments=segments)
     finding = FindingRecord(
         role="specialist",
-        object=object_record(written),
+        objects=(object_record(written),),
         labels=LabelsRecord(LABELS_FILE, write_labels(folder / LABELS_FILE, labels)),
         segments=segment_records(labels, segments),
         model=ModelRecord("planted", ALGORITHM.version, ALGORITHM.weights_digest),
@@ -101,12 +101,12 @@ def speckles(shape: tuple[int, int, int]) -> LabelMap:
 
 def _changed(results: _Results, change: Callable[[Dataset], None]) -> _Results:
     """The results with another object, whose digest the record has: as if the graph itself had written it so."""
-    path = results.folder / results.finding.object.file
+    path = results.folder / results.finding.objects[0].file
     dataset = pydicom.dcmread(path)
     change(dataset)
     dataset.save_as(path, enforce_file_format=True)
-    one = replace(results.finding.object, digest=hashlib.sha256(path.read_bytes()).hexdigest())
-    return results.with_finding(replace(results.finding, object=one))
+    one = replace(results.finding.objects[0], digest=hashlib.sha256(path.read_bytes()).hexdigest())
+    return results.with_finding(replace(results.finding, objects=(one,)))
 
 
 def _frames(dataset: Dataset) -> np.ndarray:
@@ -124,8 +124,8 @@ def test_what_was_written_verifies(name: str, tmp_path: Path) -> None:
     (one,) = verify_results(results.record, tmp_path, results.files)
     assert one.path == tmp_path / "segmentation.dcm"
     assert (one.digest, one.sop_instance_uid) == (
-        results.finding.object.digest,
-        results.finding.object.sop_instance_uid,
+        results.finding.objects[0].digest,
+        results.finding.objects[0].sop_instance_uid,
     )
     assert str(one.transfer_syntax_uid) == str(ExplicitVRLittleEndian)
 
@@ -376,9 +376,9 @@ def test_a_record_of_other_findings_than_a_specialists_first(roles: tuple[Role, 
 
 def test_names_in_the_record_do_not_lead_out_of_the_folder(tmp_path: Path) -> None:
     results = _results(tmp_path / "in")
-    one = replace(results.finding.object, file="../../etc/passwd")
+    one = replace(results.finding.objects[0], file="../../etc/passwd")
     with pytest.raises(VerificationFailed):
-        results.with_finding(replace(results.finding, object=one)).verify()
+        results.with_finding(replace(results.finding, objects=(one,))).verify()
 
 
 # --- a generalist beside the specialist ---
@@ -408,7 +408,7 @@ def _with_generalist(folder: Path, prompting: PromptingObject | None = PROMPTING
     )
     finding = FindingRecord(
         role="generalist",
-        object=object_record(written),
+        objects=(object_record(written),),
         labels=LabelsRecord(GENERALIST_LABELS_FILE, write_labels(folder / GENERALIST_LABELS_FILE, labels)),
         segments=segment_records(labels, SEGMENTS),
         model=ModelRecord("generalist", GENERALIST.version, GENERALIST.weights_digest),

@@ -1,0 +1,51 @@
+"""The kinds of objects that say what a model found, and what a receiver must accept to get each."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydicom.uid import (
+    UID,
+    Comprehensive3DSRStorage,
+    ExplicitVRLittleEndian,
+    GrayscaleSoftcopyPresentationStateStorage,
+    MultiFrameTrueColorSecondaryCaptureImageStorage,
+    RLELossless,
+    RTStructureSetStorage,
+    SecondaryCaptureImageStorage,
+    SegmentationStorage,
+)
+
+LABEL_MAP_SEGMENTATION_STORAGE = UID("1.2.840.10008.5.1.4.1.1.66.7")
+"""PS3.4 Annex B; pydicom has no name for it yet."""
+Kind = Literal[
+    "segmentation",
+    "labelmap",
+    "fractional",
+    "report",
+    "structure-set",
+    "capture",
+    "presentation-state",
+    "notice",
+    "notice-page",
+]
+"""Segmentation BINARY, LABELMAP and FRACTIONAL; TID 1500 report; RT Structure Set; Secondary Capture; presentation
+state; and, where there is no result, the report and the page that say so."""
+
+MANUFACTURER = "Limner"
+"""Of all objects that are made here; by it they are known when they come back."""
+SEGMENTATIONS: tuple[Kind, ...] = ("segmentation", "labelmap", "fractional")
+"""They share a series."""
+NOTICES: tuple[Kind, ...] = ("notice", "notice-page")
+NEEDS: dict[Kind, tuple[UID, UID]] = {
+    "segmentation": (SegmentationStorage, ExplicitVRLittleEndian),
+    "labelmap": (LABEL_MAP_SEGMENTATION_STORAGE, RLELossless),
+    "fractional": (SegmentationStorage, ExplicitVRLittleEndian),
+    "report": (Comprehensive3DSRStorage, ExplicitVRLittleEndian),
+    "structure-set": (RTStructureSetStorage, ExplicitVRLittleEndian),
+    "capture": (MultiFrameTrueColorSecondaryCaptureImageStorage, ExplicitVRLittleEndian),
+    "presentation-state": (GrayscaleSoftcopyPresentationStateStorage, ExplicitVRLittleEndian),
+    "notice": (Comprehensive3DSRStorage, ExplicitVRLittleEndian),
+    "notice-page": (SecondaryCaptureImageStorage, ExplicitVRLittleEndian),
+}
+"""SOP class and transfer syntax of each."""
