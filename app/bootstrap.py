@@ -8,10 +8,11 @@ import hashlib
 import json
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from app.audit.events import AuditEvent, Outcome
 from app.audit.log import AuditLog
@@ -21,6 +22,7 @@ from app.errors import SettingsError
 from app.graph import PROMPTED_CHANNELS
 from app.jobs.graph_process import PRELOAD, PROMPTED_PRELOAD, GraphProcess
 from app.jobs.identity import GeneralistFacts, ModelFacts
+from app.jobs.probing import DestinationProbing
 from app.jobs.records import Records
 from app.jobs.verification import verify_results
 from app.jobs.worker import Worker
@@ -92,6 +94,7 @@ async def serve(settings: Settings) -> None:
         spool.prepare()
         adopt_unrecorded(spool, records)
         records.restart_quiet_times()
+        destinations = {one.name: one for one in make_destinations(settings)}
         workflow = Workflow(
             settings=settings,
             records=records,
@@ -99,7 +102,7 @@ async def serve(settings: Settings) -> None:
             spool_path_of=spool.path_of,
             runner=runner,
             verify=verify_results,
-            destinations={one.name: one for one in _destinations(settings)},
+            destinations=destinations,
             triton_target=lambda: triton_target,
             models={one.name: _facts_of(served[one.name], one, generalists.get(one.name)) for one in settings.pipeline},
             program_version=version("limner"),
@@ -129,7 +132,9 @@ async def serve(settings: Settings) -> None:
                 program_version=version("limner"),
             )
             stack.enter_context(service)
-        await _run(settings, stop, audit, listener, scanner, worker, database_url, triton_target)
+        probing = DestinationProbing(settings=settings, records=records, destinations=destinations)
+        services = (worker.run, scanner.run, probing.run)
+        await _run(settings, stop, audit, listener, services, database_url, triton_target)
 
 
 async def _run(
@@ -137,14 +142,13 @@ async def _run(
     stop: asyncio.Event,
     audit: AuditLog,
     listener: Listener,
-    scanner: CompletionScanner,
-    worker: Worker,
+    services: Sequence[Callable[[asyncio.Event], Coroutine[Any, Any, None]]],
     database_url: str,
     triton_target: str,
 ) -> None:
     """Start what works and what listens, wait for the stop, and end them in reverse."""
     stop_work = asyncio.Event()
-    work = [asyncio.create_task(worker.run(stop_work)), asyncio.create_task(scanner.run(stop_work))]
+    work = [asyncio.create_task(service(stop_work)) for service in services]
     stopped = asyncio.create_task(stop.wait())
     try:
         audit.append(AuditEvent.APPLICATION_STARTED, Outcome.SUCCESS, **_facts(settings))
@@ -355,7 +359,8 @@ def embedded_triton(settings: Settings, run_folder: Path) -> EmbeddedTriton:
     )
 
 
-def _destinations(settings: Settings) -> Iterator[DimseDestination]:
+def make_destinations(settings: Settings) -> Iterator[DimseDestination]:
+    """Make the destinations that the settings describe."""
     for one in settings.destination:
         yield DimseDestination(one, one.calling_ae_title or settings.listener.ae_title)
 

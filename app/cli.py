@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from app import bootstrap, checks, cli_jobs, cli_models
+from app import bootstrap, checks, cli_destinations, cli_jobs, cli_models
 from app.audit.verification import verify
 from app.delivery.sending import send_folder
 from app.errors import LimnerError, SettingsError
@@ -34,6 +34,7 @@ audit_commands = typer.Typer(help="The audit log.", no_args_is_help=True)
 app.add_typer(cli_models.commands, name="models")
 app.add_typer(cli_jobs.commands, name="jobs")
 app.add_typer(rules_commands, name="rules")
+app.command()(cli_destinations.destinations)
 app.add_typer(audit_commands, name="audit")
 
 

@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from app.errors import SettingsError
 from app.identifiers import parse_ae_title
 from app.settings_pipeline import PipelineSettings, RuleSettings
-from app.settings_section import Section, checked_name
+from app.settings_section import ResultKind, Section, SegmentationForm, checked_name
 from app.settings_web import INTERACTIVE, WebSettings
 
 _REPOSITORY_FOLDER = Path(__file__).resolve().parent.parent
@@ -74,6 +74,16 @@ class DestinationSettings(Section):
     calling_ae_title: str | None = Field(
         default=None, description="What Limner calls itself; by default the listener's title."
     )
+    results: tuple[ResultKind, ...] | None = Field(
+        default=None, min_length=1, description="What it gets, whatever the rule's `results` are."
+    )
+    segmentation_as: tuple[SegmentationForm, ...] = Field(
+        default=("segmentation",),
+        min_length=1,
+        description="The forms that a segmentation may have for it, the best first; it gets the first that it accepts "
+        "when asked: `labelmap`, `segmentation` (BINARY), `structure-set`, `capture`, `presentation-state`.",
+    )
+    probe_seconds: float = Field(default=3600.0, gt=0, description="How often it is asked what it accepts.")
     timeout_seconds: float = Field(default=30.0, gt=0, description="Longest wait for a connection or an answer.")
     retry_first_seconds: float = Field(default=5.0, gt=0, description="Wait before the second attempt; doubles after.")
     retry_longest_seconds: float = Field(default=600.0, gt=0, description="The longest wait between attempts.")
@@ -81,6 +91,11 @@ class DestinationSettings(Section):
 
     _name = field_validator("name")(staticmethod(checked_name))
     _ae_title = field_validator("ae_title")(staticmethod(parse_ae_title))
+
+    @property
+    def address(self) -> str:
+        """Whom it is: title, host and port."""
+        return f"{self.ae_title}@{self.host}:{self.port}"
 
 
 class ArchiveSettings(Section):
@@ -263,6 +278,14 @@ class Settings(BaseSettings):
     def pipeline_named(self, name: str) -> PipelineSettings:
         """Return the pipeline called `name`; KeyError if there is none."""
         return {entry.name: entry for entry in self.pipeline}[name]
+
+    def results_of(self, rule: str) -> tuple[ResultKind, ...]:
+        """Return what the rule called `rule` sends; Segmentations alone where the settings know no such rule."""
+        return next((one.results for one in self.rule if one.name == rule), ("segmentation",))
+
+    def knows_destination(self, name: str) -> bool:
+        """Whether there is a destination called `name`: one may have gone from the settings since."""
+        return any(entry.name == name for entry in self.destination)
 
     def destination_named(self, name: str) -> DestinationSettings:
         """Return the destination called `name`; KeyError if there is none."""

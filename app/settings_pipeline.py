@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from app.settings_prompt import PROMPTED_APPLICATION, PromptSettings
-from app.settings_section import Section, checked_name
+from app.settings_section import ResultKind, Section, checked_name
 
 
 class GeneralistSettings(Section):
@@ -94,6 +94,22 @@ class RuleSettings(Section):
     )
     priority: int = Field(default=0, ge=-100, le=100, description="Higher goes first.")
     match: dict[str, Any] = Field(default_factory=dict, description="Conditions on DICOM keywords; all must hold.")
+    results: tuple[ResultKind, ...] = Field(
+        default=("segmentation",),
+        min_length=1,
+        description="What its destinations get of each finding: `segmentation`, `report` (measurements), "
+        "`structure-set`, `capture` (pictures), `presentation-state` (outlines). Each is a series of its own.",
+    )
+    no_result: Literal["nothing", "notice", "notice-and-page"] = Field(
+        default="nothing",
+        description="What its destinations get where a job is refused, fails or finds nothing: `notice` is a small "
+        "report that says so, `notice-and-page` a picture with the same words too.",
+    )
+    own_results: bool = Field(
+        default=False,
+        description="Whether objects that Limner made start jobs when they come back, as a specialist's segmentation "
+        "may prompt another pipeline. Those that prompted pipelines made never do.",
+    )
     on_disagreement: Literal["warn", "hold", "both"] = Field(
         default="warn",
         description="Where the pipeline's generalist disagrees or fails: `warn` sends the specialist's object as ever, "

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+ResultKind = Literal["segmentation", "report", "structure-set", "capture", "presentation-state"]
+"""What a destination can get of a finding."""
+SegmentationForm = Literal["labelmap", "segmentation", "structure-set", "capture", "presentation-state"]
+"""What can say where a segment is."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 

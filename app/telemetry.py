@@ -59,6 +59,8 @@ PERMITTED_KEYS = frozenset(
         "instances",
         "job_id",
         "job_key",
+        "kind",
+        "kinds",
         "left_out",
         "level",
         "limit_bytes",

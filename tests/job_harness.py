@@ -11,16 +11,17 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import psycopg
 
 from app.audit.log import AuditLog
-from app.errors import DeliveryError
+from app.errors import DeliveryError, DeliveryRefused
 from app.graph import (
     SPECIALIST_RECORD_FILE,
     AgreementRecord,
@@ -41,6 +42,7 @@ from app.jobs.worker import Worker
 from app.jobs.workflow import Workflow
 from app.settings import DestinationSettings, RoutingSettings, Settings
 from app.settings_pipeline import GeneralistSettings, PipelineSettings, RuleSettings
+from operators.object_kinds import NEEDS, Kind
 
 DESTINATIONS = ("archive", "viewer")
 
@@ -50,14 +52,21 @@ def settings_for(
     *,
     generalist: GeneralistSettings | None = None,
     on_disagreement: Literal["warn", "hold", "both"] = "warn",
+    rule: Mapping[str, Any] = MappingProxyType({}),
+    destination: Mapping[str, Any] = MappingProxyType({}),
 ) -> Settings:
-    """Two destinations that are tried again quickly, one pipeline, one rule that takes everything."""
+    """Two destinations that are tried again quickly, one pipeline, one rule that takes everything.
+
+    `rule` and `destination` are what else their tables say.
+    """
     return Settings(
         data_folder=folder,
         routing=RoutingSettings(series_quiet_seconds=0.2, study_quiet_seconds=0.6, scan_seconds=0.05),
         pipeline=(PipelineSettings(name="liver", model="planted", maximum_attempts=3, generalist=generalist),),
         rule=(
-            RuleSettings(name="every", pipeline="liver", destinations=DESTINATIONS, on_disagreement=on_disagreement),
+            RuleSettings(
+                name="every", pipeline="liver", destinations=DESTINATIONS, on_disagreement=on_disagreement, **rule
+            ),
         ),
         destination=tuple(
             DestinationSettings(
@@ -68,6 +77,7 @@ def settings_for(
                 retry_first_seconds=0.1,
                 retry_longest_seconds=0.2,
                 maximum_attempts=40,
+                **destination,
             )
             for name in DESTINATIONS
         ),
@@ -90,14 +100,15 @@ def instance(number: int, *, series: int = 1, study: int = 1, content: str = "")
     )
 
 
-FILES: dict[Role, str] = {"specialist": "result.dcm", "generalist": "generalist.dcm"}
+def _file_name(role: Role, kind: Kind) -> str:
+    return f"{role}-{kind}.dcm"
 
 
-def planted_finding(role: Role) -> FindingRecord:
+def planted_finding(role: Role, kinds: Sequence[Kind] = ("segmentation",)) -> FindingRecord:
     """A liver of 100 ml."""
     return FindingRecord(
         role=role,
-        object=ObjectRecord(FILES[role], "1.2", "1.3", "1.4", "0" * 64),
+        objects=tuple(ObjectRecord(_file_name(role, kind), kind, "1.2", "1.3", "1.4", "0" * 64) for kind in kinds),
         labels=LabelsRecord("labels.npz", "0" * 64),
         segments=(SegmentRecord(1, 1, "Liver", '(10200004, SCT, "Liver")', 1000, 100.0),),
         model=ModelRecord(role, "1.0", "0" * 64),
@@ -140,9 +151,9 @@ class PlantedGraph:
         return replace(record, findings=findings, agreement=(self.agreement,))
 
     def _found(self, request: GraphRequest, role: Role) -> FindingRecord:
-        # no two runs give the same bytes, as with a real model
-        (request.output_folder / FILES[role]).write_bytes(request.identity.encode() + os.urandom(8))
-        return planted_finding(role)
+        for kind in request.kinds:  # no two runs give the same bytes, as with a real model
+            (request.output_folder / _file_name(role, kind)).write_bytes(request.identity.encode() + os.urandom(8))
+        return planted_finding(role, request.kinds)
 
     def cancel(self) -> None:
         """Stand in for `GraphProcess.cancel`."""
@@ -150,16 +161,22 @@ class PlantedGraph:
 
 
 def verify(record: CompletionRecord, folder: Path, source_files: Sequence[Path]) -> tuple[VerifiedObject, ...]:
-    """Stand in for `verify_results`: one object a finding."""
-    return tuple(_verified(finding.role, record.identity, folder) for finding in record.findings)
+    """Stand in for `verify_results`."""
+    return tuple(
+        _verified(finding.role, one.kind, record.identity, folder)
+        for finding in record.findings
+        for one in finding.objects
+    )
 
 
-def _verified(role: Role, identity: str, folder: Path) -> VerifiedObject:
-    uid = derive_uid("result", identity, role)
+def _verified(role: Role, kind: Kind, identity: str, folder: Path) -> VerifiedObject:
+    uid = derive_uid("result", identity, role, kind)
+    path = folder / _file_name(role, kind)
     return VerifiedObject(
-        path=folder / FILES[role],
+        path=path,
+        kind=kind,
         role=role,
-        digest=hashlib.sha256((folder / FILES[role]).read_bytes()).hexdigest(),
+        digest=hashlib.sha256(path.read_bytes()).hexdigest(),
         sop_class_uid=UID("1.2.840.10008.5.1.4.1.1.66.4"),
         sop_instance_uid=uid,
         series_instance_uid=uid,
@@ -169,18 +186,28 @@ def _verified(role: Role, identity: str, folder: Path) -> VerifiedObject:
 
 @dataclass
 class PlantedDestination:
-    """A destination that keeps a list of what it got in a file; down while the file `<name>.down` is there."""
+    """A destination that keeps a list of what it got in a file; down while the file `<name>.down` is there.
+
+    It takes objects of the kinds in `accepted`.
+    """
 
     name: str
     folder: Path
     seconds: float = 0.0
+    accepted: tuple[Kind, ...] = tuple(NEEDS)
 
     def check(self) -> None:
         """Stand in for an echo."""
 
+    def accepted_kinds(self) -> tuple[Kind, ...]:
+        """Say what it takes."""
+        return self.accepted
+
     def deliver(self, path: Path) -> None:
         """Take one file."""
         time.sleep(self.seconds)
+        if path.stem.partition("-")[2] not in self.accepted:
+            raise DeliveryRefused(f"{self.name} does not take it", code="context-refused")
         if (self.folder / f"{self.name}.down").exists():
             raise DeliveryError(f"{self.name} is down", code="no-connection")
         with (self.folder / f"{self.name}.got").open("a") as got:
@@ -204,8 +231,12 @@ class Bench:
         seconds: float = 0.0,
         generalist: GeneralistSettings | None = None,
         on_disagreement: Literal["warn", "hold", "both"] = "warn",
+        rule: Mapping[str, Any] = MappingProxyType({}),
+        destination: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        self.settings = settings_for(folder, generalist=generalist, on_disagreement=on_disagreement)
+        self.settings = settings_for(
+            folder, generalist=generalist, on_disagreement=on_disagreement, rule=rule, destination=destination
+        )
         self.records = Records(url)
         self.audit = AuditLog(self.settings.audit_folder)
         self.graph = graph or PlantedGraph()

@@ -96,6 +96,11 @@ class AuditEvent(Enum):
         _own("no-rule-applies", "No rule applies"),
         "A complete series matches no rule; nothing is done with it.",
     )
+    OWN_RESULT_RETURNED = (
+        _INSTANCES_ACCESSED,
+        _own("own-result-returned", "Own result returned"),
+        "A complete series holds results that were made here; nothing is done with it.",
+    )
     NO_CHANNEL_FITS = (
         _INSTANCES_ACCESSED,
         _own("no-channel-fits", "No channel fits"),
@@ -153,6 +158,11 @@ class AuditEvent(Enum):
         _INSTANCES_TRANSFERRED,
         _own("delivery-failed", "Delivery failed"),
         "A destination did not accept an object in this attempt.",
+    )
+    DELIVERY_REPLACED = (
+        _INSTANCES_TRANSFERRED,
+        _own("delivery-replaced", "Delivery replaced"),
+        "A destination does not take objects of a kind; one of another kind that says the same is sent in its place.",
     )
     JOB_CLOSED = (
         _INSTANCES_ACCESSED,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
+from operators.object_kinds import Kind
+
 
 class Destination(Protocol):
     """A place that results are sent to."""
@@ -20,6 +22,15 @@ class Destination(Protocol):
         ------
         DeliveryError
             If it does not; the message says what to do.
+        """
+
+    def accepted_kinds(self) -> tuple[Kind, ...]:
+        """Ask which kinds of results it takes, without sending anything.
+
+        Raises
+        ------
+        DeliveryError
+            If it can't be asked now.
         """
 
     def deliver(self, path: Path) -> None:

@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ from pynetdicom.sop_class import Verification
 from app.errors import DeliveryError, DeliveryRefused
 from app.identifiers import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, UID, parse_uid
 from app.settings import DestinationSettings
+from operators.object_kinds import NEEDS, Kind
 
 if TYPE_CHECKING:
     from pynetdicom.association import Association
@@ -50,6 +51,8 @@ _PERMANENT = {
 """Failures that the same bytes would meet again (PS3.4 table B.2-1, PS3.7 annex C)."""
 _REJECTED_TRANSIENT = 2
 _END_SECONDS = 1.0
+_PROBE_SECONDS = 10.0
+"""A question that nobody waits for must not hold up a server that stops."""
 
 _log = structlog.get_logger(__name__)
 
@@ -111,6 +114,23 @@ class DimseDestination:
             If it is not answered with success; the message says what to do.
         """
         echo(self._peer)
+
+    def accepted_kinds(self) -> tuple[Kind, ...]:
+        """Ask which kinds of results it takes, by proposing all of them; nothing is sent.
+
+        Raises
+        ------
+        DeliveryError
+            If it can't be asked now.
+        """
+        needs = {kind: FileSyntax(UID(str(sop)), UID(str(syntax))) for kind, (sop, syntax) in NEEDS.items()}
+        peer = replace(self._peer, timeout_seconds=min(self._peer.timeout_seconds, _PROBE_SECONDS))
+        try:
+            with associated(peer, list(dict.fromkeys(needs.values()))) as association:
+                accepted = _accepted(association)
+        except DeliveryRefused:
+            return ()
+        return tuple(kind for kind, need in needs.items() if need in accepted)
 
     def deliver(self, path: Path) -> None:
         """Send a Part 10 file by C-STORE over an association of its own.
@@ -227,10 +247,7 @@ def send_file(association: Association, path: Path, peer: Peer) -> int:
         Code ``context-refused`` if the peer did not accept what the file needs.
     """
     syntax = read_file_syntax(path)
-    accepted = {
-        (str(context.abstract_syntax), str(context.transfer_syntax[0])) for context in association.accepted_contexts
-    }
-    if (syntax.sop_class_uid, syntax.transfer_syntax_uid) not in accepted:
+    if syntax not in _accepted(association):
         raise _context_refused(peer, [syntax])
     try:
         status = association.send_c_store(path).get("Status")
@@ -242,6 +259,13 @@ def send_file(association: Association, path: Path, peer: Peer) -> int:
         _end(association)
         raise _no_answer(peer)
     return int(status)
+
+
+def _accepted(association: Association) -> set[FileSyntax]:
+    return {
+        FileSyntax(UID(str(context.abstract_syntax)), UID(str(context.transfer_syntax[0])))
+        for context in association.accepted_contexts
+    }
 
 
 def check_status(status: int, peer: Peer) -> None:

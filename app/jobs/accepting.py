@@ -18,6 +18,7 @@ from app.audit.log import AuditLog
 from app.errors import InputMissing, VerificationFailed
 from app.graph import RECORD_FILE, CompletionRecord
 from app.jobs.auditing import audit_job
+from app.jobs.forms import Forms
 from app.jobs.identity import ModelFacts, job_id, job_key
 from app.jobs.queue import TaskQueue
 from app.jobs.recording import record_verified
@@ -60,6 +61,7 @@ class Accepting:
         self._records = records
         self._audit = audit
         self._queue = TaskQueue()
+        self._forms = Forms(settings, records)
         self._program_version = program_version
         self._turn = threading.Lock()
 
@@ -128,7 +130,7 @@ class Accepting:
             )
             audit_job(self._audit, AuditEvent.RESULTS_VERIFIED, job, attempt=_ATTEMPT, instances=len(verified))
             self._records.begin_attempt(job.id, connection)
-            record_verified(self._records, self._queue, connection, job, _ATTEMPT, verified, steps)
+            record_verified(self._records, self._queue, connection, self._forms, job, _ATTEMPT, verified, steps)
 
     def _job(self, drawn: Drawn) -> NewJob:
         model = drawn.model

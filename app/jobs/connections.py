@@ -72,7 +72,7 @@ class Connections:
         with self._pool.connection() as connection:
             yield connection
 
-    def _rows(self, statement: str, parameters: Sequence[Any]) -> list[DictRow]:
+    def _rows(self, statement: str, parameters: Sequence[Any] | Mapping[str, Any]) -> list[DictRow]:
         with self.transaction() as connection:
             return connection.execute(statement, parameters).fetchall()
 

@@ -13,10 +13,15 @@ from app.audit.events import AuditEvent, Outcome
 from app.audit.log import AuditLog
 from app.delivery.destination import Destination
 from app.errors import DeliveryError, JobError
+from app.jobs.forms import Forms
+from app.jobs.probing import keep_accepted
 from app.jobs.queue import GROUND, TaskQueue, back_off_seconds
-from app.jobs.records import Delivery, DeliveryState, Job, Records
+from app.jobs.records import Delivery, DeliveryState, Job, Records, Sending
 from app.settings import Settings
 from app.telemetry import get_logger
+
+CONTEXT_REFUSED = "context-refused"
+"""The destination takes no objects of that SOP class in that transfer syntax."""
 
 _log = get_logger(__name__)
 
@@ -32,12 +37,14 @@ class Delivering:
         audit: AuditLog,
         queue: TaskQueue,
         destinations: Mapping[str, Destination],
+        forms: Forms,
     ) -> None:
         self._settings = settings
         self._records = records
         self._audit = audit
         self._queue = queue
         self._destinations = destinations
+        self._forms = forms
 
     def run(self, job_id: uuid.UUID, digest: str, destination: str) -> None:
         """Send one object to one destination, and record the outcome with the next task.
@@ -65,6 +72,8 @@ class Delivering:
         except GROUND:
             raise
         except (DeliveryError, JobError) as error:
+            if error.code == CONTEXT_REFUSED and self._replaced(job, delivery, str(error), detail):
+                return
             self._delivery_failed(job, delivery, error.code, str(error), detail, retryable=error.retryable)
         except Exception as error:  # noqa: BLE001 - the workflow's border: a defect is a failed attempt
             _log.error("delivery.defect", job_id=str(job_id), exc_info=True)
@@ -110,6 +119,32 @@ class Delivering:
             at = self._records.postpone_delivery(connection, failed, wait)
             if at is not None:
                 self._queue.defer_deliver(connection, job, delivery.digest, delivery.destination, at)
+
+    def _replaced(self, job: Job, delivery: Delivery, reason: str, detail: Mapping[str, str]) -> bool:
+        """Send the next form of an object whose form the destination does not take; whether there is one."""
+        keep_accepted(self._records, self._settings, self._destinations[delivery.destination])
+        other = self._forms.instead(job, delivery)
+        if other is None:
+            return False
+        said = f"{reason}; it gets the {other.kind} instead"
+        self._audit.append(
+            AuditEvent.DELIVERY_REPLACED,
+            Outcome.MINOR_FAILURE,
+            **detail,
+            attempt=delivery.attempts,
+            code=CONTEXT_REFUSED,
+            reason=said,
+        )
+        _log.warning("delivery.replaced", job_id=str(job.id), destination=delivery.destination, kind=other.kind)
+        with self._records.transaction() as connection:
+            self._records.add_results(connection, [], [Sending(job.id, other.digest, delivery.destination)])
+            self._queue.defer_deliver(connection, job, other.digest, delivery.destination)
+            last = self._records.end_delivery(
+                connection, replace(delivery, code=CONTEXT_REFUSED, reason=said), "replaced"
+            )
+            if last:  # the other form was delivered before
+                self._queue.defer_close(connection, job.id)
+        return True
 
     def _end_delivery(self, delivery: Delivery, state: DeliveryState) -> None:
         with self._records.transaction() as connection:

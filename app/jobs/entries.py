@@ -9,10 +9,11 @@ from datetime import datetime
 from typing import Literal, NamedTuple
 
 from app.identifiers import UID
+from operators.object_kinds import Kind
 
-SeriesState = Literal["receiving", "waiting-for-study", "routed", "no-rule", "no-channel", "unreadable"]
+SeriesState = Literal["receiving", "waiting-for-study", "routed", "no-rule", "no-channel", "own-result", "unreadable"]
 JobState = Literal["queued", "running", "held", "delivering", "closed", "failed", "refused", "discarded"]
-DeliveryState = Literal["held", "waiting", "sending", "delivered", "failed", "discarded"]
+DeliveryState = Literal["held", "waiting", "sending", "delivered", "failed", "discarded", "replaced"]
 Role = Literal["specialist", "generalist"]
 Flag = Literal["", "disagreement", "generalist-failed"]
 OnDisagreement = Literal["warn", "hold", "both"]
@@ -119,6 +120,15 @@ class Result:
     transfer_syntax_uid: UID
     role: Role = "specialist"
     """The model's that made it."""
+    kind: Kind = "segmentation"
+
+
+class Sending(NamedTuple):
+    """A delivery to come."""
+
+    job_id: uuid.UUID
+    digest: str
+    destination: str
 
 
 @dataclass(frozen=True)
@@ -180,6 +190,17 @@ class Delivery:
     last_attempt_at: datetime | None
     next_attempt_at: datetime | None
     finished_at: datetime | None
+
+
+@dataclass(frozen=True)
+class DestinationProfile:
+    """Which kinds of objects a destination accepts."""
+
+    destination: str
+    address: str
+    """Whom it was asked of (`app.settings.DestinationSettings.address`)."""
+    asked_at: datetime
+    accepted: tuple[Kind, ...]
 
 
 @dataclass(frozen=True)

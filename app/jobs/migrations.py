@@ -11,7 +11,8 @@ from procrastinate.schema import SchemaManager
 
 from app.errors import ServingError
 
-_FOLDER = Path(__file__).with_name("sql")
+FOLDER = Path(__file__).with_name("sql")
+"""Where the numbered migrations are."""
 _LOCK = 0x4C494D4E  # one program at a time: an advisory lock's number, the letters of the project
 
 _TABLE = """
@@ -37,7 +38,7 @@ def migrate(url: str) -> None:
             connection.execute(_TABLE)
             applied: dict[str, str] = dict(connection.execute("SELECT name, digest FROM migrations").fetchall())
             _migrate_queue(connection, set(applied))
-            for path in sorted(_FOLDER.glob("[0-9]*.sql")):
+            for path in sorted(FOLDER.glob("[0-9]*.sql")):
                 _apply(connection, path.name, path.read_text(), applied)
     except psycopg.OperationalError as error:
         raise ServingError(f"the database can't be reached: {error}", code="database-unreachable") from error

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from app.jobs.forms import Forms
 from app.jobs.queue import TaskQueue
-from app.jobs.records import Connection, Consequence, Job, NewJob, Records, Result
+from app.jobs.records import Connection, Consequence, Job, NewJob, Records, Result, Sending
 from app.jobs.verification import VerifiedObject
 
 
@@ -13,6 +14,7 @@ def record_verified(
     records: Records,
     queue: TaskQueue,
     connection: Connection,
+    forms: Forms,
     job: Job | NewJob,
     attempt: int,
     verified: Sequence[VerifiedObject],
@@ -34,20 +36,21 @@ def record_verified(
             series_instance_uid=one.series_instance_uid,
             transfer_syntax_uid=one.transfer_syntax_uid,
             role=one.role,
+            kind=one.kind,
         )
         for one in verified
     ]
-    if not records.record_results(connection, job, attempt, results, steps, consequence):
+    sendings = forms.sendings(job, results, consequence.sent)
+    if not records.record_results(connection, job, attempt, results, steps, sendings, consequence):
         return False
     if not consequence.is_held:
-        begin_deliveries(queue, connection, job, [one.digest for one in results if one.role in consequence.sent])
+        begin_deliveries(queue, connection, job, sendings)
     return True
 
 
-def begin_deliveries(queue: TaskQueue, connection: Connection, job: Job | NewJob, digests: Sequence[str]) -> None:
+def begin_deliveries(queue: TaskQueue, connection: Connection, job: Job | NewJob, sendings: Sequence[Sending]) -> None:
     """Have objects sent to the job's destinations; a job without objects or destinations is closed next."""
-    for digest in digests:
-        for destination in job.destinations:
-            queue.defer_deliver(connection, job, digest, destination)
-    if not (digests and job.destinations):
+    for one in sendings:
+        queue.defer_deliver(connection, job, one.digest, one.destination)
+    if not sendings:
         queue.defer_close(connection, job.id)

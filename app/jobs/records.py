@@ -21,6 +21,7 @@ from app.jobs.entries import (
     Consequence,
     Delivery,
     DeliveryState,
+    DestinationProfile,
     Finding,
     Instance,
     Job,
@@ -29,11 +30,13 @@ from app.jobs.entries import (
     NewJob,
     Result,
     SeenSeries,
+    Sending,
     Series,
     SeriesState,
     Step,
     describe_way,
 )
+from operators.object_kinds import Kind
 
 __all__ = [
     "Connection",
@@ -42,6 +45,7 @@ __all__ = [
     "Consequence",
     "Delivery",
     "DeliveryState",
+    "DestinationProfile",
     "Finding",
     "Instance",
     "Job",
@@ -50,6 +54,7 @@ __all__ = [
     "NewJob",
     "Result",
     "SeenSeries",
+    "Sending",
     "Series",
     "SeriesState",
     "Step",
@@ -115,6 +120,10 @@ class Records(Connections):
     def pipelines_of_results(self, sop_instance_uids: Sequence[str]) -> set[str]:
         """Return the pipelines whose results have these SOP Instance UIDs."""
         return {row["pipeline"] for row in self._rows(_SQL["pipelines_of_results"], (list(sop_instance_uids),))}
+
+    def has_own_results(self, series: SeenSeries) -> bool:
+        """Whether any instance of a series is an object that a job made."""
+        return any(row["found"] for row in self._rows(_SQL["has_own_results"], asdict(series)))
 
     def reopen_prompts(self, study_instance_uid: str) -> None:
         """Have the prompts of a study decided anew that lacked images, if anything of the study came since."""
@@ -215,6 +224,7 @@ class Records(Connections):
         attempt: int,
         results: Sequence[Result],
         steps: Mapping[str, float],
+        sendings: Sequence[Sending],
         consequence: Consequence = Consequence(),  # noqa: B008 - it is frozen
     ) -> bool:
         """Record what an attempt made and the deliveries to come; False if the attempt was overtaken."""
@@ -223,16 +233,9 @@ class Records(Connections):
         flag = {"flag": consequence.flag, "flag_reason": consequence.flag_reason}
         if not self._happened(_SQL["after_attempt"], {**facts, **flag}, connection):
             return False
-        deliveries = [
-            (job.id, one.digest, destination, "held" if consequence.is_held else "waiting")
-            for one in results
-            if one.role in consequence.sent
-            for destination in job.destinations
-        ]
+        self.add_results(connection, results, sendings, is_held=consequence.is_held)
         own = {"job_id": job.id}
         with connection.cursor() as cursor:
-            cursor.executemany(_SQL["insert_result"], [asdict(one) for one in results])
-            cursor.executemany(_SQL["insert_delivery"], deliveries)
             cursor.executemany(_SQL["insert_step"], [(job.id, attempt, *step) for step in steps.items()])
             cursor.executemany(_SQL["insert_finding"], [{**own, **asdict(one)} for one in consequence.findings])
             cursor.executemany(
@@ -240,6 +243,15 @@ class Records(Connections):
                 [{**own, **asdict(one), "beyond": list(one.beyond)} for one in consequence.agreement],
             )
         return True
+
+    def add_results(
+        self, connection: Connection, results: Sequence[Result], sendings: Sequence[Sending], *, is_held: bool = False
+    ) -> None:
+        """Record objects and the deliveries to come, as held or waiting; a delivery that is known changes nothing."""
+        state = "held" if is_held else "waiting"
+        with connection.cursor() as cursor:
+            cursor.executemany(_SQL["insert_result"], [asdict(one) for one in results])
+            cursor.executemany(_SQL["insert_delivery"], [(*one, state) for one in sendings])
 
     def lock_held(self, connection: Connection, job_id: uuid.UUID) -> bool:
         """Hold a held job until the transaction ends; False if it is not held."""
@@ -276,6 +288,18 @@ class Records(Connections):
             return False
         row = connection.execute(_SQL["open_deliveries"], (delivery.job_id,)).fetchone()
         return row is not None and row["open"] == 0
+
+    def keep_profile(self, destination: str, address: str, accepted: Sequence[Kind]) -> None:
+        """Keep what a destination said that it accepts, in place of what it said before."""
+        facts = {"destination": destination, "address": address, "accepted": list(accepted)}
+        with self.transaction() as connection:
+            connection.execute(_SQL["keep_profile"], facts)
+
+    def profiles(self) -> dict[str, DestinationProfile]:
+        """Return what each destination said last, by its name."""
+        rows = self._rows(_SQL["profiles"], ())
+        found = [DestinationProfile(**{**row, "accepted": tuple(row["accepted"])}) for row in rows]
+        return {one.destination: one for one in found}
 
     def open_destinations(self) -> set[str]:
         """Return the destinations that deliveries are still to go to."""

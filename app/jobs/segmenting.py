@@ -25,6 +25,7 @@ from app.graph import (
 )
 from app.jobs.auditing import audit_job
 from app.jobs.disagreement import consequence_of
+from app.jobs.forms import Forms
 from app.jobs.identity import GeneralistFacts, ModelFacts
 from app.jobs.queue import GROUND, Interrupted, TaskQueue, back_off_seconds
 from app.jobs.recording import record_verified
@@ -83,6 +84,7 @@ class Segmenting:
         verify: Verify,
         triton_target: Callable[[], str],
         models: Mapping[str, ModelFacts],
+        forms: Forms,
     ) -> None:
         self._settings = settings
         self._records = records
@@ -93,6 +95,7 @@ class Segmenting:
         self._verify = verify
         self._triton_target = triton_target
         self._models = models
+        self._forms = forms
         self._interrupted = threading.Event()
 
     def interrupt(self) -> None:
@@ -240,6 +243,7 @@ class Segmenting:
             request_seconds=self._settings.triton.request_seconds,
             shared_memory=self._settings.triton.shared_memory,
             generalist=_generalist_request(pipeline.generalist, model.generalist),
+            kinds=self._forms.kinds(job),
             prompt=PromptRequest(prompt.window, prompt.reach, prompt.form) if prompt is not None else PromptRequest(),
         )
 
@@ -252,7 +256,9 @@ class Segmenting:
         consequence: Consequence,
     ) -> None:
         with self._records.transaction() as connection:
-            if not record_verified(self._records, self._queue, connection, job, attempt, verified, steps, consequence):
+            if not record_verified(
+                self._records, self._queue, connection, self._forms, job, attempt, verified, steps, consequence
+            ):
                 _log.warning("job.overtaken", job_id=str(job.id), attempt=attempt)
                 return
         for earlier in range(1, attempt):  # what lost attempts left

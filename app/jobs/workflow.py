@@ -34,6 +34,7 @@ from app.jobs.binding import StudyBinding
 from app.jobs.creation import JobCreation
 from app.jobs.delivering import Delivering
 from app.jobs.fetching import Archive, ImageFetching
+from app.jobs.forms import Forms
 from app.jobs.holding import Holding
 from app.jobs.identity import ModelFacts
 from app.jobs.records import Records, SeenSeries
@@ -85,6 +86,7 @@ class Workflow:
         self._audit = audit
         self._threads: dict[str, ThreadPoolExecutor] = {}
         queue = queues.TaskQueue()
+        forms = Forms(settings, records)
         self._creation = JobCreation(
             settings=settings,
             records=records,
@@ -105,9 +107,10 @@ class Workflow:
             verify=verify,
             triton_target=triton_target,
             models=models,
+            forms=forms,
         )
         self._delivering = Delivering(
-            settings=settings, records=records, audit=audit, queue=queue, destinations=destinations
+            settings=settings, records=records, audit=audit, queue=queue, destinations=destinations, forms=forms
         )
         self._holding = Holding(records=records, audit=audit, queue=queue)
 

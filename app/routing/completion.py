@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pydicom
@@ -21,6 +20,7 @@ from app.routing.rules import Decision, RuleSet
 from app.settings import Settings
 from app.settings_pipeline import RuleSettings
 from app.telemetry import get_logger
+from operators.object_kinds import MANUFACTURER
 
 # What pydicom raises on files that are no DICOM or are broken, by its own account and by fuzzing.
 _UNREADABLE = (
@@ -37,6 +37,21 @@ _UNREADABLE = (
     RecursionError,
     struct.error,
 )
+
+_ENDS: Mapping[SeriesState, tuple[AuditEvent, Outcome, str | None]] = {
+    "no-rule": (AuditEvent.NO_RULE_APPLIES, Outcome.SUCCESS, None),
+    "own-result": (
+        AuditEvent.OWN_RESULT_RETURNED,
+        Outcome.SUCCESS,
+        "a result that was made here came back; the archive need not send it",
+    ),
+    "unreadable": (
+        AuditEvent.NO_RULE_APPLIES,
+        Outcome.SERIOUS_FAILURE,
+        "an instance of the series can't be read from the spool; send the series again",
+    ),
+}
+"""How a series ends for which no job is made."""
 
 _log = get_logger(__name__)
 
@@ -123,8 +138,12 @@ class CompletionScanner:
         if not self._is_quiet(series) or (series.state == "waiting-for-study" and not complete):
             return 0
         decision = self._decide(series)
-        if decision is None or decision.rule is None:
-            return self._without_job(series, readable=decision is not None)
+        if decision is None:
+            return self._without_job(series, "unreadable")
+        if decision.rule is None:
+            return self._without_job(series, "no-rule")
+        if not decision.rule.own_results and self._is_own(series):
+            return self._without_job(series, "own-result")
         if decision.rule.after == "study" and not complete:
             return self._records.conclude_series(series, "waiting-for-study", rule=decision.rule.name)
         if decision.rule.channels:
@@ -145,6 +164,7 @@ class CompletionScanner:
             TakenSeries(one, decision.channels)
             for one, decision in decisions
             if decision is not None and decision.rule is not None and decision.rule.name == rule.name
+            if rule.own_results or not self._is_own(one)
         ]
         return self._create_study_job(StudyBinding(rule, tuple(study), tuple(taken), self._rules.expected(rule)))
 
@@ -157,17 +177,28 @@ class CompletionScanner:
             _log.warning("completion.unreadable", digest=path.stem, error=type(error).__name__)
             return None
 
-    def _without_job(self, series: SeenSeries, *, readable: bool) -> bool:
-        state: SeriesState = "no-rule" if readable else "unreadable"
-        detail: dict[str, Any] = {
-            "study_instance_uid": series.study_instance_uid,
-            "series_instance_uid": series.series_instance_uid,
-            "state": state,
-        }
-        reason = None
-        outcome = Outcome.SUCCESS
-        if not readable:
-            reason = detail["reason"] = "an instance of the series can't be read from the spool; send the series again"
-            outcome = Outcome.SERIOUS_FAILURE
-        self._audit.append(AuditEvent.NO_RULE_APPLIES, outcome, **detail)
+    def _is_own(self, series: SeenSeries) -> bool:
+        """Whether the series is a result that came back, of this server or of another one like it.
+
+        A result of a result, and its result, would go round for ever. Without the records the manufacturer tells.
+        """
+        if self._records.has_own_results(series):
+            return True
+        path = self._spool_path_of(series.lowest_digest)
+        try:
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Manufacturer"])
+            return str(header.get("Manufacturer", "")) == MANUFACTURER
+        except _UNREADABLE:
+            return False
+
+    def _without_job(self, series: SeenSeries, state: SeriesState) -> bool:
+        event, outcome, reason = _ENDS[state]
+        self._audit.append(
+            event,
+            outcome,
+            study_instance_uid=series.study_instance_uid,
+            series_instance_uid=series.series_instance_uid,
+            state=state,
+            **({"reason": reason} if reason else {}),
+        )
         return self._records.conclude_series(series, state, reason=reason)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
+from app.identifiers import UID
 from app.routing.completion import CompletionScanner
 from app.routing.rules import RuleSet
 from app.settings import ListenerSettings, SourceSettings
@@ -43,8 +45,11 @@ def _rule(**changed: Any) -> RuleSettings:
     return RuleSettings.model_validate({"name": "every", "pipeline": "liver", "destinations": DESTINATIONS, **changed})
 
 
-def _receive(made: Bench, number: int, *, series: int = 1, modality: str = "CT") -> None:
+def _receive(
+    made: Bench, number: int, *, series: int = 1, modality: str = "CT", manufacturer: str = "", uid: str = ""
+) -> None:
     one = instance(number, series=series)
+    one = replace(one, sop_instance_uid=UID(uid)) if uid else one
     made.receive(one)
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
@@ -52,6 +57,7 @@ def _receive(made: Bench, number: int, *, series: int = 1, modality: str = "CT")
     dataset.SOPClassUID = one.sop_class_uid
     dataset.SOPInstanceUID = one.sop_instance_uid
     dataset.Modality = modality
+    dataset.Manufacturer = manufacturer
     dataset.save_as(made.spool / f"{one.digest}.dcm", enforce_file_format=True)
 
 
@@ -112,6 +118,26 @@ def test_a_series_that_cannot_be_read_is_a_recorded_outcome(tmp_path: Path, url:
         assert _states(made) == ["unreadable", "unreadable"]
         assert [one.reason for one in made.records.series()] != [None, None]
         assert made.records.jobs() == []
+
+
+def test_a_result_that_comes_back_starts_no_job(tmp_path: Path, url: str) -> None:
+    with bench(tmp_path, url) as made:
+        _receive(made, 1)
+        _scan_until(_scanner(made), 1)
+        made.work(made.all_ended)
+        _receive(made, 2, series=2, modality="SEG", uid=made.job().results[0].sop_instance_uid)
+        _receive(made, 3, series=3, modality="SR", manufacturer="Limner")  # of another server, or of lost records
+        _scan_until(_scanner(made), 2)
+        assert sorted(_states(made)) == ["own-result", "own-result", "routed"]
+        assert len(made.records.jobs()) == 1
+        assert len(_audited(made, "own-result-returned")) == 2
+
+
+def test_a_rule_may_take_results_on_purpose(tmp_path: Path, url: str) -> None:
+    with bench(tmp_path, url) as made:
+        _receive(made, 1, modality="SEG", manufacturer="Limner")
+        _scan_until(_scanner(made, _rule(own_results=True)), 1)
+        assert _states(made) == ["routed"]
 
 
 def test_a_rule_may_wait_for_the_whole_study(tmp_path: Path, url: str) -> None:

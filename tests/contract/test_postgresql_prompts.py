@@ -39,13 +39,13 @@ def made(tmp_path: Path, postgres: str) -> Iterator[Bench]:
         yield opened
 
 
-def _scan(made: Bench, *, quiet_seconds: float = 1e-6) -> int:
+def _scan(made: Bench, *, quiet_seconds: float = 1e-6, own_results: bool = False) -> int:
     routing = made.settings.routing.model_copy(update={"series_quiet_seconds": quiet_seconds})
     return CompletionScanner(
         settings=made.settings.model_copy(update={"routing": routing}),
         records=made.records,
         audit=made.audit,
-        rules=RuleSet([_RULE]),
+        rules=RuleSet([_RULE.model_copy(update={"own_results": own_results})]),
         spool_path_of=lambda digest: made.spool / f"{digest}.dcm",
         create_job=made.workflow.create_job,
         create_study_job=made.workflow.create_study_job,
@@ -159,7 +159,8 @@ def test_an_object_that_can_not_be_a_prompt_is_refused(made: Bench) -> None:
     assert _codes(made) == ["prompt-references-nothing"]
 
 
-def test_a_result_that_comes_back_is_not_answered(made: Bench) -> None:
+@pytest.mark.parametrize("own_results", [False, True])
+def test_a_result_that_comes_back_is_not_answered(made: Bench, own_results: bool) -> None:
     _receive(made, *_images(), _state())
     _scan(made)
     made.work(made.all_ended)
@@ -168,6 +169,8 @@ def test_a_result_that_comes_back_is_not_answered(made: Bench) -> None:
     returned.SOPInstanceUID, returned.SeriesInstanceUID = str(result.sop_instance_uid), "2.25.9"
     del returned.file_meta.MediaStorageSOPInstanceUID
     _receive(made, returned)
-    _scan(made)
+    _scan(made, own_results=own_results)
     jobs: list[Job] = made.records.jobs()
-    assert [(job.state, job.code) for job in jobs] == [("refused", "prompt-made-here"), ("closed", "")]
+    refused = [("refused", "prompt-made-here")] if own_results else []
+    assert [(job.state, job.code) for job in jobs] == [*refused, ("closed", "")]
+    assert _decided(made)["2.25.9"] == ("routed" if own_results else "own-result")

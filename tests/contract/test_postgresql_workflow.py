@@ -249,7 +249,7 @@ def test_an_attempt_that_was_overtaken_writes_nothing(tmp_path: Path, url: str) 
         assert made.records.begin_attempt(job.id) == (2, 2)
         with made.records.transaction() as connection:
             assert not made.records.end_attempt(connection, job.id, 1, "failed", "late", "")
-            assert not made.records.record_results(connection, job, 1, [], {})
+            assert not made.records.record_results(connection, job, 1, [], {}, [])
         assert made.job().state == "running"
 
 

@@ -133,6 +133,13 @@ WHERE study_instance_uid = %s AND state = 'routed'
 SELECT DISTINCT jobs.pipeline FROM results JOIN jobs ON jobs.id = results.job_id
 WHERE results.sop_instance_uid = ANY(%s);
 
+-- name: has_own_results
+SELECT EXISTS (
+    SELECT FROM instances JOIN results USING (sop_instance_uid)
+    WHERE instances.study_instance_uid = %(study_instance_uid)s
+      AND instances.series_instance_uid = %(series_instance_uid)s
+) AS found;
+
 -- name: inputs_of_job
 SELECT sop_instance_uid, digest, channel FROM job_inputs WHERE job_id = %s ORDER BY channel, sop_instance_uid, digest;
 
@@ -173,9 +180,9 @@ SELECT clock_timestamp() + make_interval(secs => %s) AS moment;
 
 -- name: insert_result
 INSERT INTO results (job_id, digest, attempt, path, sop_class_uid, sop_instance_uid, series_instance_uid,
-                     transfer_syntax_uid, role)
+                     transfer_syntax_uid, role, kind)
 VALUES (%(job_id)s, %(digest)s, %(attempt)s, %(path)s, %(sop_class_uid)s, %(sop_instance_uid)s,
-        %(series_instance_uid)s, %(transfer_syntax_uid)s, %(role)s);
+        %(series_instance_uid)s, %(transfer_syntax_uid)s, %(role)s, %(kind)s);
 
 -- name: insert_finding
 INSERT INTO findings (job_id, role, number, label, code, volume_ml)
@@ -187,7 +194,8 @@ VALUES (%(job_id)s, %(number)s, %(label)s, %(dice)s, %(distance_mm)s, %(differen
         %(beyond)s);
 
 -- name: insert_delivery
-INSERT INTO deliveries (job_id, digest, destination, state) VALUES (%s, %s, %s, %s);
+-- A form that takes another one's place may be on its way already.
+INSERT INTO deliveries (job_id, digest, destination, state) VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING;
 
 -- name: insert_step
 INSERT INTO steps (job_id, attempt, step, seconds) VALUES (%s, %s, %s, %s);
@@ -213,6 +221,14 @@ UPDATE deliveries SET state = %(to_state)s, code = %(code)s, reason = %(reason)s
 WHERE job_id = %(job_id)s AND digest = %(digest)s AND destination = %(destination)s
   AND attempts = %(attempts)s AND state = 'sending'
 RETURNING 1;
+
+-- name: keep_profile
+INSERT INTO destination_profiles (destination, address, accepted) VALUES (%(destination)s, %(address)s, %(accepted)s)
+ON CONFLICT (destination) DO UPDATE
+SET address = EXCLUDED.address, accepted = EXCLUDED.accepted, asked_at = clock_timestamp();
+
+-- name: profiles
+SELECT * FROM destination_profiles ORDER BY destination;
 
 -- name: lock_held_job
 -- Two decisions about one held job take turns here, and the second finds it decided.
