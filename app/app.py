@@ -1,12 +1,12 @@
-"""The operator graph: a series in (or one a channel of the model), a DICOM Segmentation and the completion record out.
+"""The operator graph: a series in (or one a channel of the model), DICOM objects and the completion record out.
 
 ::
 
-    SeriesVolumeOperator        --series-->           NnUNetOperator, SegmentationWriterOperator
-    NnUNetOperator              --labels-->           SegmentationWriterOperator, CompletionRecordOperator
-    SegmentationWriterOperator  --written-->          CompletionRecordOperator
+    SeriesVolumeOperator        --series-->           NnUNetOperator, ResultsWriterOperator
+    NnUNetOperator              --labels-->           ResultsWriterOperator, CompletionRecordOperator
+    ResultsWriterOperator       --written-->          CompletionRecordOperator
 
-and, where the request names a generalist, a second Segmentation and how far the two agree::
+and, where the request names a generalist, the same of what that finds and how far the two agree::
 
     SeriesVolumeOperator        --series-->           GeneralistOperator, GeneralistRecordOperator
     CompletionRecordOperator    --labels-->           GeneralistOperator, GeneralistRecordOperator
@@ -26,8 +26,9 @@ from app.graph import GeneralistRequest, GraphRequest
 from app.recording import CompletionRecordOperator, GeneralistRecordOperator, Progress, Steps
 from operators.model_package import ModelPackage
 from operators.nnunet.operator import NnUNetOperator
+from operators.results.operator import ResultsWriterOperator
 from operators.sam.operator import GeneralistOperator
-from operators.segmentation_writer import Algorithm, SegmentationWriterOperator
+from operators.segmentation_writer import Algorithm
 from operators.segments import SegmentSpec, load_segments, load_series_description
 from operators.series_volume import SeriesVolumeOperator
 
@@ -74,12 +75,13 @@ class SegmentationApp(sdk.Application):
             scratch_folder=request.output_folder,
             name="infer",
         )
-        write = SegmentationWriterOperator(
+        write = ResultsWriterOperator(
             self,
             segments=segments,
             algorithm=Algorithm(package.algorithm_name, package.version, package.weights_digest),
             identity=request.identity,
             series_description=request.series_description or described,
+            kinds=request.kinds,
             folder=request.output_folder,
             progress=self._steps.of("write"),
             name="write",

@@ -1,4 +1,4 @@
-"""The operator graph that annotations prompt: a series and prompt objects in, a DICOM Segmentation out.
+"""The operator graph that annotations prompt: a series and prompt objects in, DICOM objects out.
 
 ::
 
@@ -11,6 +11,7 @@ A run has succeeded when its completion record is there (`app.app`).
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import operators.sdk as sdk  # first: it prepares what must be true before the SDK is imported
@@ -25,13 +26,16 @@ from app.graph import (
     LabelsRecord,
     ModelRecord,
 )
-from app.recording import Progress, Steps, object_record, segment_records, write_labels
+from app.recording import Progress, Steps, object_records, segment_records, write_labels
 from operators.durable import write_durably
+from operators.object_kinds import Kind
+from operators.results.finding import Finding
+from operators.results.writing import write_results
 from operators.sam.package import GeneralistPackage
 from operators.sam.prompted import PromptedLabels
 from operators.sam.prompted_operator import PromptedOperator
 from operators.sam.windowing import asked_window
-from operators.segmentation_writer import FILE_NAME, Algorithm, WrittenObject, write_segmentation
+from operators.segmentation_writer import Algorithm, WrittenObject
 from operators.series_volume import SeriesVolume, SeriesVolumeOperator
 
 
@@ -85,7 +89,7 @@ class PromptedApp(sdk.Application):
 
 
 class PromptedRecordOperator(sdk.Operator):
-    """Write the Segmentation and the label map, then the completion record: the sink of the graph.
+    """Write the objects and the label map, then the completion record: the sink of the graph.
 
     Input ports ``series``: a `SeriesVolume`; ``found``: `PromptedLabels`.
     """
@@ -120,7 +124,7 @@ class PromptedRecordOperator(sdk.Operator):
         report(1, 1)
         finding = FindingRecord(
             role="specialist",  # the only model of its job, prompted by a person and by no other model
-            objects=(object_record(written),),
+            objects=object_records(written),
             labels=labels,
             segments=segment_records(found.labels, found.segments),
             model=ModelRecord(package.name, package.version, package.weights_digest),
@@ -134,18 +138,18 @@ class PromptedRecordOperator(sdk.Operator):
         )
         write_durably(folder / RECORD_FILE, record.to_json())
 
-    def _write(self, series: SeriesVolume, found: PromptedLabels) -> WrittenObject:
+    def _write(self, series: SeriesVolume, found: PromptedLabels) -> Mapping[Kind, WrittenObject]:
         request, package = self._request, self._package
         prompt = request.prompt
         asked = {"window": prompt.window or "by modality", "reach": prompt.reach, "form": prompt.form}
-        return write_segmentation(
-            found.labels,
-            series,
-            found.segments,
-            Algorithm(package.algorithm_name, package.version, package.weights_digest, asked),
+        finding = Finding(
+            labels=found.labels,
+            series=series,
+            segments=found.segments,
+            algorithm=Algorithm(package.algorithm_name, package.version, package.weights_digest, asked),
             identity=request.identity,
             series_description=request.series_description or package.algorithm_name,
-            path=request.output_folder / FILE_NAME,
             is_automatic=False,
             prompted_by=found.prompted_by,
         )
+        return write_results(finding, request.kinds, request.output_folder)

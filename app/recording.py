@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,15 +38,19 @@ from operators.derived_uids import generalist_identity
 from operators.durable import write_durably
 from operators.label_maps import label_counts, voxel_millilitres
 from operators.model_package import ModelPackage
+from operators.object_kinds import Kind
+from operators.results.finding import Finding
+from operators.results.writing import write_results
 from operators.sam.package import GeneralistPackage
-from operators.segmentation_writer import Algorithm, PromptingObject, WrittenObject, say_whose, write_segmentation
+from operators.segmentation_writer import Algorithm, PromptingObject, WrittenObject, say_whose
 from operators.segments import SegmentSpec
 from operators.series_volume import SeriesVolume
 
 Progress = Callable[[str, int, int], None]
 """Told the step (``read``, ``infer``, ``write``, ``generalist``), what is done of it and how much there is."""
 STEPS = ("read", "infer", "write", "generalist")
-GENERALIST_FILE = "generalist.dcm"
+GENERALIST_PREFIX = "generalist-"
+"""Of the files of its objects."""
 
 
 class Steps:
@@ -83,7 +87,7 @@ class Steps:
 class CompletionRecordOperator(sdk.Operator):
     """Write the specialist's label map and record: the sink of the graph, or what a generalist waits for.
 
-    Input ports ``labels``: a ``highdicom.Volume`` of uint8 or uint16; ``written``: the object made of it.
+    Input ports ``labels``: a ``highdicom.Volume`` of uint8 or uint16; ``written``: the objects made of it, by kind.
     Output ports, where a generalist follows, ``labels``: the same, and ``record``: the `CompletionRecord`.
     """
 
@@ -112,13 +116,13 @@ class CompletionRecordOperator(sdk.Operator):
             spec.output("record")
 
     def compute(self, op_input: Any, op_output: Any, context: Any) -> None:
-        """Receive labels and object, write label map and record."""
+        """Receive labels and objects, write label map and record."""
         labels: highdicom.Volume = op_input.receive("labels")
-        written: WrittenObject = op_input.receive("written")
+        written: Mapping[Kind, WrittenObject] = op_input.receive("written")
         folder, package = self._request.output_folder, self._package
         finding = FindingRecord(
             role="specialist",
-            objects=(object_record(written),),
+            objects=object_records(written),
             labels=LabelsRecord(LABELS_FILE, write_labels(folder / LABELS_FILE, labels)),
             segments=segment_records(labels, self._segments),
             model=ModelRecord(package.name, package.version, package.weights_digest),
@@ -179,29 +183,25 @@ class GeneralistRecordOperator(sdk.Operator):
     def _write(self, series: SeriesVolume, labels: highdicom.Volume, package: GeneralistPackage) -> FindingRecord:
         request, folder = self._request, self._request.output_folder
         prompting = PromptingObject.of(request.identity)
-        written = write_segmentation(
-            labels,
-            series,
-            self._segments,
-            Algorithm(
-                package.algorithm_name,
-                package.version,
-                package.weights_digest,
-                {
-                    "prompts": "boxes",
-                    "prompted_by": prompting.sop_instance_uid,
-                    "box_margin_pixels": f"{self._generalist.box_margin_pixels:g}",
-                    "window": self._generalist.window,
-                },
-            ),
+        asked = {
+            "prompts": "boxes",
+            "prompted_by": prompting.sop_instance_uid,
+            "box_margin_pixels": f"{self._generalist.box_margin_pixels:g}",
+            "window": self._generalist.window,
+        }
+        found = Finding(
+            labels=labels,
+            series=series,
+            segments=self._segments,
+            algorithm=Algorithm(package.algorithm_name, package.version, package.weights_digest, asked),
             identity=generalist_identity(request.identity),
             series_description=say_whose(self._series_description, package.algorithm_name),
-            path=folder / GENERALIST_FILE,
             prompted_by=[prompting],
         )
+        written = write_results(found, request.kinds, folder, prefix=GENERALIST_PREFIX)
         return FindingRecord(
             role="generalist",
-            objects=(object_record(written),),
+            objects=object_records(written),
             labels=LabelsRecord(GENERALIST_LABELS_FILE, write_labels(folder / GENERALIST_LABELS_FILE, labels)),
             segments=segment_records(labels, self._segments),
             model=ModelRecord(package.name, package.version, package.weights_digest),
@@ -256,13 +256,16 @@ def agreement_records(
     )
 
 
-def object_record(written: WrittenObject) -> ObjectRecord:
-    """Return what the completion record says of an object."""
-    return ObjectRecord(
-        file=written.path.name,
-        kind="segmentation",
-        sop_class_uid=written.sop_class_uid,
-        sop_instance_uid=written.sop_instance_uid,
-        series_instance_uid=written.series_instance_uid,
-        digest=written.digest,
+def object_records(written: Mapping[Kind, WrittenObject]) -> tuple[ObjectRecord, ...]:
+    """Return what the completion record says of objects."""
+    return tuple(
+        ObjectRecord(
+            file=one.path.name,
+            kind=kind,
+            sop_class_uid=one.sop_class_uid,
+            sop_instance_uid=one.sop_instance_uid,
+            series_instance_uid=one.series_instance_uid,
+            digest=one.digest,
+        )
+        for kind, one in written.items()
     )

@@ -8,10 +8,9 @@ from __future__ import annotations
 import copy
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import highdicom
 import numpy as np
@@ -33,13 +32,10 @@ from operators.durable import write_durably
 from operators.errors import OperatorError
 from operators.label_maps import MOST_LABELS, LabelMap, check_place, label_counts, labels_on, smallest_label_type
 from operators.object_kinds import LABEL_MAP_SEGMENTATION_STORAGE, MANUFACTURER
-from operators.sdk import Fragment, Operator, OperatorSpec
 from operators.segments import SegmentSpec
 from operators.series_volume import SeriesVolume
 from operators.source_identity import moment_of, normalised_headers, take_over_identity
 
-FILE_NAME = "segmentation.dcm"
-"""What the operator calls its object."""
 _DESCRIPTION_LENGTH = 64
 """Characters of a Series Description, VR LO."""
 _NAME_LENGTH = 32
@@ -318,56 +314,3 @@ def _own_text(series_description: str, segments: Sequence[SegmentSpec], algorith
     ]
     labels = [segment.label for segment in segments]
     return " ".join([series_description, algorithm.name, algorithm.version, *labels, *meanings])
-
-
-class SegmentationWriterOperator(Operator):
-    """Write the labels as a DICOM Segmentation.
-
-    Input ports ``series``: a `SeriesVolume`; ``labels``: a ``highdicom.Volume`` of uint8 or uint16 on its grid.
-    Output port ``written``: a `WrittenObject`.
-
-    Parameters are those of `write_segmentation`, and `folder` to write to; `progress` is called before and after.
-    """
-
-    def __init__(
-        self,
-        fragment: Fragment,
-        *args: Any,
-        segments: Sequence[SegmentSpec],
-        algorithm: Algorithm,
-        identity: str,
-        series_description: str,
-        folder: Path,
-        progress: Callable[[int, int], None],
-        **kwargs: Any,
-    ) -> None:
-        self._segments = tuple(segments)
-        self._algorithm = algorithm
-        self._identity = identity
-        self._series_description = series_description
-        self._folder = folder
-        self._progress = progress
-        super().__init__(fragment, *args, **kwargs)
-
-    def setup(self, spec: OperatorSpec) -> None:
-        """Declare the ports."""
-        spec.input("series")
-        spec.input("labels")
-        spec.output("written")
-
-    def compute(self, op_input: Any, op_output: Any, context: Any) -> None:
-        """Receive series and labels, write, emit what was written."""
-        series: SeriesVolume = op_input.receive("series")
-        labels: highdicom.Volume = op_input.receive("labels")
-        self._progress(0, 1)
-        written = write_segmentation(
-            labels,
-            series,
-            self._segments,
-            self._algorithm,
-            identity=self._identity,
-            series_description=self._series_description,
-            path=self._folder / FILE_NAME,
-        )
-        self._progress(1, 1)
-        op_output.emit(written, "written")

@@ -27,6 +27,9 @@ from app.jobs.verification import VerifiedObject, verify_results
 from app.settings import Settings
 from app.settings_web import INTERACTIVE
 from app.telemetry import get_logger
+from operators.object_kinds import Kind
+
+Write = Callable[[str, Path, Sequence[Kind]], None]
 
 _APPLICATION = "app.web"
 _ATTEMPT = 1
@@ -65,7 +68,7 @@ class Accepting:
         self._program_version = program_version
         self._turn = threading.Lock()
 
-    def accept(self, drawn: Drawn, write: Callable[[str, Path], None]) -> tuple[Job, bool]:
+    def accept(self, drawn: Drawn, write: Write) -> tuple[Job, bool]:
         """Have the objects written, verify and record them with their deliveries.
 
         Returns the job, and whether it is new.
@@ -75,7 +78,8 @@ class Accepting:
         drawn
             What is accepted.
         write
-            Given the job's identity and an empty folder, writes the objects, the label map and the completion record.
+            Given the job's identity, an empty folder and the kinds that are wanted, writes the objects, the label map
+            and the completion record.
 
         Raises
         ------
@@ -94,12 +98,12 @@ class Accepting:
                 return known, False
             return self._accept(job, drawn, write), True
 
-    def _accept(self, job: NewJob, drawn: Drawn, write: Callable[[str, Path], None]) -> Job:
+    def _accept(self, job: NewJob, drawn: Drawn, write: Write) -> Job:
         folder = self._settings.results_folder / str(job.id) / str(_ATTEMPT)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         began = time.monotonic()
-        write(job.key, folder)
+        write(job.key, folder, self._forms.kinds(job))
         written = time.monotonic()
         try:
             record = CompletionRecord.from_json((folder / RECORD_FILE).read_bytes())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Annotated, Any, TypeVar
 
@@ -148,10 +148,10 @@ class Api:
                 session=session.id,
             )
 
-            def write(identity: str, folder: Any) -> None:
+            def write(identity: str, folder: Any, kinds: Sequence[str]) -> None:
                 description = acceptance.series_description or acceptance.label
                 request = {"ask": "write", "identity": identity, "folder": str(folder), "segment": said}
-                self._sessions.ask_held(session, {**request, "series_description": description})
+                self._sessions.ask_held(session, {**request, "series_description": description, "kinds": kinds})
 
             job, is_new = self._accepting.accept(drawn, write)
         if set(job.destinations) != set(acceptance.destinations):

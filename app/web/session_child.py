@@ -24,12 +24,14 @@ from app.web.placement import placed_prompt
 from app.web.task import SessionTask
 from operators.durable import write_durably
 from operators.errors import InferenceFailed
+from operators.results.finding import Finding
+from operators.results.writing import write_results
 from operators.sam.embeddings import EmbeddingCache
 from operators.sam.network import ServedNetworks, open_networks, served_predictor
 from operators.sam.package import GeneralistPackage
 from operators.sam.predictor import Tensors
 from operators.sam.showing import shown_series
-from operators.segmentation_writer import FILE_NAME, Algorithm, write_segmentation
+from operators.segmentation_writer import Algorithm
 from operators.segments import Code, SegmentSpec
 from operators.series_volume import SeriesVolume, read_series
 
@@ -160,23 +162,23 @@ class Session:
         return True
 
     def _write(self, request: Mapping[str, Any]) -> None:
-        """Write the Segmentation, the label map and, last, the record of both, as a graph does."""
+        """Write the objects, the label map and, last, the record of both, as a graph does."""
         folder, package = Path(request["folder"]), self._package
         segment = _segment(request["segment"])
         labels = self._drawing.labels()
-        written = write_segmentation(
-            labels,
-            self._series,
-            [segment],
-            Algorithm(package.algorithm_name, package.version, package.weights_digest),
+        found = Finding(
+            labels=labels,
+            series=self._series,
+            segments=[segment],
+            algorithm=Algorithm(package.algorithm_name, package.version, package.weights_digest),
             identity=request["identity"],
             series_description=request["series_description"],
-            path=folder / FILE_NAME,
             is_automatic=False,
         )
+        written = write_results(found, request["kinds"], folder)
         finding = FindingRecord(
             role="specialist",  # the only model of its job, prompted by a person and by no other model
-            objects=(recording.object_record(written),),
+            objects=recording.object_records(written),
             labels=LabelsRecord(LABELS_FILE, recording.write_labels(folder / LABELS_FILE, labels)),
             segments=recording.segment_records(labels, [segment]),
             model=ModelRecord(package.name, package.version, package.weights_digest),

@@ -250,7 +250,7 @@ def _found(series: SeriesVolume, job: Mapping[str, Any], role: str) -> Found:
     arrived = FOLDER / "archive" / f"{uid}.dcm"
     if not arrived.is_file():
         raise DemonstrationError(f"the {role}'s segmentation did not arrive in the archive")
-    path = FOLDER / ("segmentation.dcm" if role == "specialist" else "generalist.dcm")
+    path = FOLDER / ("segmentation.dcm" if role == "specialist" else "generalist-segmentation.dcm")
     shutil.copy(arrived, path)
     segmentation = highdicom.seg.segread(path)
     labels = segmentation.get_volume(combine_segments=True, allow_missing_positions=True).match_geometry(series.volume)

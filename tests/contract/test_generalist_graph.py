@@ -89,7 +89,7 @@ def test_a_second_finding_and_how_far_the_two_agree(graphs: GraphProcess, reques
     seen: list[tuple[str, int, int]] = []
     record = _run(graphs, request_for, seen=seen)
     specialist, generalist = verify_results(record, request_for.output_folder, request_for.primary_files)
-    assert (specialist.path.name, generalist.path.name) == ("segmentation.dcm", "generalist.dcm")
+    assert (specialist.path.name, generalist.path.name) == ("segmentation.dcm", "generalist-segmentation.dcm")
     assert [one.model.name for one in record.findings] == [SPECIALIST, "planted"]
     assert [one.label for one in record.agreement] == ["Liver", "Spleen"]
     # it paints whole slices, and is the surer the further right and down a box lies: the spleen's

@@ -38,7 +38,7 @@ def test_the_demonstration_shows_the_way_the_segments_and_the_verified_log() -> 
         "audit chain verified",
     ):
         assert shown in result.stdout, shown
-    assert (REPOSITORY / ".demo" / "generalist.dcm").stat().st_size > 0
+    assert (REPOSITORY / ".demo" / "generalist-segmentation.dcm").stat().st_size > 0
     assert (REPOSITORY / ".demo" / "segmentation.dcm").stat().st_size > 0
     assert (REPOSITORY / ".demo" / "overlay.png").read_bytes().startswith(b"\x89PNG")
 

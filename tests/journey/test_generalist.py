@@ -210,7 +210,7 @@ def test_the_app_on_a_folder_compares_both(tmp_path: Path, repository: Path, abd
     )
     assert result.returncode == 0, result.stdout + result.stderr
     assert "Liver: Dice 0." in result.stdout
-    assert str(tmp_path / "out" / "generalist.dcm") in result.stdout
+    assert str(tmp_path / "out" / "generalist-segmentation.dcm") in result.stdout
     assert GeneralistPackage.load(repository / MODEL).algorithm_name == "LiteMedSAM"
 
 

@@ -27,7 +27,7 @@ from app.graph import (
     Role,
 )
 from app.jobs.verification import verify_results
-from app.recording import object_record, segment_records, write_labels
+from app.recording import object_records, segment_records, write_labels
 from operators.derived_uids import generalist_identity
 from operators.label_maps import LabelMap
 from operators.segmentation_writer import Algorithm, PromptingObject, write_segmentation
@@ -78,7 +78,7 @@ def _results(
     written, _, labels = write_segmented(files, folder / "segmentation.dcm", paint=paint, segments=segments)
     finding = FindingRecord(
         role="specialist",
-        objects=(object_record(written),),
+        objects=object_records({"segmentation": written}),
         labels=LabelsRecord(LABELS_FILE, write_labels(folder / LABELS_FILE, labels)),
         segments=segment_records(labels, segments),
         model=ModelRecord("planted", ALGORITHM.version, ALGORITHM.weights_digest),
@@ -408,7 +408,7 @@ def _with_generalist(folder: Path, prompting: PromptingObject | None = PROMPTING
     )
     finding = FindingRecord(
         role="generalist",
-        objects=(object_record(written),),
+        objects=object_records({"segmentation": written}),
         labels=LabelsRecord(GENERALIST_LABELS_FILE, write_labels(folder / GENERALIST_LABELS_FILE, labels)),
         segments=segment_records(labels, SEGMENTS),
         model=ModelRecord("generalist", GENERALIST.version, GENERALIST.weights_digest),

@@ -1,0 +1,74 @@
+"""The operator that writes the objects of a finding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import highdicom
+
+from operators.object_kinds import Kind
+from operators.results.finding import Finding
+from operators.results.writing import write_results
+from operators.sdk import Fragment, Operator, OperatorSpec
+from operators.segmentation_writer import Algorithm
+from operators.segments import SegmentSpec
+from operators.series_volume import SeriesVolume
+
+
+class ResultsWriterOperator(Operator):
+    """Write what a model found as DICOM objects.
+
+    Input ports ``series``: a `SeriesVolume`; ``labels``: a ``highdicom.Volume`` of uint8 or uint16 on its grid.
+    Output port ``written``: a `WrittenObject` by its kind.
+
+    Parameters
+    ----------
+    segments, algorithm, identity, series_description
+        As in `Finding`.
+    kinds
+        What to write.
+    folder
+        Where to.
+    progress
+        Called before and after.
+    """
+
+    def __init__(
+        self,
+        fragment: Fragment,
+        *args: Any,
+        segments: Sequence[SegmentSpec],
+        algorithm: Algorithm,
+        identity: str,
+        series_description: str,
+        kinds: Sequence[Kind],
+        folder: Path,
+        progress: Callable[[int, int], None],
+        **kwargs: Any,
+    ) -> None:
+        self._segments = tuple(segments)
+        self._algorithm = algorithm
+        self._identity = identity
+        self._series_description = series_description
+        self._kinds = tuple(kinds)
+        self._folder = folder
+        self._progress = progress
+        super().__init__(fragment, *args, **kwargs)
+
+    def setup(self, spec: OperatorSpec) -> None:
+        """Declare the ports."""
+        spec.input("series")
+        spec.input("labels")
+        spec.output("written")
+
+    def compute(self, op_input: Any, op_output: Any, context: Any) -> None:
+        """Receive series and labels, write, emit what was written."""
+        series: SeriesVolume = op_input.receive("series")
+        labels: highdicom.Volume = op_input.receive("labels")
+        self._progress(0, 1)
+        finding = Finding(labels, series, self._segments, self._algorithm, self._identity, self._series_description)
+        written = write_results(finding, self._kinds, self._folder)
+        self._progress(1, 1)
+        op_output.emit(written, "written")
