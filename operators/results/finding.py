@@ -7,24 +7,32 @@ numbered after its source's series; all UIDs derive from the job, so that the sa
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import highdicom
 import pydicom
-from pydicom.uid import UID
+from pydicom.uid import UID, SegmentationStorage
 
-from operators.derived_uids import derived_uid, object_instance_uid, object_series_uid
+from operators.derived_uids import (
+    derived_uid,
+    instance_uid,
+    object_instance_uid,
+    object_series_uid,
+    series_uid,
+)
 from operators.durable import write_durably
 from operators.object_kinds import Kind
-from operators.segmentation_writer import Algorithm, PromptingObject, WrittenObject
 from operators.segments import SegmentSpec
 from operators.series_volume import SeriesVolume
 
 __all__ = [
+    "Algorithm",
     "Finding",
     "Kind",
+    "PromptingObject",
+    "WrittenObject",
     "device_uid",
     "object_instance_uid",
     "object_series_uid",
@@ -45,6 +53,54 @@ _SERIES_NUMBER_OFFSETS: dict[Kind, int] = {
 }
 """A result's Series Number is its source's and this: beside it, and not another acquisition's."""
 _MOST_SERIES_NUMBER = 99999
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """Who says so (PS3.3 10.16)."""
+
+    name: str
+    version: str
+    weights_digest: str
+    """SHA-256 of the weights, 64 hexadecimal digits."""
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    """What else decides its result, such as what prompted it."""
+
+    @property
+    def all_parameters(self) -> dict[str, str]:
+        """`parameters`, and before them the digest of the weights."""
+        return {"weights_sha256": self.weights_digest, **self.parameters}
+
+    @property
+    def own_text(self) -> str:
+        """All text of it that a result holds."""
+        return " ".join([self.name, self.version, *(text for pair in self.parameters.items() for text in pair)])
+
+
+@dataclass(frozen=True)
+class PromptingObject:
+    """An object of the same study that prompted the algorithm."""
+
+    series_instance_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str = str(SegmentationStorage)
+
+    @classmethod
+    def of(cls, identity: str) -> PromptingObject:
+        """Return the Segmentation that belongs to `identity`."""
+        return cls(series_uid(identity), instance_uid(identity))
+
+
+@dataclass(frozen=True)
+class WrittenObject:
+    """An object on disk."""
+
+    path: Path
+    digest: str
+    """SHA-256 of the file, 64 hexadecimal digits."""
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
 
 
 @dataclass(frozen=True)
@@ -69,6 +125,18 @@ class Finding:
     def source(self) -> pydicom.Dataset:
         """The header of the series' first slice."""
         return self.series.datasets[0]
+
+    def tracking(self, number: int) -> tuple[str, str]:
+        """Return Tracking ID and Tracking UID of segment `number`, the same in all objects (PS3.3 C.8.20.4)."""
+        segment = self.segments[number - 1]
+        derived = derived_uid(self.identity, "tracking", str(number))
+        return segment.tracking_id or segment.label, segment.tracking_uid or derived
+
+    def own_text(self, *more: str) -> str:
+        """Return all text that a result says itself: what decides whether the source's character set can hold it."""
+        codes = (code for one in self.segments for code in (one.category, one.type, one.modifier) if code)
+        labels = (text for one in self.segments for text in (one.label, one.tracking_id))
+        return " ".join([*more, self.algorithm.own_text, *labels, *(code.meaning for code in codes)])
 
 
 def device_uid(algorithm: Algorithm) -> UID:

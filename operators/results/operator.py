@@ -9,10 +9,9 @@ from typing import Any
 import highdicom
 
 from operators.object_kinds import Kind
-from operators.results.finding import Finding
+from operators.results.finding import Algorithm, Finding
 from operators.results.writing import write_results
 from operators.sdk import Fragment, Operator, OperatorSpec
-from operators.segmentation_writer import Algorithm
 from operators.segments import SegmentSpec
 from operators.series_volume import SeriesVolume
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from operators.object_kinds import Kind
-from operators.results.finding import Finding
-from operators.segmentation_writer import WrittenObject, write_segmentation
+from operators.results.binary import write_binary
+from operators.results.finding import Finding, WrittenObject
 
 Writer = Callable[[Finding, Path], WrittenObject]
 
@@ -25,18 +25,4 @@ def write_results(
     return {kind: _WRITERS[kind](finding, folder / f"{prefix}{kind}.dcm") for kind in kinds}
 
 
-def _write_segmentation(finding: Finding, path: Path) -> WrittenObject:
-    return write_segmentation(
-        finding.labels,
-        finding.series,
-        finding.segments,
-        finding.algorithm,
-        identity=finding.identity,
-        series_description=finding.series_description,
-        path=path,
-        is_automatic=finding.is_automatic,
-        prompted_by=finding.prompted_by,
-    )
-
-
-_WRITERS: Mapping[Kind, Writer] = {"segmentation": _write_segmentation}
+_WRITERS: Mapping[Kind, Writer] = {"segmentation": write_binary}

@@ -19,6 +19,7 @@ from pydicom.uid import ComprehensiveSRStorage, ExplicitVRLittleEndian, Grayscal
 from operators.derived_uids import generalist_identity, instance_uid, series_uid
 from operators.errors import OperatorError
 from operators.label_maps import LabelMap
+from operators.results.finding import device_uid
 from operators.segmentation_writer import PromptingObject, say_ai, say_whose, segment_numbers, write_segmentation
 from operators.segments import Code
 from operators.series_volume import read_series
@@ -221,6 +222,19 @@ def test_it_is_binary_coded_and_says_what_made_it(tmp_path: Path) -> None:
         header.SOPInstanceUID for header in series.datasets
     }
     assert int(dataset.NumberOfFrames) == sum(int(np.any(plane == value)) for plane in labels.array for value in (1, 5))
+
+
+def test_the_model_is_processing_equipment(tmp_path: Path) -> None:
+    """IHE AI Results: one item an algorithm, with Device UID."""
+    written, _, _ = write_segmented(Phantom().write(tmp_path / "ct"), tmp_path / "seg.dcm")
+    equipment = pydicom.dcmread(written.path).ContributingEquipmentSequence
+    assert [one.PurposeOfReferenceCodeSequence[0].CodeValue for one in equipment] == ["109101", "109102", "109102"]
+    assert (equipment[1].Manufacturer, equipment[1].ManufacturerModelName, equipment[1].SoftwareVersions) == (
+        "Limner",
+        "Planted network",
+        "2.1.0",
+    )
+    assert equipment[1].DeviceUID == device_uid(ALGORITHM)
 
 
 def test_nothing_found_is_a_result(tmp_path: Path) -> None:
