@@ -61,9 +61,20 @@ def check_place(labels: highdicom.Volume, grid: highdicom.Volume) -> None:
     OperatorError
         ``labels-elsewhere``.
     """
-    same = labels.geometry_equal(grid, tol=_GEOMETRY_TOLERANCE_MM)
-    # highdicom compares a volume's frame of reference with itself
-    if not same or labels.frame_of_reference_uid != grid.frame_of_reference_uid:
-        raise OperatorError("the labels do not lie where the series lies", code="labels-elsewhere")
+    check_grid(labels, grid, "labels")
     if not is_label_type(labels.dtype):
         raise OperatorError(f"expected labels of type uint8 or uint16, got {labels.dtype}", code="labels-elsewhere")
+
+
+def check_grid(volume: highdicom.Volume, grid: highdicom.Volume, what: str) -> None:
+    """Check that `volume`, which holds `what`, lies on exactly the grid of `grid`.
+
+    Raises
+    ------
+    OperatorError
+        ``labels-elsewhere``.
+    """
+    same = volume.geometry_equal(grid, tol=_GEOMETRY_TOLERANCE_MM)
+    # highdicom compares a volume's frame of reference with itself
+    if not same or volume.frame_of_reference_uid != grid.frame_of_reference_uid:
+        raise OperatorError(f"the {what} do not lie where the series lies", code="labels-elsewhere")
