@@ -36,20 +36,33 @@ UTF8 = "ISO_IR 192"
 def normalised_headers(headers: Sequence[pydicom.Dataset], spacing: float) -> list[pydicom.Dataset]:
     """Return `headers` as highdicom takes them: it asks the first for patient and study, so that one is a copy.
 
-    The copy is a deep one: a shallow copy of a pydicom data set shares its elements with the original. What can't be
-    parsed is left out of it. A missing Slice Thickness becomes `spacing` (mm), the distance of the slices.
+    A missing Slice Thickness becomes `spacing` (mm), the distance of the slices.
     """
-    first = copy.deepcopy(headers[0])
-    for tag in list(first.keys()):
-        try:
-            first[tag]
-        except PARSE_ERRORS:
-            del first[tag]
+    first = without_identity(readable_copy(headers[0]))
     if not first.get("SliceThickness"):
         first.SliceThickness = DSfloat(spacing, auto_format=True)
-    for keyword in IDENTITY_KEYWORDS:
-        setattr(first, keyword, None if keyword.endswith(("Date", "Time")) else "")
     return [first, *headers[1:]]
+
+
+def readable_copy(header: pydicom.Dataset) -> pydicom.Dataset:
+    """Return a copy without what can't be parsed.
+
+    It is a deep one: a shallow copy of a pydicom data set shares its elements with the original.
+    """
+    copied = copy.deepcopy(header)
+    for tag in list(copied.keys()):
+        try:
+            copied[tag]
+        except PARSE_ERRORS:
+            del copied[tag]
+    return copied
+
+
+def without_identity(header: pydicom.Dataset) -> pydicom.Dataset:
+    """Make the attributes of `IDENTITY_KEYWORDS` empty in `header`, and return it."""
+    for keyword in IDENTITY_KEYWORDS:
+        setattr(header, keyword, None if keyword.endswith(("Date", "Time")) else "")
+    return header
 
 
 def take_over_identity(result: pydicom.Dataset, source: pydicom.Dataset, own_text: str) -> None:
