@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from app import bootstrap
 from app.jobs.entries import DestinationProfile
-from app.jobs.forms import chosen_kinds, slots
+from app.jobs.forms import chosen_kinds, possible_kinds
 from app.jobs.probing import keep_accepted
 from app.settings import DestinationSettings, Settings, load_settings
 from app.terminal import JsonOption, SettingsOption, console, errors, print_json, say, table
@@ -48,8 +48,7 @@ def _described(one: DestinationSettings, settings: Settings, profile: Destinatio
     gets = {}
     for rule in settings.rule:
         if one.name in rule.destinations:
-            forms = [kind for slot in slots(rule.results, one) for kind in slot]
-            gets[rule.name] = list(chosen_kinds(rule.results, one, known, forms))
+            gets[rule.name] = list(chosen_kinds(rule.results, one, known, possible_kinds(rule.results, one)))
     return {
         "destination": one.name,
         "address": one.address,

@@ -11,7 +11,6 @@ A run has succeeded when its completion record is there (`app.app`).
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from typing import Any
 
 import operators.sdk as sdk  # first: it prepares what must be true before the SDK is imported
@@ -28,14 +27,13 @@ from app.graph import (
 )
 from app.recording import Progress, Steps, object_records, segment_records, write_labels
 from operators.durable import write_durably
-from operators.object_kinds import Kind
 from operators.results.finding import Finding
-from operators.results.writing import write_results
+from operators.results.writing import Written, write_results
 from operators.sam.package import GeneralistPackage
 from operators.sam.prompted import PromptedLabels
 from operators.sam.prompted_operator import PromptedOperator
 from operators.sam.windowing import asked_window
-from operators.segmentation_writer import Algorithm, WrittenObject
+from operators.segmentation_writer import Algorithm
 from operators.series_volume import SeriesVolume, SeriesVolumeOperator
 
 
@@ -138,7 +136,7 @@ class PromptedRecordOperator(sdk.Operator):
         )
         write_durably(folder / RECORD_FILE, record.to_json())
 
-    def _write(self, series: SeriesVolume, found: PromptedLabels) -> Mapping[Kind, WrittenObject]:
+    def _write(self, series: SeriesVolume, found: PromptedLabels) -> Written:
         request, package = self._request, self._package
         prompt = request.prompt
         asked = {"window": prompt.window or "by modality", "reach": prompt.reach, "form": prompt.form}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,11 +38,10 @@ from operators.derived_uids import generalist_identity
 from operators.durable import write_durably
 from operators.label_maps import label_counts, voxel_millilitres
 from operators.model_package import ModelPackage
-from operators.object_kinds import Kind
 from operators.results.finding import Finding
-from operators.results.writing import write_results
+from operators.results.writing import Written, write_results
 from operators.sam.package import GeneralistPackage
-from operators.segmentation_writer import Algorithm, PromptingObject, WrittenObject, say_whose
+from operators.segmentation_writer import Algorithm, PromptingObject, say_whose
 from operators.segments import SegmentSpec
 from operators.series_volume import SeriesVolume
 
@@ -118,7 +117,7 @@ class CompletionRecordOperator(sdk.Operator):
     def compute(self, op_input: Any, op_output: Any, context: Any) -> None:
         """Receive labels and objects, write label map and record."""
         labels: highdicom.Volume = op_input.receive("labels")
-        written: Mapping[Kind, WrittenObject] = op_input.receive("written")
+        written: Written = op_input.receive("written")
         folder, package = self._request.output_folder, self._package
         finding = FindingRecord(
             role="specialist",
@@ -256,7 +255,7 @@ def agreement_records(
     )
 
 
-def object_records(written: Mapping[Kind, WrittenObject]) -> tuple[ObjectRecord, ...]:
+def object_records(written: Written) -> tuple[ObjectRecord, ...]:
     """Return what the completion record says of objects."""
     return tuple(
         ObjectRecord(
@@ -267,5 +266,6 @@ def object_records(written: Mapping[Kind, WrittenObject]) -> tuple[ObjectRecord,
             series_instance_uid=one.series_instance_uid,
             digest=one.digest,
         )
-        for kind, one in written.items()
+        for kind, some in written.items()
+        for one in some
     )

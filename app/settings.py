@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from app.errors import SettingsError
 from app.identifiers import parse_ae_title
 from app.settings_pipeline import PipelineSettings, RuleSettings
-from app.settings_section import ResultKind, Section, SegmentationForm, checked_name
+from app.settings_section import NoResult, ResultKind, Section, SegmentationForm, checked_name
 from app.settings_web import INTERACTIVE, WebSettings
 
 _REPOSITORY_FOLDER = Path(__file__).resolve().parent.parent
@@ -282,6 +282,10 @@ class Settings(BaseSettings):
     def results_of(self, rule: str) -> tuple[ResultKind, ...]:
         """Return what the rule called `rule` sends; Segmentations alone where the settings know no such rule."""
         return next((one.results for one in self.rule if one.name == rule), ("segmentation",))
+
+    def no_result_of(self, rule: str) -> NoResult:
+        """Return what the rule called `rule` sends where there is no result."""
+        return next((one.no_result for one in self.rule if one.name == rule), "nothing")
 
     def knows_destination(self, name: str) -> bool:
         """Whether there is a destination called `name`: one may have gone from the settings since."""

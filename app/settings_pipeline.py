@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from app.settings_prompt import PROMPTED_APPLICATION, PromptSettings
-from app.settings_section import ResultKind, Section, checked_name
+from app.settings_section import NoResult, ResultKind, Section, checked_name
 
 
 class GeneralistSettings(Section):
@@ -100,7 +100,7 @@ class RuleSettings(Section):
         description="What its destinations get of each finding: `segmentation`, `report` (measurements), "
         "`structure-set`, `capture` (pictures), `presentation-state` (outlines). Each is a series of its own.",
     )
-    no_result: Literal["nothing", "notice", "notice-and-page"] = Field(
+    no_result: NoResult = Field(
         default="nothing",
         description="What its destinations get where a job is refused, fails or finds nothing: `notice` is a small "
         "report that says so, `notice-and-page` a picture with the same words too.",

@@ -11,6 +11,8 @@ ResultKind = Literal["segmentation", "report", "structure-set", "capture", "pres
 """What a destination can get of a finding."""
 SegmentationForm = Literal["labelmap", "segmentation", "structure-set", "capture", "presentation-state"]
 """What can say where a segment is."""
+NoResult = Literal["nothing", "notice", "notice-and-page"]
+"""What a destination can get where there is no result."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 

@@ -6,7 +6,7 @@ import uuid
 
 from pydicom.uid import UID
 
-from operators.object_kinds import SEGMENTATIONS, Kind
+from operators.object_kinds import REPORTS, SEGMENTATIONS, Kind
 
 _NAMESPACE = uuid.UUID("0c6fb3f0-6f0d-5f5e-8f3f-0a8f4a3c9a55")
 
@@ -32,8 +32,10 @@ def instance_uid(identity: str) -> UID:
 
 
 def object_series_uid(identity: str, kind: Kind) -> UID:
-    """Return the Series Instance UID of the objects of one kind; Segmentations of all three types share one."""
-    return series_uid(identity) if kind in SEGMENTATIONS else derived_uid(identity, "series", kind)
+    """Return the Series Instance UID of the objects of one kind; all Segmentations share one, and all reports."""
+    if kind in SEGMENTATIONS:
+        return series_uid(identity)
+    return derived_uid(identity, "series", "report" if kind in REPORTS else kind)
 
 
 def object_instance_uid(identity: str, kind: Kind, number: int = 1) -> UID:

@@ -7,9 +7,9 @@ from typing import Literal
 from pydicom.uid import (
     UID,
     Comprehensive3DSRStorage,
+    EnhancedSRStorage,
     ExplicitVRLittleEndian,
     GrayscaleSoftcopyPresentationStateStorage,
-    MultiFrameTrueColorSecondaryCaptureImageStorage,
     RLELossless,
     RTStructureSetStorage,
     SecondaryCaptureImageStorage,
@@ -23,29 +23,38 @@ Kind = Literal[
     "labelmap",
     "fractional",
     "report",
+    "report-on-labelmap",
+    "report-alone",
     "structure-set",
     "capture",
     "presentation-state",
     "notice",
     "notice-page",
 ]
-"""Segmentation BINARY, LABELMAP and FRACTIONAL; TID 1500 report; RT Structure Set; Secondary Capture; presentation
-state; and, where there is no result, the report and the page that say so."""
+"""Segmentation BINARY, LABELMAP and FRACTIONAL; TID 1500 report that refers to the first, to the second or to none; RT
+Structure Set; Secondary Captures; presentation state; and, where there is no result, the report and the page that say
+so."""
 
 MANUFACTURER = "Limner"
 """Of all objects that are made here; by it they are known when they come back."""
 SEGMENTATIONS: tuple[Kind, ...] = ("segmentation", "labelmap", "fractional")
 """They share a series."""
+REPORTS: tuple[Kind, ...] = ("report", "report-on-labelmap", "report-alone")
+"""They share a series too, and a destination gets one of them."""
+REPORTED: dict[Kind, Kind] = {"report": "segmentation", "report-on-labelmap": "labelmap"}
+"""What each report refers to."""
 NOTICES: tuple[Kind, ...] = ("notice", "notice-page")
 NEEDS: dict[Kind, tuple[UID, UID]] = {
     "segmentation": (SegmentationStorage, ExplicitVRLittleEndian),
     "labelmap": (LABEL_MAP_SEGMENTATION_STORAGE, RLELossless),
     "fractional": (SegmentationStorage, ExplicitVRLittleEndian),
     "report": (Comprehensive3DSRStorage, ExplicitVRLittleEndian),
+    "report-on-labelmap": (Comprehensive3DSRStorage, ExplicitVRLittleEndian),
+    "report-alone": (Comprehensive3DSRStorage, ExplicitVRLittleEndian),
     "structure-set": (RTStructureSetStorage, ExplicitVRLittleEndian),
-    "capture": (MultiFrameTrueColorSecondaryCaptureImageStorage, ExplicitVRLittleEndian),
+    "capture": (SecondaryCaptureImageStorage, ExplicitVRLittleEndian),
     "presentation-state": (GrayscaleSoftcopyPresentationStateStorage, ExplicitVRLittleEndian),
-    "notice": (Comprehensive3DSRStorage, ExplicitVRLittleEndian),
+    "notice": (EnhancedSRStorage, ExplicitVRLittleEndian),
     "notice-page": (SecondaryCaptureImageStorage, ExplicitVRLittleEndian),
 }
 """SOP class and transfer syntax of each."""

@@ -13,7 +13,7 @@ from pydicom.uid import MRImageStorage
 
 from app.graph import LABELS_FILE, FindingRecord, LabelsRecord, ModelRecord
 from app.jobs.readback.computed import ComputedLabels
-from app.recording import object_record, segment_records
+from app.recording import object_records, segment_records
 from operators.label_maps import LabelMap
 from operators.results.finding import Finding, WrittenObject
 from operators.segments import Code, SegmentSpec
@@ -91,7 +91,7 @@ def record_of(finding: Finding, written: WrittenObject) -> FindingRecord:
     """What the graph records of it."""
     return FindingRecord(
         role="specialist",
-        object=object_record(written),
+        objects=object_records({"segmentation": (written,)}),
         labels=LabelsRecord(LABELS_FILE, "0" * 64),
         segments=segment_records(finding.labels, finding.segments),
         model=ModelRecord("planted", ALGORITHM.version, ALGORITHM.weights_digest),

@@ -243,8 +243,12 @@ def running_orthanc(
     *,
     route_to: tuple[str, int] | None = None,
     routed: Sequence[str] = ("CT",),
+    accepts_unknown: bool = False,
 ) -> Iterator[Orthanc]:
-    """An empty Orthanc. It sends each stable series of these modalities to `route_to` (AE title, port) at the host."""
+    """An empty Orthanc. It sends each stable series of these modalities to `route_to` (AE title, port) at the host.
+
+    It takes SOP classes that it does not know, such as Label Map Segmentation, only with `accepts_unknown`.
+    """
     require("Orthanc")
     folder.mkdir(parents=True, exist_ok=True)
     title, port = route_to or ("LIMNER", 11112)
@@ -266,6 +270,7 @@ def running_orthanc(
         "StableAge": 1,
         "LuaScripts": [str(script)],
         "OverwriteInstances": True,
+        "UnknownSopClassAccepted": accepts_unknown,
     }
     path = folder / "orthanc.json"
     path.write_text(json.dumps(configuration, indent=2))
@@ -305,18 +310,37 @@ class StorageProvider:
 
 @contextmanager
 def running_storescp(
-    network: PeerNetwork, folder: Path, *, ae_title: str = "ARCHIVE", port: int = 11113
+    network: PeerNetwork, folder: Path, *, ae_title: str = "ARCHIVE", port: int = 11113, only: Sequence[str] = ()
 ) -> Iterator[StorageProvider]:
-    """A storage SCP that takes every storage class in every transfer syntax."""
+    """A storage SCP that takes every storage class in every transfer syntax, or `only` some uncompressed."""
     require("storescp")
     received = folder / "received"
     received.mkdir(parents=True, exist_ok=True)
     log = folder / "storescp.log"
+    accepted = ["--accept-all"]
+    if only:
+        profile = folder / "storescp.cfg"
+        profile.write_text(_profile(only))
+        accepted = ["--config-file", str(profile), "Only"]
     command = network.command(
-        program("storescp"), "--accept-all", "-aet", ae_title, "-od", str(received), "-pdu", "131072", str(port)
+        program("storescp"), *accepted, "-aet", ae_title, "-od", str(received), "-pdu", "131072", str(port)
     )
     with _running(command, log, network.peer_address, port):
         yield StorageProvider(ae_title, network.peer_address, port, received, log)
+
+
+def _profile(sop_classes: Sequence[str]) -> str:
+    """DCMTK's way to say what an association accepts (asconfig.txt)."""
+    contexts = "".join(
+        f"PresentationContext{number} = {sop_class}\\Uncompressed\n"
+        for number, sop_class in enumerate(["1.2.840.10008.1.1", *sop_classes], start=1)
+    )
+    return (
+        "[[TransferSyntaxes]]\n[Uncompressed]\n"
+        "TransferSyntax1 = LittleEndianExplicit\nTransferSyntax2 = LittleEndianImplicit\n"
+        f"[[PresentationContexts]]\n[Some]\n{contexts}"
+        "[[Profiles]]\n[Only]\nPresentationContexts = Some\n"
+    )
 
 
 def dcmsend(files: Sequence[Path], host: str, port: int, *, called: str, calling: str = "MODALITY") -> str:

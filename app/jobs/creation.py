@@ -12,6 +12,7 @@ from app.jobs.auditing import audit_job
 from app.jobs.binding import StudyBinding, TakenSeries
 from app.jobs.fetching import ImageFetching
 from app.jobs.identity import ModelFacts, job_id, job_key
+from app.jobs.notices import Notice, Notices
 from app.jobs.prompting import IMAGES_NOT_HELD, PromptBinding, bind_prompts, own_result
 from app.jobs.queue import TaskQueue
 from app.jobs.records import Connection, JobInput, NewJob, Records, SeenSeries
@@ -39,6 +40,7 @@ class JobCreation:
         program_version: str,
         spool_path_of: Callable[[str], Path],
         fetching: ImageFetching,
+        notices: Notices,
     ) -> None:
         self._settings = settings
         self._records = records
@@ -48,6 +50,7 @@ class JobCreation:
         self._program_version = program_version
         self._spool_path_of = spool_path_of
         self._fetching = fetching
+        self._notices = notices
 
     def create(self, series: SeenSeries, rule: RuleSettings) -> bool:
         """Make the job that a rule asks for; False, and nothing is made, if content came since the series was seen.
@@ -103,7 +106,7 @@ class JobCreation:
                     channels=[channel for channel, _ in bound],
                     channel_series_instance_uids=[str(series.series_instance_uid) for _, series in bound],
                 )
-                self._begin_or_refuse(connection, job, problem)
+                self._begin_or_refuse(connection, job, inputs, problem)
             told = "" if problem is None else f", refused: {problem.code}"
             return sum(self._conclude(connection, one, rule, job, made, told) for one in binding.taken)
 
@@ -127,7 +130,7 @@ class JobCreation:
             made = self._records.insert_job(connection, job, inputs)
             if made:
                 audit_job(self._audit, AuditEvent.JOB_CREATED, job, rule=rule.name, instances=len(inputs))
-                self._begin_or_refuse(connection, job, problem)
+                self._begin_or_refuse(connection, job, inputs, problem)
             else:
                 _log.info("job.already_done", job_id=str(job.id))
             reason = f"prompt of job {job.id}" + ("" if problem is None else f", refused: {problem.code}")
@@ -155,13 +158,16 @@ class JobCreation:
         problem = self._fetching.fetch(source, study, binding.wanted)
         return None if problem is None else PromptBinding(None, problem, binding.wanted)
 
-    def _begin_or_refuse(self, connection: Connection, job: NewJob, problem: OperatorError | None) -> None:
+    def _begin_or_refuse(
+        self, connection: Connection, job: NewJob, inputs: Sequence[JobInput], problem: OperatorError | None
+    ) -> None:
         if problem is None:
             self._queue.defer_segment(connection, job.id, job.priority)
             return
         code, reason = problem.code, str(problem)
         audit_job(self._audit, AuditEvent.JOB_REFUSED, job, Outcome.SERIOUS_FAILURE, code=code, reason=reason)
         self._records.refuse_job(connection, job.id, code, reason)
+        self._notices.send(connection, job, self._notices.write(job, inputs, 0, Notice("refused", code, reason)))
         _log.warning("job.ended", job_id=str(job.id), state="refused", code=code)
 
     def _conclude(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +16,10 @@ from app.errors import DeliveryError, JobError
 from app.jobs.forms import Forms
 from app.jobs.probing import keep_accepted
 from app.jobs.queue import GROUND, TaskQueue, back_off_seconds
-from app.jobs.records import Delivery, DeliveryState, Job, Records, Sending
+from app.jobs.records import Delivery, DeliveryState, Job, Records, Result, Sending
 from app.settings import Settings
 from app.telemetry import get_logger
+from operators.object_kinds import Kind
 
 CONTEXT_REFUSED = "context-refused"
 """The destination takes no objects of that SOP class in that transfer syntax."""
@@ -123,10 +124,11 @@ class Delivering:
     def _replaced(self, job: Job, delivery: Delivery, reason: str, detail: Mapping[str, str]) -> bool:
         """Send the next form of an object whose form the destination does not take; whether there is one."""
         keep_accepted(self._records, self._settings, self._destinations[delivery.destination])
-        other = self._forms.instead(job, delivery)
-        if other is None:
+        others = self._forms.instead(job, delivery)
+        if not others:
             return False
-        said = f"{reason}; it gets the {other.kind} instead"
+        (first, sent), *_ = others.items()
+        said = f"{reason}; it gets {_named(sent)} instead"
         self._audit.append(
             AuditEvent.DELIVERY_REPLACED,
             Outcome.MINOR_FAILURE,
@@ -135,13 +137,16 @@ class Delivering:
             code=CONTEXT_REFUSED,
             reason=said,
         )
-        _log.warning("delivery.replaced", job_id=str(job.id), destination=delivery.destination, kind=other.kind)
+        _log.warning("delivery.replaced", job_id=str(job.id), destination=delivery.destination, kind=first)
         with self._records.transaction() as connection:
-            self._records.add_results(connection, [], [Sending(job.id, other.digest, delivery.destination)])
-            self._queue.defer_deliver(connection, job, other.digest, delivery.destination)
-            last = self._records.end_delivery(
-                connection, replace(delivery, code=CONTEXT_REFUSED, reason=said), "replaced"
-            )
+            sendings = [Sending(job.id, one.digest, delivery.destination) for some in others.values() for one in some]
+            self._records.add_results(connection, [], sendings)
+            for one in sendings:
+                self._queue.defer_deliver(connection, job, one.digest, one.destination)
+            last = False
+            for old in _replaced_by(job, delivery, others):
+                ended = replace(old, code=CONTEXT_REFUSED, reason=said)
+                last = self._records.end_delivery(connection, ended, "replaced") or last
             if last:  # the other form was delivered before
                 self._queue.defer_close(connection, job.id)
         return True
@@ -151,3 +156,14 @@ class Delivering:
             last = self._records.end_delivery(connection, delivery, state)
             if last:
                 self._queue.defer_close(connection, delivery.job_id)
+
+
+def _replaced_by(job: Job, refused: Delivery, others: Collection[Kind]) -> list[Delivery]:
+    """The deliveries to the same destination that have not ended and whose kinds `others` replace."""
+    kinds = {one.digest: one.kind for one in job.results}
+    waiting = [one for one in job.deliveries if one.destination == refused.destination and one.finished_at is None]
+    return [one for one in waiting if one.digest == refused.digest or kinds[one.digest] in others]
+
+
+def _named(results: Sequence[Result]) -> str:
+    return " and ".join(dict.fromkeys(f"the {one.kind}" for one in results))

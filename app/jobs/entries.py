@@ -174,6 +174,11 @@ class Consequence:
     findings: tuple[Finding, ...] = ()
     agreement: tuple[Agreement, ...] = ()
 
+    @property
+    def found_nothing(self) -> bool:
+        """Whether no model found any of its segments."""
+        return bool(self.findings) and not any(one.volume_ml for one in self.findings)
+
 
 @dataclass(frozen=True)
 class Delivery:

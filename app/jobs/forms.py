@@ -13,7 +13,7 @@ from itertools import chain
 from app.jobs.entries import Delivery, DestinationProfile, Job, NewJob, Result, Role, Sending
 from app.jobs.records import Records
 from app.settings import DestinationSettings, Settings
-from operators.object_kinds import NOTICES, SEGMENTATIONS, Kind
+from operators.object_kinds import NOTICES, Kind
 
 _ALWAYS: Kind = "segmentation"
 """Written of every finding: what the proofs and the records begin with."""
@@ -37,10 +37,9 @@ class Forms:
     def kinds(self, job: Job | NewJob) -> tuple[Kind, ...]:
         """Return every kind that may be sent to any of the job's destinations, the BINARY Segmentation first."""
         results = self._settings.results_of(job.rule)
-        found = chain.from_iterable(
-            forms for one in self._destinations(job.destinations) for forms in slots(results, one)
-        )
-        return tuple(dict.fromkeys([_ALWAYS, *found]))
+        known = [name for name in job.destinations if self._settings.knows_destination(name)]
+        found = (possible_kinds(results, self._settings.destination_named(name)) for name in known)
+        return tuple(dict.fromkeys([_ALWAYS, *chain.from_iterable(found)]))
 
     def sendings(self, job: Job | NewJob, results: Sequence[Result], roles: Collection[Role]) -> list[Sending]:
         """Return the deliveries of `results`, of the models in these `roles`."""
@@ -48,22 +47,30 @@ class Forms:
         chosen = []
         for destination in job.destinations:
             for role in roles:
-                made = {one.kind: one for one in results if one.role == role}
+                made = _by_kind(results, role)
                 for kind in self._chosen(job.rule, destination, profiles.get(destination), made):
-                    chosen.append(Sending(job.id, made[kind].digest, destination))
+                    chosen += [Sending(job.id, one.digest, destination) for one in made[kind]]
         return list(dict.fromkeys(chosen))
 
-    def instead(self, job: Job, delivery: Delivery) -> Result | None:
-        """Return the object that takes the place of one that its destination refused; None if there is none."""
+    def instead(self, job: Job, delivery: Delivery) -> dict[Kind, list[Result]]:
+        """Return the objects that take the place of one that its destination refused, by the kind that they replace.
+
+        A report that refers to the refused object is replaced too. Empty if nothing can take its place.
+        """
         refused = next(one for one in job.results if one.digest == delivery.digest)
-        made = {one.kind: one for one in job.results if one.role == refused.role}
-        known = self._settings.knows_destination(delivery.destination)
-        destination = self._settings.destination_named(delivery.destination) if known else None
-        if destination is None or refused.kind in NOTICES:
-            return None
+        if refused.kind in NOTICES or not self._settings.knows_destination(delivery.destination):
+            return {}
+        made = _by_kind(job.results, refused.role)
+        settings, results = self._settings.destination_named(delivery.destination), self._settings.results_of(job.rule)
         profile = self._records.profiles().get(delivery.destination)
-        kind = next_form(refused.kind, self._settings.results_of(job.rule), destination, profile, made)
-        return None if kind is None else made[kind]
+        kind = next_form(refused.kind, results, settings, profile, made)
+        if kind is None:
+            return {}
+        replaced = {refused.kind: made[kind]}
+        before, after = report_on(refused.kind), report_on(kind)
+        if before != after and "report" in (settings.results or results):
+            replaced[before] = made.get(after, [])
+        return replaced
 
     def _chosen(
         self, rule: str, destination: str, profile: DestinationProfile | None, made: Collection[Kind]
@@ -73,12 +80,20 @@ class Forms:
         settings = self._settings.destination_named(destination)
         return chosen_kinds(self._settings.results_of(rule), settings, profile, made)
 
-    def _destinations(self, names: Sequence[str]) -> list[DestinationSettings]:
-        return [self._settings.destination_named(name) for name in names if self._settings.knows_destination(name)]
+
+def report_on(form: Kind | None) -> Kind:
+    """Return the report that goes with a form of a segmentation: one that refers to nothing the receiver lacks."""
+    match form:
+        case "segmentation":
+            return "report"
+        case "labelmap":
+            return "report-on-labelmap"
+        case _:
+            return "report-alone"
 
 
-def slots(results: Sequence[Kind], destination: DestinationSettings) -> tuple[tuple[Kind, ...], ...]:
-    """Return what a destination is to get: for each result the forms that will do, the best first.
+def possible_kinds(results: Sequence[Kind], destination: DestinationSettings) -> tuple[Kind, ...]:
+    """Return every kind that a destination may get.
 
     Parameters
     ----------
@@ -86,7 +101,10 @@ def slots(results: Sequence[Kind], destination: DestinationSettings) -> tuple[tu
         What the rule sends; the destination's own list comes before it.
     """
     wanted: Sequence[Kind] = destination.results or results
-    return tuple(destination.segmentation_as if kind == "segmentation" else (kind,) for kind in wanted)
+    forms: Sequence[Kind] = destination.segmentation_as if "segmentation" in wanted else ()
+    reports = [report_on(form) for form in forms or (None,)] if "report" in wanted else []
+    others = [kind for kind in wanted if kind not in ("segmentation", "report")]
+    return tuple(dict.fromkeys([*forms, *reports, *others]))
 
 
 def chosen_kinds(
@@ -95,18 +113,20 @@ def chosen_kinds(
     profile: DestinationProfile | None,
     available: Collection[Kind],
 ) -> tuple[Kind, ...]:
-    """Return the kinds of `available` that a destination gets.
+    """Return the kinds of `available` that a destination gets, a form of the segmentation first.
 
-    Of a segmentation's forms it is the first that the destination accepts; where it was never asked, or accepts none,
-    the first of all.
+    Of these forms it is the first that the destination accepts; where it was never asked, or accepts none, the first of
+    all. The report is the one that refers to that form.
     """
-    chosen: list[Kind] = []
-    for forms in slots(results, destination):
-        there = [kind for kind in forms if kind in available]
-        if not there and set(forms) & set(SEGMENTATIONS):
-            there = [kind for kind in (_ALWAYS,) if kind in available]
-        chosen += (_accepted(there, destination, profile) or there)[:1]
-    return tuple(dict.fromkeys(chosen))
+    wanted: Sequence[Kind] = destination.results or results
+    form: Kind | None = None
+    if "segmentation" in wanted:
+        there: list[Kind] = [kind for kind in destination.segmentation_as if kind in available]
+        there = there or [_ALWAYS]
+        form = (_accepted(there, destination, profile) or there)[0]
+    kinds = [*([form] if form else []), *(kind for kind in wanted if kind != "segmentation")]
+    resolved = [report_on(form) if kind == "report" else kind for kind in kinds]
+    return tuple(dict.fromkeys(kind for kind in resolved if kind in available))
 
 
 def next_form(
@@ -117,11 +137,11 @@ def next_form(
     available: Collection[Kind],
 ) -> Kind | None:
     """Return the form that takes the place of one that the destination refused; None if there is none."""
-    for forms in slots(results, destination):
-        if refused in forms:
-            rest = [kind for kind in forms[forms.index(refused) + 1 :] if kind in available]
-            return next(iter(_accepted(rest, destination, profile)), None)
-    return None
+    forms: Sequence[Kind] = destination.segmentation_as
+    if "segmentation" not in (destination.results or results) or refused not in forms:
+        return None
+    rest = [kind for kind in forms[forms.index(refused) + 1 :] if kind in available]
+    return next(iter(_accepted(rest, destination, profile)), None)
 
 
 def _accepted(
@@ -131,3 +151,11 @@ def _accepted(
     if profile is None or profile.address != destination.address:
         return list(kinds)
     return [kind for kind in kinds if kind in profile.accepted]
+
+
+def _by_kind(results: Sequence[Result], role: Role) -> dict[Kind, list[Result]]:
+    made: dict[Kind, list[Result]] = {}
+    for one in results:
+        if one.role == role:
+            made.setdefault(one.kind, []).append(one)
+    return made

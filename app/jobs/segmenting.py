@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import psycopg
 
@@ -27,9 +27,10 @@ from app.jobs.auditing import audit_job
 from app.jobs.disagreement import consequence_of
 from app.jobs.forms import Forms
 from app.jobs.identity import GeneralistFacts, ModelFacts
+from app.jobs.notices import Notice, Notices
 from app.jobs.queue import GROUND, Interrupted, TaskQueue, back_off_seconds
 from app.jobs.recording import record_verified
-from app.jobs.records import Consequence, Job, JobState, Records
+from app.jobs.records import Consequence, Job, Records
 from app.settings import Settings
 from app.settings_pipeline import GeneralistSettings, PipelineSettings
 from app.telemetry import get_logger
@@ -85,6 +86,7 @@ class Segmenting:
         triton_target: Callable[[], str],
         models: Mapping[str, ModelFacts],
         forms: Forms,
+        notices: Notices,
     ) -> None:
         self._settings = settings
         self._records = records
@@ -96,6 +98,7 @@ class Segmenting:
         self._triton_target = triton_target
         self._models = models
         self._forms = forms
+        self._notices = notices
         self._interrupted = threading.Event()
 
     def interrupt(self) -> None:
@@ -255,12 +258,16 @@ class Segmenting:
         steps: Mapping[str, float],
         consequence: Consequence,
     ) -> None:
+        nothing = consequence.found_nothing and not consequence.is_held
+        said = Notice.nothing_found()
+        notices = self._notices.write(job, self._records.job_inputs(job.id), attempt, said) if nothing else []
         with self._records.transaction() as connection:
             if not record_verified(
                 self._records, self._queue, connection, self._forms, job, attempt, verified, steps, consequence
             ):
                 _log.warning("job.overtaken", job_id=str(job.id), attempt=attempt)
                 return
+            self._notices.send(connection, job, notices)
         for earlier in range(1, attempt):  # what lost attempts left
             shutil.rmtree(self._folder(job, earlier), ignore_errors=True)
 
@@ -286,9 +293,11 @@ class Segmenting:
 
     def _end_attempt(self, job: Job, attempt: int, event: AuditEvent, code: str, reason: str) -> None:
         audit_job(self._audit, event, job, Outcome.SERIOUS_FAILURE, attempt=attempt, code=code, reason=reason)
+        state: Literal["refused", "failed"] = "refused" if event is AuditEvent.JOB_REFUSED else "failed"
+        notices = self._notices.write(job, self._records.job_inputs(job.id), attempt, Notice(state, code, reason))
         with self._records.transaction() as connection:
-            state: JobState = "refused" if event is AuditEvent.JOB_REFUSED else "failed"
-            self._records.end_attempt(connection, job.id, attempt, state, code, reason)
+            if self._records.end_attempt(connection, job.id, attempt, state, code, reason):
+                self._notices.send(connection, job, notices)
         _log.warning("job.ended", job_id=str(job.id), state=state, code=code)
 
     def _replace(self, job: Job, attempt: int) -> None:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from app.errors import VerificationFailed
 from app.graph import CompletionRecord, FindingRecord, ObjectRecord, Role
 from app.identifiers import UID
 from app.jobs.readback.computed import ComputedLabels, corner_positions, require, slice_of
-from app.jobs.readback.objects import check_object
+from app.jobs.readback.objects import Proof
 from operators.derived_uids import (
     generalist_identity,
     instance_uid,
@@ -32,7 +33,7 @@ from operators.derived_uids import (
 )
 from operators.instances import PARSE_ERRORS
 from operators.label_maps import is_label_type, label_counts
-from operators.object_kinds import NEEDS, SEGMENTATIONS, Kind
+from operators.object_kinds import NEEDS, REPORTS, SEGMENTATIONS, Kind
 
 _SLICE_TOLERANCE_VOXELS = 0.2
 """Of a source slice from its place on an even grid; the series was accepted with less."""
@@ -62,7 +63,7 @@ _SAME_AS_SOURCE = (
     "StudyInstanceUID",
     "FrameOfReferenceUID",
 )
-_PLACED_BY_REFERENCE: tuple[Kind, ...] = ("report", "presentation-state", "capture")
+_PLACED_BY_REFERENCE: tuple[Kind, ...] = (*REPORTS, "presentation-state", "capture")
 """Kinds that may have no frame of reference of their own: what they refer to lies in it."""
 
 
@@ -148,15 +149,16 @@ def _verify_finding(
 ) -> Iterator[VerifiedObject]:
     labels = _read_labels(finding, folder)
     _check_grid(labels, sources)
-    kinds = [one.kind for one in finding.objects]
-    require(kinds[:1] == ["segmentation"], "its first object is no BINARY Segmentation")
-    require(len(set(kinds)) == len(kinds), "it has two objects of one kind")
-    for one in finding.objects:
+    require(finding.objects[0].kind == "segmentation", "its first object is no BINARY Segmentation")
+    proof = Proof(labels, finding, sources, list(_prompts(finding, record)))
+    counts: Counter[Kind] = Counter()
+    for one in sorted(finding.objects, key=lambda each: each.kind in REPORTS):  # these refer to others
+        counts[one.kind] += 1
         path = folder / Path(one.file).name
         dataset = pydicom.dcmread(io.BytesIO(_read_checked(path, one.digest)))
         _check_identity(dataset, one, sources)
-        _check_place_in_job(dataset, finding, one, record, sources)
-        check_object(one.kind, dataset, labels, finding)
+        _check_place_in_job(dataset, finding, one, counts[one.kind], record, sources)
+        proof.check(one.kind, dataset)
         yield VerifiedObject(
             path=path,
             kind=one.kind,
@@ -196,10 +198,18 @@ def _check_identity(dataset: pydicom.Dataset, one: ObjectRecord, sources: Sequen
     require(str(dataset.SOPInstanceUID) not in known, "it has a source's instance UID")
 
 
+def _prompts(finding: FindingRecord, record: CompletionRecord) -> Mapping[str, str]:
+    """What prompted the model: Series Instance UID by SOP Instance UID."""
+    if finding.role == "generalist":
+        return {str(instance_uid(record.identity)): str(series_uid(record.identity))}
+    return record.prompted_by
+
+
 def _check_place_in_job(
     dataset: pydicom.Dataset,
     finding: FindingRecord,
     one: ObjectRecord,
+    number: int,
     record: CompletionRecord,
     sources: Sequence[pydicom.Dataset],
 ) -> None:
@@ -207,13 +217,12 @@ def _check_place_in_job(
     identity, is_second = record.identity, finding.role == "generalist"
     own = generalist_identity(identity) if is_second else identity
     found = (one.series_instance_uid, one.sop_instance_uid)
-    derived = (object_series_uid(own, one.kind), object_instance_uid(own, one.kind))
+    derived = (object_series_uid(own, one.kind), object_instance_uid(own, one.kind, number))
     require(found == derived, "its UIDs do not follow from its job")
     if one.kind not in SEGMENTATIONS:
         return
     expected = {str(sources[0].SeriesInstanceUID): {str(source.SOPInstanceUID) for source in sources}}
-    prompts = {instance_uid(identity): series_uid(identity)} if is_second else record.prompted_by
-    for instance, series in prompts.items():
+    for instance, series in _prompts(finding, record).items():
         expected.setdefault(str(series), set()).add(str(instance))
     referenced = {
         str(series.SeriesInstanceUID): {

@@ -37,6 +37,7 @@ from app.jobs.fetching import Archive, ImageFetching
 from app.jobs.forms import Forms
 from app.jobs.holding import Holding
 from app.jobs.identity import ModelFacts
+from app.jobs.notices import Notices
 from app.jobs.records import Records, SeenSeries
 from app.jobs.segmenting import GraphRunner, Segmenting, Verify
 from app.settings import Settings
@@ -87,6 +88,7 @@ class Workflow:
         self._threads: dict[str, ThreadPoolExecutor] = {}
         queue = queues.TaskQueue()
         forms = Forms(settings, records)
+        notices = Notices(settings=settings, records=records, queue=queue, spool_path_of=spool_path_of)
         self._creation = JobCreation(
             settings=settings,
             records=records,
@@ -96,6 +98,7 @@ class Workflow:
             program_version=program_version,
             spool_path_of=spool_path_of,
             fetching=ImageFetching(archives, audit),
+            notices=notices,
         )
         self._segmenting = Segmenting(
             settings=settings,
@@ -108,6 +111,7 @@ class Workflow:
             triton_target=triton_target,
             models=models,
             forms=forms,
+            notices=notices,
         )
         self._delivering = Delivering(
             settings=settings, records=records, audit=audit, queue=queue, destinations=destinations, forms=forms

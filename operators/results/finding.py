@@ -45,6 +45,8 @@ _SERIES_NUMBER_OFFSETS: dict[Kind, int] = {
     "labelmap": 1000,
     "fractional": 1000,
     "report": 2000,
+    "report-on-labelmap": 2000,
+    "report-alone": 2000,
     "structure-set": 3000,
     "capture": 4000,
     "presentation-state": 5000,

@@ -33,7 +33,7 @@ from pydicom.uid import CTImageStorage
 
 from operators.derived_uids import derived_uid
 from operators.errors import OperatorError
-from operators.results.equipment import MANUFACTURER
+from operators.object_kinds import MANUFACTURER
 from operators.results.finding import Algorithm, WrittenObject, save_object
 from operators.results.report import algorithm_identification
 from operators.results.structured_report import (

@@ -20,7 +20,7 @@ class ResultsWriterOperator(Operator):
     """Write what a model found as DICOM objects.
 
     Input ports ``series``: a `SeriesVolume`; ``labels``: a ``highdicom.Volume`` of uint8 or uint16 on its grid.
-    Output port ``written``: a `WrittenObject` by its kind.
+    Output port ``written``: what was written, by its kind.
 
     Parameters
     ----------

@@ -31,7 +31,7 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from operators.label_maps import check_place
-from operators.results.equipment import MANUFACTURER
+from operators.object_kinds import MANUFACTURER, Kind
 from operators.results.finding import Algorithm, Finding, PromptingObject, WrittenObject, save_object
 from operators.results.segmentation import segment_numbers
 from operators.results.structured_report import (
@@ -55,7 +55,12 @@ _SIDES = ("7771000", "24028007", "51440002", "66459002")
 
 
 def write_report(
-    finding: Finding, segmentation: WrittenObject | None, path: Path, *, notes: Sequence[str] = ()
+    finding: Finding,
+    segmentation: WrittenObject | None,
+    path: Path,
+    *,
+    kind: Kind = "report",
+    notes: Sequence[str] = (),
 ) -> WrittenObject:
     """Write the finding as one report beside its series, and return what was written.
 
@@ -67,6 +72,8 @@ def write_report(
     segmentation
         The Segmentation of the same finding, of any type; groups of segments that were found refer to theirs in it.
         Without it they are groups of TID 1501 instead of TID 1411.
+    kind
+        Which of the reports it is: each has UIDs of its own, since it refers to another object.
     notes
         Sentences for people about the whole result, such as warnings; without a patient's name or identifier.
 
@@ -100,7 +107,7 @@ def write_report(
         report[0],
         finding.series.datasets,
         _other_evidence(finding, segmentation),
-        kind="report",
+        kind=kind,
         identity=finding.identity,
         algorithm=finding.algorithm,
         series_description=finding.series_description,

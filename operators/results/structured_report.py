@@ -22,7 +22,8 @@ from highdicom.sr import (
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
-from operators.results.equipment import MANUFACTURER, equipment_attributes, processing_equipment, without_clock
+from operators.object_kinds import MANUFACTURER
+from operators.results.equipment import equipment_attributes, processing_equipment, without_clock
 from operators.results.finding import (
     Algorithm,
     Kind,

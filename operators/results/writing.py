@@ -5,24 +5,41 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from operators.object_kinds import Kind
+from operators.object_kinds import REPORTED, REPORTS, Kind
 from operators.results.binary import write_binary
 from operators.results.finding import Finding, WrittenObject
+from operators.results.labelmap import write_labelmap
+from operators.results.report import write_report
 
+Written = dict[Kind, tuple[WrittenObject, ...]]
+"""By kind; pictures are several."""
 Writer = Callable[[Finding, Path], WrittenObject]
+_WRITERS: Mapping[Kind, Writer] = {"segmentation": write_binary, "labelmap": write_labelmap}
 
 
 def write_results(
-    finding: Finding, kinds: Sequence[Kind], folder: Path, *, prefix: str = ""
-) -> dict[Kind, WrittenObject]:
-    """Write an object of each of `kinds` into `folder`, as ``<prefix><kind>.dcm``, and return what was written.
+    finding: Finding, kinds: Sequence[Kind], folder: Path, *, prefix: str = "", notes: Sequence[str] = ()
+) -> Written:
+    """Write the objects of `kinds` into `folder`, as ``<prefix><kind>.dcm``, and return what was written.
+
+    Parameters
+    ----------
+    kinds
+        Without the object that a report refers to, it refers to none.
+    notes
+        Sentences for people that reports repeat.
 
     Raises
     ------
     OperatorError
         As the writers do.
     """
-    return {kind: _WRITERS[kind](finding, folder / f"{prefix}{kind}.dcm") for kind in kinds}
-
-
-_WRITERS: Mapping[Kind, Writer] = {"segmentation": write_binary}
+    written: Written = {}
+    for kind in sorted(kinds, key=REPORTS.__contains__):
+        path = folder / f"{prefix}{kind}.dcm"
+        if kind in REPORTS:
+            (referred,) = written.get(REPORTED.get(kind, kind), (None,))
+            written[kind] = (write_report(finding, referred, path, kind=kind, notes=notes),)
+        else:
+            written[kind] = (_WRITERS[kind](finding, path),)
+    return {kind: written[kind] for kind in kinds}

@@ -9,8 +9,8 @@ from pydicom.pixels.utils import iter_pixels
 from app.graph import FindingRecord
 from app.jobs.readback.computed import ComputedLabels, require
 from app.jobs.readback.segments import check_segments, frame_slices
-from operators.instances import LABEL_MAP_SEGMENTATION_STORAGE
 from operators.label_maps import MOST_LABELS, smallest_label_type
+from operators.object_kinds import LABEL_MAP_SEGMENTATION_STORAGE
 
 _BACKGROUND = ("125040", "DCM")
 

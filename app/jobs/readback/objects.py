@@ -2,20 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import pydicom
 
 from app.graph import FindingRecord
 from app.jobs.readback.computed import ComputedLabels, require
+from app.jobs.readback.labelmap import check_labelmap
+from app.jobs.readback.report import check_report
 from app.jobs.readback.segmentation import check_segmentation
-from operators.object_kinds import Kind
-
-Proof = Callable[[pydicom.Dataset, ComputedLabels, FindingRecord], None]
-_PROOFS: Mapping[Kind, Proof] = {"segmentation": check_segmentation}
+from operators.object_kinds import REPORTED, REPORTS, SEGMENTATIONS, Kind
 
 
-def check_object(kind: Kind, dataset: pydicom.Dataset, labels: ComputedLabels, finding: FindingRecord) -> None:
-    """Hold an object against what was computed. Raises ``VerificationFailed`` if it is not that."""
-    require(kind in _PROOFS, f"there is no proof for objects of the kind {kind}")
-    _PROOFS[kind](dataset, labels, finding)
+@dataclass(frozen=True)
+class Proof:
+    """What the objects of one finding are held against."""
+
+    labels: ComputedLabels
+    finding: FindingRecord
+    sources: Sequence[pydicom.Dataset]
+    """Headers of the instances that were read."""
+    prompted_by: Sequence[str]
+    """SOP Instance UIDs of what prompted it."""
+    proved: dict[Kind, pydicom.Dataset] = field(default_factory=dict)
+    """The Segmentations that passed already: reports refer to them."""
+
+    def check(self, kind: Kind, dataset: pydicom.Dataset) -> None:
+        """Hold an object against what was computed. Raises ``VerificationFailed`` if it is not that."""
+        if kind in REPORTS:
+            self._check_report(kind, dataset)
+        else:
+            require(kind in _CHECKS, f"there is no proof for objects of the kind {kind}")
+            _CHECKS[kind](dataset, self.labels, self.finding)
+        if kind in SEGMENTATIONS:
+            self.proved[kind] = dataset
+
+    def _check_report(self, kind: Kind, dataset: pydicom.Dataset) -> None:
+        referred = self.proved.get(REPORTED.get(kind, kind))
+        require(referred is not None or kind == "report-alone", "the object that it refers to was not proved before")
+        check_report(
+            dataset,
+            self.labels,
+            self.finding,
+            segmentation=referred,
+            sources=self.sources,
+            prompted_by=self.prompted_by,
+        )
+
+
+_CHECKS: Mapping[Kind, Callable[[pydicom.Dataset, ComputedLabels, FindingRecord], None]] = {
+    "segmentation": check_segmentation,
+    "labelmap": check_labelmap,
+}

@@ -219,7 +219,7 @@ RETURNING next_attempt_at;
 -- name: end_delivery
 UPDATE deliveries SET state = %(to_state)s, code = %(code)s, reason = %(reason)s, finished_at = clock_timestamp()
 WHERE job_id = %(job_id)s AND digest = %(digest)s AND destination = %(destination)s
-  AND attempts = %(attempts)s AND state = 'sending'
+  AND attempts = %(attempts)s AND (state = 'sending' OR state = 'waiting' AND %(to_state)s = 'replaced')
 RETURNING 1;
 
 -- name: keep_profile

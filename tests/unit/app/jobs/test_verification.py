@@ -78,7 +78,7 @@ def _results(
     written, _, labels = write_segmented(files, folder / "segmentation.dcm", paint=paint, segments=segments)
     finding = FindingRecord(
         role="specialist",
-        objects=object_records({"segmentation": written}),
+        objects=object_records({"segmentation": (written,)}),
         labels=LabelsRecord(LABELS_FILE, write_labels(folder / LABELS_FILE, labels)),
         segments=segment_records(labels, segments),
         model=ModelRecord("planted", ALGORITHM.version, ALGORITHM.weights_digest),
@@ -408,7 +408,7 @@ def _with_generalist(folder: Path, prompting: PromptingObject | None = PROMPTING
     )
     finding = FindingRecord(
         role="generalist",
-        objects=object_records({"segmentation": written}),
+        objects=object_records({"segmentation": (written,)}),
         labels=LabelsRecord(GENERALIST_LABELS_FILE, write_labels(folder / GENERALIST_LABELS_FILE, labels)),
         segments=segment_records(labels, SEGMENTS),
         model=ModelRecord("generalist", GENERALIST.version, GENERALIST.weights_digest),
