@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from segment_anything import SamPredictor
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 
 from operators.sam.contract import Contract, read_contract
 from operators.sam.embeddings import EmbeddingCache
 from operators.sam.predictor import SlicePredictor, Tensors
+from operators.sam.prompts import SlicePrompt
 
 SIDE, PATCH, WIDTH = 256, 16, 256
 IMAGENET = {"mean": [123.675, 116.28, 103.53], "deviation": [58.395, 57.12, 57.375]}
@@ -202,6 +204,33 @@ def predictor_of(networks: TorchNetworks, contract: Contract, folder: Path) -> S
     """Our predictor over networks of torch."""
     cache = EmbeddingCache(folder, most_bytes=1 << 28)
     return SlicePredictor(contract, networks.encode, networks.decode, cache, encoder_digest="0" * 64)
+
+
+def reference_of(sam: Any, image: NDArray[np.uint8]) -> SamPredictor:
+    """SAM's own predictor, shown a slice."""
+    reference = SamPredictor(sam)
+    reference.set_image(coloured(image))
+    return reference
+
+
+def asked_of_sam(reference: SamPredictor, prompt: SlicePrompt, *, several: bool) -> tuple[NDArray[Any], ...]:
+    """Its logits on the slice, the quality it says they have, and its logits at the decoder's size."""
+    arguments: dict[str, Any] = {}
+    if prompt.box is not None:
+        box = prompt.box
+        arguments["box"] = np.array([box.left, box.top, box.right, box.bottom])
+    if prompt.points:
+        arguments["point_coords"] = np.array([[point.x, point.y] for point in prompt.points])
+        arguments["point_labels"] = np.array([int(point.is_foreground) for point in prompt.points])
+    if prompt.logits is not None:
+        arguments["mask_input"] = prompt.logits[None]
+    masks, iou, logits = reference.predict(**arguments, multimask_output=several, return_logits=True)
+    return masks, iou, logits
+
+
+def coloured(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(rows, columns, 3) with three equal channels."""
+    return np.repeat(image[..., None], 3, axis=-1)
 
 
 def drawn_slice(rows: int, columns: int, seed: int = 0) -> NDArray[np.uint8]:

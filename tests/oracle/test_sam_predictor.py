@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from segment_anything import SamPredictor
 from skimage.transform import resize
 
 from benchmarks.sam.script import Script, decoded
@@ -21,8 +20,10 @@ from tests.oracle.sam_reference import (
     MEDSAM,
     SIDE,
     TorchNetworks,
+    asked_of_sam,
     drawn_slice,
     predictor_of,
+    reference_of,
     sam_contract,
     tiny_sam,
 )
@@ -47,26 +48,6 @@ ASPECTS = [(120, 200), (200, 120), (300, 300)]
 @pytest.fixture(scope="module")
 def sam() -> Any:
     return tiny_sam()
-
-
-def asked_of_sam(reference: SamPredictor, prompt: SlicePrompt, *, several: bool) -> tuple[NDArray[Any], ...]:
-    arguments: dict[str, Any] = {}
-    if prompt.box is not None:
-        box = prompt.box
-        arguments["box"] = np.array([box.left, box.top, box.right, box.bottom])
-    if prompt.points:
-        arguments["point_coords"] = np.array([[point.x, point.y] for point in prompt.points])
-        arguments["point_labels"] = np.array([int(point.is_foreground) for point in prompt.points])
-    if prompt.logits is not None:
-        arguments["mask_input"] = prompt.logits[None]
-    masks, iou, logits = reference.predict(**arguments, multimask_output=several, return_logits=True)
-    return masks, iou, logits
-
-
-def reference_of(sam: Any, image: NDArray[np.uint8]) -> SamPredictor:
-    reference = SamPredictor(sam)
-    reference.set_image(np.repeat(image[..., None], 3, axis=-1))
-    return reference
 
 
 def assert_same(found: SlicePrediction, expected: tuple[NDArray[Any], ...]) -> None:

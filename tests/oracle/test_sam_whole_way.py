@@ -18,8 +18,7 @@ from operators.sam.embeddings import EmbeddingCache
 from operators.sam.predictor import SlicePredictor
 from operators.sam.prompts import Box, Point, SlicePrompt
 from tests.fixtures.sam import untrained
-from tests.oracle.sam_reference import drawn_slice
-from tests.oracle.test_sam_predictor import asked_of_sam, reference_of
+from tests.oracle.sam_reference import asked_of_sam, drawn_slice, reference_of
 
 References = Callable[[tuple[int, int]], SamPredictor]
 
