@@ -9,19 +9,24 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from segment_anything import SamPredictor
 
 from app.exporters.onnx_graphs import ask, open_session
 from app.exporters.sam.graphs import write_decoder, write_encoder
+from app.exporters.sam.networks import load_network
 from app.exporters.sam.variants import Variant, read_variant
 from operators.sam.embeddings import EmbeddingCache
 from operators.sam.predictor import SlicePredictor
 from operators.sam.prompts import Box, Point, SlicePrompt
-from tests.fixtures.sam import untrained
+from tests.fixtures.sam import trained, untrained
+from tests.fixtures.sam.phantoms import BOUND, HELD_OUT, KINDS, Phantom, draw_phantom, overlap, shown
 from tests.oracle.sam_reference import asked_of_sam, drawn_slice, reference_of
 
-References = Callable[[tuple[int, int]], SamPredictor]
+Shape = tuple[int, int]
+References = Callable[[Shape], SamPredictor]
 
+SHAPES = [(120, 200), (200, 120), (300, 300)]
 POINTS = (Point(60, 42.25), Point(35, 30), Point(10, 70, is_foreground=False))
 PROMPTS = {
     "box": SlicePrompt(box=Box(30, 20, 90, 70.5)),
@@ -31,13 +36,17 @@ PROMPTS = {
 }
 
 
-@pytest.fixture(scope="module", params=[str(untrained.TINY), "sam_vit_b"], ids=["tiny", "ViT-B"])
+@pytest.fixture(
+    scope="module", params=[str(untrained.TINY), str(trained.VARIANT), "sam_vit_b"], ids=["tiny", "trained", "ViT-B"]
+)
 def variant(request: pytest.FixtureRequest) -> Variant:
     return read_variant(request.param)
 
 
 @pytest.fixture(scope="module")
 def network(variant: Variant) -> Any:
+    if is_trained(variant):
+        return load_network(variant, trained.WEIGHTS, None)
     return untrained.make(variant)
 
 
@@ -55,19 +64,35 @@ def ours(variant: Variant, network: Any, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="module")
-def references(network: Any) -> References:
+def references(variant: Variant, network: Any) -> References:
     """The reference on each image, which is encoded once: ViT-B takes seconds."""
-    return functools.cache(lambda shape: reference_of(network, drawn_slice(*shape)))
+    return functools.cache(lambda shape: reference_of(network, asked_about(variant, shape, "box")[0]))
+
+
+def is_trained(variant: Variant) -> bool:
+    return variant.name == trained.VARIANT.stem
+
+
+def phantom_of(shape: Shape) -> Phantom:
+    return draw_phantom(HELD_OUT, shape)
+
+
+def asked_about(variant: Variant, shape: Shape, kind: str) -> tuple[NDArray[np.uint8], SlicePrompt]:
+    """A slice and a prompt: a structure of a phantom for the network that knows such, any place for drawn weights."""
+    if is_trained(variant):
+        phantom = phantom_of(shape)
+        return phantom.image, shown(phantom.structures[0], kind)
+    return drawn_slice(*shape), PROMPTS[kind]
 
 
 @pytest.mark.parametrize("several", [False, True])
-@pytest.mark.parametrize("kind", PROMPTS)
-@pytest.mark.parametrize("shape", [(120, 200), (200, 120), (300, 300)])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.timeout(900)  # what ViT-B takes on busy cores
 def test_a_mask_is_sams_own(
-    shape: tuple[int, int], kind: str, several: bool, references: References, ours: SlicePredictor
+    shape: Shape, kind: str, several: bool, variant: Variant, references: References, ours: SlicePredictor
 ) -> None:
-    image, prompt = drawn_slice(*shape), PROMPTS[kind]
+    image, prompt = asked_about(variant, shape, kind)
     reference = references(shape)
     first, *_ = ours.predict(image, [prompt], several=several)
     again = SlicePrompt(prompt.box, prompt.points, first.logits[0])
@@ -78,3 +103,5 @@ def test_a_mask_is_sams_own(
         assert np.abs(found.iou - iou).max() < 1e-3
         assert np.mean(found.masks == (on_image > 0)) > 0.9999
         assert 0 < np.mean(found.logits > 0) < 1
+        if is_trained(variant):
+            assert overlap(found.mask, phantom_of(shape).structures[0]) > BOUND
