@@ -64,6 +64,21 @@ def test_what_a_destination_refuses_is_replaced_by_the_next_form(tmp_path: Path,
     assert "delivery-replaced" in "".join(path.read_text() for path in made.settings.audit_folder.glob("*.jsonl"))
 
 
+def test_a_report_refers_to_the_form_that_its_receiver_gets(tmp_path: Path, url: str) -> None:
+    results = {"results": ("segmentation", "report")}
+    with bench(tmp_path, url, rule=results, destination=LABELMAP_FIRST) as made:
+        made.destinations["archive"].accepted = ("segmentation", "report", "report-on-labelmap", "report-alone")
+        _run(made)
+        assert made.job().state == "closed"
+        assert _sent(made) == {"archive": ["segmentation", "report"], "viewer": ["labelmap", "report-on-labelmap"]}
+        assert _told(made, "archive") == [
+            ("delivered", "report"),
+            ("delivered", "segmentation"),
+            ("replaced", "labelmap"),
+            ("replaced", "report-on-labelmap"),
+        ]
+
+
 def test_what_nobody_takes_fails_where_everybody_sees_it(tmp_path: Path, url: str) -> None:
     with bench(tmp_path, url, destination=LABELMAP_FIRST) as made:
         made.destinations["archive"].accepted = ("report",)
@@ -95,4 +110,7 @@ def test_a_rule_sends_what_it_says_and_a_destination_has_the_last_word(tmp_path:
         made.work(made.all_ended)
         sent = {one.destination: one.digest for one in made.records.jobs()[0].deliveries}
         kinds = {one.digest: one.kind for one in made.records.jobs()[0].results}
-        assert {name: kinds[digest] for name, digest in sent.items()} == {"archive": "report", "viewer": "report"}
+        assert {name: kinds[digest] for name, digest in sent.items()} == {
+            "archive": "report-alone",
+            "viewer": "report-alone",
+        }
