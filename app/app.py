@@ -75,10 +75,11 @@ class SegmentationApp(sdk.Application):
             scratch_folder=request.output_folder,
             name="infer",
         )
+        algorithm = Algorithm(package.algorithm_name, package.version, package.weights_digest)
         write = ResultsWriterOperator(
             self,
             segments=segments,
-            algorithm=Algorithm(package.algorithm_name, package.version, package.weights_digest),
+            algorithm=algorithm,
             identity=request.identity,
             series_description=request.series_description or described,
             kinds=request.kinds,
@@ -95,13 +96,15 @@ class SegmentationApp(sdk.Application):
         self.add_flow(infer, complete, {("labels", "labels")})
         self.add_flow(write, complete, {("written", "written")})
         if request.generalist is not None:
-            self._follow(request.generalist, read, complete, segments, request.series_description or described)
+            description = request.series_description or described
+            self._follow(request.generalist, read, complete, algorithm, segments, description)
 
     def _follow(
         self,
         generalist: GeneralistRequest,
         read: SeriesVolumeOperator,
         complete: CompletionRecordOperator,
+        algorithm: Algorithm,
         segments: tuple[SegmentSpec, ...],
         series_description: str,
     ) -> None:
@@ -124,6 +127,7 @@ class SegmentationApp(sdk.Application):
             self,
             request=request,
             generalist=generalist,
+            algorithm=algorithm,
             segments=segments,
             series_description=series_description,
             steps=self._steps,

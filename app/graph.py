@@ -167,6 +167,20 @@ class AgreementRecord:
     beyond: tuple[str, ...]
     """The pipeline's limits that it lies beyond: ``dice``, ``distance``, ``volume``, or ``one-empty``."""
 
+    @property
+    def in_words(self) -> str:
+        """Such as "Liver: Dice 0.71, volume +21.4 %": what lies beyond the limits, for people."""
+        if "one-empty" in self.beyond:
+            return f"{self.label}: found by the {'generalist' if self.difference_ml > 0 else 'specialist'} alone"
+        figures = {
+            "dice": f"Dice {self.dice:.3f}",
+            "distance": "no distance"
+            if self.distance_mm is None
+            else f"distance of the surfaces {self.distance_mm:.1f} mm",
+            "volume": "no volume" if self.difference_percent is None else f"volume {self.difference_percent:+.1f} %",
+        }
+        return f"{self.label}: {', '.join(figures[limit] for limit in self.beyond)}"
+
 
 @dataclass(frozen=True)
 class FailureRecord:

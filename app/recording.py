@@ -38,7 +38,9 @@ from operators.derived_uids import generalist_identity
 from operators.durable import write_durably
 from operators.label_maps import label_counts, voxel_millilitres
 from operators.model_package import ModelPackage
-from operators.results.finding import Finding
+from operators.object_kinds import REPORTED, REPORTS
+from operators.results.finding import Finding, WrittenObject
+from operators.results.report import write_report
 from operators.results.writing import Written, write_results
 from operators.sam.package import GeneralistPackage
 from operators.segmentation_writer import Algorithm, PromptingObject, say_whose
@@ -148,6 +150,7 @@ class GeneralistRecordOperator(sdk.Operator):
         *args: Any,
         request: GraphRequest,
         generalist: GeneralistRequest,
+        algorithm: Algorithm,
         segments: Sequence[SegmentSpec],
         series_description: str,
         steps: Steps,
@@ -155,6 +158,7 @@ class GeneralistRecordOperator(sdk.Operator):
     ) -> None:
         self._request = request
         self._generalist = generalist
+        self._algorithm = algorithm
         self._segments = tuple(segments)
         self._series_description = series_description
         self._steps = steps
@@ -174,10 +178,24 @@ class GeneralistRecordOperator(sdk.Operator):
         package: GeneralistPackage = op_input.receive("package")
         finding = self._write(series, labels, package)
         agreement = agreement_records(specialist, labels, self._segments, self._generalist.limits)
-        completed = replace(
-            record, findings=(*record.findings, finding), agreement=agreement, steps=self._steps.seconds()
-        )
+        findings = (*(self._flagged(one, series, specialist, agreement) for one in record.findings), finding)
+        completed = replace(record, findings=findings, agreement=agreement, steps=self._steps.seconds())
         write_durably(self._request.output_folder / RECORD_FILE, completed.to_json())
+
+    def _flagged(
+        self,
+        record: FindingRecord,
+        series: SeriesVolume,
+        labels: highdicom.Volume,
+        agreement: Sequence[AgreementRecord],
+    ) -> FindingRecord:
+        """The specialist's finding, its reports saying where the generalist disagrees."""
+        notes = [f"A second model disagrees: {one.in_words}" for one in agreement if one.beyond]
+        if not notes:
+            return record
+        request = self._request
+        finding = Finding(labels, series, self._segments, self._algorithm, request.identity, self._series_description)
+        return with_reports(record, finding, request.output_folder, notes)
 
     def _write(self, series: SeriesVolume, labels: highdicom.Volume, package: GeneralistPackage) -> FindingRecord:
         request, folder = self._request, self._request.output_folder
@@ -252,6 +270,31 @@ def agreement_records(
             beyond=limits.exceeded_by(one),
         )
         for number, (segment, one) in enumerate(zip(segments, found, strict=True), start=1)
+    )
+
+
+def with_reports(record: FindingRecord, finding: Finding, folder: Path, notes: Sequence[str]) -> FindingRecord:
+    """Write the reports among a finding's objects once more, with `notes`, beside the first ones, and return it so."""
+    there = {one.kind: one for one in record.objects}
+    written: Written = {}
+    for kind in there:
+        if kind in REPORTS:
+            referred = _written(there.get(REPORTED.get(kind, kind)), folder)
+            path = folder / f"flagged-{kind}.dcm"
+            written[kind] = (write_report(finding, referred, path, kind=kind, notes=notes),)
+    flagged = {one.kind: one for one in object_records(written)}
+    return replace(record, objects=tuple(flagged.get(one.kind, one) for one in record.objects))
+
+
+def _written(one: ObjectRecord | None, folder: Path) -> WrittenObject | None:
+    if one is None or one.kind in REPORTS:
+        return None
+    return WrittenObject(
+        path=folder / one.file,
+        digest=one.digest,
+        sop_class_uid=one.sop_class_uid,
+        sop_instance_uid=one.sop_instance_uid,
+        series_instance_uid=one.series_instance_uid,
     )
 
 

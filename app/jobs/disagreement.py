@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from app.graph import AgreementRecord, CompletionRecord
+from app.graph import CompletionRecord
 from app.jobs.entries import Agreement, Consequence, Finding, Flag, OnDisagreement, Role
 
 _LONGEST_REASON = 500
-_IN_WORDS = {"dice": "Dice", "distance": "distance of the surfaces", "volume": "volume"}
 
 
 def consequence_of(
@@ -56,19 +55,7 @@ def _flag(record: CompletionRecord) -> tuple[Flag, str]:
     failure = record.generalist_failure
     if failure is not None:
         return "generalist-failed", f"{failure.code}: {failure.reason}"[:_LONGEST_REASON]
-    beyond = [_in_words(one) for one in record.agreement if one.beyond]
+    beyond = [one.in_words for one in record.agreement if one.beyond]
     if beyond:
         return "disagreement", "; ".join(beyond)[:_LONGEST_REASON]
     return "", ""
-
-
-def _in_words(one: AgreementRecord) -> str:
-    """Such as "Liver: Dice 0.71, volume +21.4 %"."""
-    if "one-empty" in one.beyond:
-        return f"{one.label}: found by the {'generalist' if one.difference_ml > 0 else 'specialist'} alone"
-    figures = {
-        "dice": f"{one.dice:.3f}",
-        "distance": "none" if one.distance_mm is None else f"{one.distance_mm:.1f} mm",
-        "volume": "none" if one.difference_percent is None else f"{one.difference_percent:+.1f} %",
-    }
-    return f"{one.label}: {', '.join(f'{_IN_WORDS[limit]} {figures[limit]}' for limit in one.beyond)}"

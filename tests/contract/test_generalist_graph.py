@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import pydicom
 import pytest
 
 from app.errors import GraphFailed
@@ -23,11 +24,13 @@ from app.jobs.graph_process import GraphProcess
 from app.jobs.verification import verify_results
 from operators.agreement_limits import AgreementLimits
 from operators.errors import ModelPackageError
+from operators.object_kinds import Kind
 from tests.sam_fixture import put_generalist
 from tests.triton_fixture import MODEL_REPOSITORY, running_triton
 
 SPECIALIST = "nnunet_liver_spleen_demo"
 APPLICATION = "app.app:SegmentationApp"
+KINDS: tuple[Kind, ...] = ("segmentation", "labelmap", "report", "report-on-labelmap", "report-alone")
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +102,21 @@ def test_a_second_finding_and_how_far_the_two_agree(graphs: GraphProcess, reques
     assert spleen.beyond == ("dice",)
     assert [facts for facts in seen if facts[0] == "generalist"][-1] == ("generalist", 6, 6)
     assert set(record.steps) == {"read", "infer", "write", "generalist"}
+
+
+def test_a_report_says_where_the_two_disagree(graphs: GraphProcess, request_for: GraphRequest) -> None:
+    request = replace(request_for, kinds=KINDS)
+    record = _run(graphs, request)
+    verified = verify_results(record, request.output_folder, request.primary_files)
+    assert sorted((one.role, one.kind) for one in verified) == sorted(
+        (role, kind) for role in ("specialist", "generalist") for kind in KINDS
+    )
+    (report,) = (one.path for one in verified if (one.role, one.kind) == ("specialist", "report"))
+    said = [str(element.value) for element in pydicom.dcmread(report).iterall() if element.keyword == "TextValue"]
+    assert "A second model disagrees: Liver: found by the specialist alone" in said
+    assert any(one.startswith("A second model disagrees: Spleen: Dice 0.") for one in said)
+    before = CompletionRecord.from_json((request.output_folder / SPECIALIST_RECORD_FILE).read_bytes())
+    verify_results(before, request.output_folder, request.primary_files)  # what is left if the generalist dies
 
 
 def test_the_specialists_result_is_the_same_as_alone_and_a_retry_gives_the_same_objects(
