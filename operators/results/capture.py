@@ -125,7 +125,7 @@ def _chosen(finding: Finding, canvas: Canvas) -> tuple[list[int], int]:
     """The slices to show, and of how many each is one."""
     slices = len(finding.series.datasets)
     is_found = np.array([bool(plane.any()) for plane in finding.labels.array])
-    near = np.convolve(is_found, np.ones(2 * NEIGHBOURS + 1), mode="same") > 0 if slices > 2 * NEIGHBOURS else is_found
+    near = np.convolve(is_found, np.ones(2 * NEIGHBOURS + 1))[NEIGHBOURS : NEIGHBOURS + slices]
     indices = np.flatnonzero(near).tolist()
     step = -(-len(indices) // most_captures(*canvas.shape))
     return indices[::step], step

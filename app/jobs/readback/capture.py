@@ -35,6 +35,7 @@ def check_captures(
 
     Raises ``VerificationFailed`` if a slice is missing or another, or an outline lies elsewhere than its segment ends.
     """
+    require(len(datasets) > 0, "there is no picture")
     planes = planes_of(labels, sources)
     for number, dataset in enumerate(datasets, start=1):
         require(dataset.SOPClassUID == SecondaryCaptureImageStorage, "it is no Secondary Capture")

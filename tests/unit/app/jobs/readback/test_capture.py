@@ -11,6 +11,7 @@ import highdicom
 import numpy as np
 import pydicom
 import pytest
+from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from app.errors import VerificationFailed
@@ -27,6 +28,7 @@ SIZES = {
     "rows far apart": replace(PHANTOM, row_spacing=1.7, column_spacing=0.5),
     "columns far apart": replace(PHANTOM, row_spacing=0.5, column_spacing=1.3, orientation=CORONAL),
     "large": replace(PHANTOM, rows=520, columns=540, row_spacing=0.7, column_spacing=0.7),
+    "two slices": replace(PHANTOM, slices=2),
     "half again": replace(PHANTOM, rows=520, columns=300, row_spacing=0.5, column_spacing=0.75),
 }
 
@@ -58,16 +60,23 @@ def written(stored: _Written) -> _Written:
 
 @pytest.mark.parametrize("name", ORIENTED | SIZES)
 def test_what_was_written_is_what_was_computed(name: str, tmp_path: Path) -> None:
-    for paint in (intricate_labels, no_labels):
+    for paint in (single_voxel if name == "two slices" else intricate_labels, no_labels):
         _written(pictured(tmp_path / "ct", (ORIENTED | SIZES)[name], paint=paint), tmp_path / "sc").check()
+
+
+def single_voxel(shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    labels = np.zeros(shape, np.uint8)
+    labels[0, 3, 5] = 1
+    return labels
 
 
 def test_of_mr_too_and_of_very_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capture, "MOST_CAPTURES", 3)
     found = _written(pictured(tmp_path / "mr", edit=AS_MR), tmp_path / "sc")
     found.check()
-    with pytest.raises(VerificationFailed):
-        _Written(found.one, found.datasets[:1]).check()
+    for fewer in (found.datasets[:1], []):
+        with pytest.raises(VerificationFailed):
+            _Written(found.one, fewer).check()
 
 
 def _change_pixels(change: Callable[[Picture], Picture]) -> Callable[[list[Dataset]], None]:
