@@ -26,9 +26,9 @@ from app.graph import GeneralistRequest, GraphRequest
 from app.recording import CompletionRecordOperator, GeneralistRecordOperator, Progress, Steps
 from operators.model_package import ModelPackage
 from operators.nnunet.operator import NnUNetOperator
+from operators.results.finding import Algorithm
 from operators.results.operator import ResultsWriterOperator
 from operators.sam.operator import GeneralistOperator
-from operators.segmentation_writer import Algorithm
 from operators.segments import SegmentSpec, load_segments, load_series_description
 from operators.series_volume import SeriesVolumeOperator
 

@@ -27,13 +27,12 @@ from app.graph import (
 )
 from app.recording import Progress, Steps, object_records, segment_records, write_labels
 from operators.durable import write_durably
-from operators.results.finding import Finding
+from operators.results.finding import Algorithm, Finding
 from operators.results.writing import Written, write_results
 from operators.sam.package import GeneralistPackage
 from operators.sam.prompted import PromptedLabels
 from operators.sam.prompted_operator import PromptedOperator
 from operators.sam.windowing import asked_window
-from operators.segmentation_writer import Algorithm
 from operators.series_volume import SeriesVolume, SeriesVolumeOperator
 
 

@@ -39,11 +39,11 @@ from operators.durable import write_durably
 from operators.label_maps import label_counts, voxel_millilitres
 from operators.model_package import ModelPackage
 from operators.object_kinds import REPORTED, REPORTS
-from operators.results.finding import Finding, WrittenObject
+from operators.results.finding import Algorithm, Finding, PromptingObject, WrittenObject
 from operators.results.report import write_report
+from operators.results.series_description import say_whose
 from operators.results.writing import Written, write_results
 from operators.sam.package import GeneralistPackage
-from operators.segmentation_writer import Algorithm, PromptingObject, say_whose
 from operators.segments import SegmentSpec
 from operators.series_volume import SeriesVolume
 

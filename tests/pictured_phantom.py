@@ -106,7 +106,7 @@ def pictured(
     labels: highdicom.Volume = series.volume.with_array(paint(series.volume.spatial_shape))
     record = FindingRecord(
         role="specialist",
-        object=ObjectRecord("", "", "", "", ""),
+        objects=(ObjectRecord("", "segmentation", "", "", "", ""),),
         labels=LabelsRecord("", ""),
         segments=segment_records(labels, segments),
         model=ModelRecord("planted", ALGORITHM.version, ALGORITHM.weights_digest),

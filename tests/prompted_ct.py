@@ -11,12 +11,13 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from operators.segmentation_writer import Algorithm, write_segmentation
+from operators.results.finding import Algorithm
 from operators.segments import Code, SegmentSpec
 from operators.series_volume import read_series
 from tests import prompt_objects
 from tests.data import LIVER, SPLEEN, reference_labels
 from tests.phantom import Phantom
+from tests.written_segmentation import write_segmentation
 
 SPLEEN_SEGMENT = SegmentSpec(
     1,

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from operators.label_maps import LabelMap
-from operators.segmentation_writer import Algorithm, WrittenObject, write_segmentation
+from operators.results.finding import Algorithm, WrittenObject
 from operators.segments import Code, SegmentSpec
 from operators.series_volume import SeriesVolume, read_series
+from tests.written_segmentation import write_segmentation
 
 _ANATOMY = Code("123037004", "SCT", "Anatomical Structure")
 LIVER = SegmentSpec(1, "Liver", _ANATOMY, Code("10200004", "SCT", "Liver"), None, "planted", (221, 130, 101))

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 import pydicom
+from pydicom.uid import ImplicitVRLittleEndian
 
 from app.errors import VerificationFailed
 from app.graph import CompletionRecord, FindingRecord, ObjectRecord, Role
@@ -151,24 +152,57 @@ def _verify_finding(
     _check_grid(labels, sources)
     require(finding.objects[0].kind == "segmentation", "its first object is no BINARY Segmentation")
     proof = Proof(labels, finding, sources, list(_prompts(finding, record)))
-    counts: Counter[Kind] = Counter()
+    by_kind: dict[Kind, list[ObjectRecord]] = {}
     for one in sorted(finding.objects, key=lambda each: each.kind in REPORTS):  # these refer to others
-        counts[one.kind] += 1
-        path = folder / Path(one.file).name
-        dataset = pydicom.dcmread(io.BytesIO(_read_checked(path, one.digest)))
-        _check_identity(dataset, one, sources)
-        _check_place_in_job(dataset, finding, one, counts[one.kind], record, sources)
-        proof.check(one.kind, dataset)
-        yield VerifiedObject(
-            path=path,
-            kind=one.kind,
-            role=finding.role,
-            digest=one.digest,
-            sop_class_uid=UID(one.sop_class_uid),
-            sop_instance_uid=UID(one.sop_instance_uid),
-            series_instance_uid=UID(one.series_instance_uid),
-            transfer_syntax_uid=UID(str(dataset.file_meta.TransferSyntaxUID)),
-        )
+        by_kind.setdefault(one.kind, []).append(one)
+    for kind, objects in by_kind.items():
+        datasets = _Objects(objects, folder)
+        syntaxes = []
+        for number, (one, dataset) in enumerate(zip(objects, datasets, strict=True), start=1):
+            _check_identity(dataset, one, sources)
+            _check_place_in_job(dataset, finding, one, number, record, sources)
+            syntaxes.append(UID(str(dataset.file_meta.TransferSyntaxUID)))
+        proof.check(kind, datasets)
+        for one, transfer_syntax_uid in zip(objects, syntaxes, strict=True):
+            yield VerifiedObject(
+                path=_path_of(one, folder),
+                kind=kind,
+                role=finding.role,
+                digest=one.digest,
+                sop_class_uid=UID(one.sop_class_uid),
+                sop_instance_uid=UID(one.sop_instance_uid),
+                series_instance_uid=UID(one.series_instance_uid),
+                transfer_syntax_uid=transfer_syntax_uid,
+            )
+
+
+class _Objects(Sequence[pydicom.Dataset]):
+    """Objects that are read when they are looked at: pictures together are hundreds of megabytes."""
+
+    def __init__(self, objects: Sequence[ObjectRecord], folder: Path) -> None:
+        self._objects = objects
+        self._folder = folder
+        self._last: tuple[int, pydicom.Dataset] | None = None
+
+    def __len__(self) -> int:
+        return len(self._objects)
+
+    @overload
+    def __getitem__(self, index: int) -> pydicom.Dataset: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[pydicom.Dataset]: ...
+    def __getitem__(self, index: int | slice) -> pydicom.Dataset | Sequence[pydicom.Dataset]:
+        if isinstance(index, slice):
+            return _Objects(self._objects[index], self._folder)
+        if self._last is None or self._last[0] != index:
+            one = self._objects[index]
+            content = _read_checked(_path_of(one, self._folder), one.digest)
+            self._last = index, pydicom.dcmread(io.BytesIO(content))
+        return self._last[1]
+
+
+def _path_of(one: ObjectRecord, folder: Path) -> Path:
+    return folder / Path(one.file).name
 
 
 def _check_identity(dataset: pydicom.Dataset, one: ObjectRecord, sources: Sequence[pydicom.Dataset]) -> None:
@@ -181,7 +215,8 @@ def _check_identity(dataset: pydicom.Dataset, one: ObjectRecord, sources: Sequen
     ):
         require(dataset[keyword].value == expected, f"its {keyword} is not the record's")
     sop_class, transfer_syntax = NEEDS[one.kind]
-    same_kind = (dataset.SOPClassUID, meta.TransferSyntaxUID) == (sop_class, transfer_syntax)
+    syntaxes = (transfer_syntax, ImplicitVRLittleEndian)  # contours may be too long for an explicit VR
+    same_kind = dataset.SOPClassUID == sop_class and meta.TransferSyntaxUID in syntaxes
     require(same_kind, f"it is no {one.kind} as the receivers are asked for")
     require(
         (meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID) == (one.sop_class_uid, one.sop_instance_uid),

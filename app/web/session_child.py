@@ -24,14 +24,13 @@ from app.web.placement import placed_prompt
 from app.web.task import SessionTask
 from operators.durable import write_durably
 from operators.errors import InferenceFailed
-from operators.results.finding import Finding
+from operators.results.finding import Algorithm, Finding
 from operators.results.writing import write_results
 from operators.sam.embeddings import EmbeddingCache
 from operators.sam.network import ServedNetworks, open_networks, served_predictor
 from operators.sam.package import GeneralistPackage
 from operators.sam.predictor import Tensors
 from operators.sam.showing import shown_series
-from operators.segmentation_writer import Algorithm
 from operators.segments import Code, SegmentSpec
 from operators.series_volume import SeriesVolume, read_series
 

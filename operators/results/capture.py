@@ -30,13 +30,19 @@ from operators.results.common_modules import (
     referenced_series,
     segment_text,
 )
-from operators.results.finding import Finding, object_instance_uid, object_series_uid, save_object, series_number
+from operators.results.finding import (
+    Finding,
+    WrittenObject,
+    object_instance_uid,
+    object_series_uid,
+    save_object,
+    series_number,
+)
 from operators.results.legend import Legend
 from operators.results.pages import LINE_HEIGHT, MARGIN, WARNING, WHITE, Picture, draw_text, shortened, wrapped
 from operators.results.secondary_capture import CaptureSeries
 from operators.results.slices import SliceGrid, segments_on_slices
 from operators.sam.windowing import Window, to_bytes
-from operators.segmentation_writer import WrittenObject
 from operators.segments import SegmentSpec
 from operators.series_checks import numbers
 
@@ -51,8 +57,8 @@ _BURNED_IN = "YES"
 """No patient data is drawn into the pixels; but text is, which whoever removes it must know."""
 
 
-def write_captures(finding: Finding, folder: Path, window: Window) -> tuple[WrittenObject, ...]:
-    """Write pictures of a finding into `folder`, ``capture-0001.dcm`` and so on, and return what was written.
+def write_captures(finding: Finding, folder: Path, window: Window, *, prefix: str = "") -> tuple[WrittenObject, ...]:
+    """Write pictures of a finding into `folder`, ``<prefix>capture-0001.dcm`` and so on, and return what was written.
 
     Parameters
     ----------
@@ -81,7 +87,7 @@ def write_captures(finding: Finding, folder: Path, window: Window) -> tuple[Writ
         uid = object_instance_uid(finding.identity, "capture", number)
         image = series.capture(picture, uid, number, burned_in=_BURNED_IN)
         _add_derivation(image, finding, index)
-        written.append(save_object(image, folder / f"capture-{number:04}.dcm"))
+        written.append(save_object(image, folder / f"{prefix}capture-{number:04}.dcm"))
     return tuple(written)
 
 

@@ -6,18 +6,18 @@ Whose they are is taken over from the source as `operators.source_identity` does
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, TypedDict
+from typing import Any
 
 import highdicom
 import pydicom
 from highdicom.base import SOPClass
 from highdicom.sr import CodedConcept
-from pydicom.sr.codedict import codes
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from operators.instances import PARSE_ERRORS
-from operators.results.finding import Finding, device_uid
-from operators.segmentation_writer import MANUFACTURER, Algorithm, PromptingObject, say_ai
+from operators.results.equipment import processing_equipment
+from operators.results.finding import Algorithm, Finding, PromptingObject
+from operators.results.series_description import say_ai
 from operators.segments import SegmentSpec
 from operators.source_identity import normalised_headers, take_over_identity
 
@@ -36,37 +36,6 @@ _DISPLAY_COLOURS = (
 """For segments without a colour of their own; none is grey."""
 _LEAST_COLOURFUL = 40
 """Between a colour's highest and lowest part: with less it could be taken for the image."""
-
-
-class Equipment(TypedDict):
-    """General Equipment as highdicom's constructors take it (PS3.3 C.7.5.1)."""
-
-    manufacturer: str
-    manufacturer_model_name: str
-    software_versions: str
-    device_serial_number: str
-
-
-def equipment(algorithm: Algorithm) -> Equipment:
-    """Return the model as equipment, as Segmentations name it."""
-    return Equipment(
-        manufacturer=MANUFACTURER,
-        manufacturer_model_name=algorithm.name,
-        software_versions=algorithm.version,
-        device_serial_number=algorithm.weights_digest[:16],
-    )
-
-
-def processing_equipment(algorithm: Algorithm, moment: tuple[str, str]) -> highdicom.ContributingEquipment:
-    """Return the Contributing Equipment item (PS3.3 C.12.1.1.5) of the model, with its Device UID (IHE AI Results)."""
-    item = highdicom.ContributingEquipment(
-        purpose_of_reference=codes.DCM.ProcessingEquipment,
-        contribution_datetime="".join(moment),
-        contribution_description="Inference",
-        **equipment(algorithm),
-    )
-    item.DeviceUID = device_uid(algorithm)
-    return item
 
 
 def identity_header(headers: Sequence[pydicom.Dataset], study_instance_uid: str = "") -> pydicom.Dataset:
@@ -110,7 +79,7 @@ def complete(
     dataset.SeriesDate, dataset.SeriesTime = moment
     library = highdicom.ContributingEquipment.for_highdicom()
     library.ContributionDateTime = "".join(moment)
-    model = [] if algorithm is None else [processing_equipment(algorithm, moment)]
+    model = [] if algorithm is None else [processing_equipment(algorithm)]
     dataset.ContributingEquipmentSequence = [*model, library]
     said = [*own_text] if algorithm is None else [*own_text, algorithm.name, algorithm.version]
     take_over_identity(dataset, source, own_text=" ".join(said))

@@ -69,7 +69,7 @@ def _windows(series: SeriesVolume, window: Window | None) -> list[tuple[float, f
         own = [found for header in series.datasets if (found := _own_window(header)) is not None]
         if len(own) == len(series.datasets):
             return own
-        window = _suitable(series)
+        window = suitable_window(series)
     return [(window.centre, window.width)] * len(series.datasets)
 
 
@@ -87,7 +87,8 @@ def _own_window(header: pydicom.Dataset) -> tuple[float, float] | None:
     return (centre, width) if np.isfinite([centre, width]).all() and width > 0 else None
 
 
-def _suitable(series: SeriesVolume) -> Window:
+def suitable_window(series: SeriesVolume) -> Window:
+    """Return the window that suits the series' modality."""
     try:
         return shown_series(series, None)[1]
     except OperatorError:  # nothing above 0: whatever is there

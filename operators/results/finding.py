@@ -13,17 +13,16 @@ from pathlib import Path
 
 import highdicom
 import pydicom
-from pydicom.uid import UID, SegmentationStorage
+from pydicom.uid import UID
 
 from operators.derived_uids import (
     derived_uid,
-    instance_uid,
     object_instance_uid,
     object_series_uid,
-    series_uid,
 )
 from operators.durable import write_durably
 from operators.object_kinds import Kind
+from operators.prompting_object import PromptingObject
 from operators.segments import SegmentSpec
 from operators.series_volume import SeriesVolume
 
@@ -77,20 +76,6 @@ class Algorithm:
     def own_text(self) -> str:
         """All text of it that a result holds."""
         return " ".join([self.name, self.version, *(text for pair in self.parameters.items() for text in pair)])
-
-
-@dataclass(frozen=True)
-class PromptingObject:
-    """An object of the same study that prompted the algorithm."""
-
-    series_instance_uid: str
-    sop_instance_uid: str
-    sop_class_uid: str = str(SegmentationStorage)
-
-    @classmethod
-    def of(cls, identity: str) -> PromptingObject:
-        """Return the Segmentation that belongs to `identity`."""
-        return cls(series_uid(identity), instance_uid(identity))
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ from pydicom.sr.codedict import codes
 
 from operators.derived_uids import derived_uid
 from operators.results.common_modules import reference, referenced_series
-from operators.results.finding import save_object, series_number
+from operators.results.finding import Algorithm, WrittenObject, save_object, series_number
 from operators.results.pages import LINE_HEIGHT, MARGIN, WARNING, WHITE, Picture, draw_text, wrapped
 from operators.results.secondary_capture import CaptureSeries
-from operators.segmentation_writer import Algorithm, WrittenObject, say_ai
+from operators.results.series_description import say_ai
 from operators.series_checks import text
 
 Outcome = Literal["refused", "failed", "nothing-found"]

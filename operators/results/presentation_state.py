@@ -36,17 +36,23 @@ from operators.results.common_modules import (
     complete,
     described,
     display_rgb,
-    equipment,
     identity_header,
     segment_text,
     transfer_syntax,
 )
 from operators.results.contours import Corners, rings
 from operators.results.display import Display, display_of
-from operators.results.finding import Finding, object_instance_uid, object_series_uid, save_object, series_number
+from operators.results.equipment import equipment_attributes
+from operators.results.finding import (
+    Finding,
+    WrittenObject,
+    object_instance_uid,
+    object_series_uid,
+    save_object,
+    series_number,
+)
 from operators.results.slices import CornerCount, SegmentOnSlice, segments_on_slices
 from operators.sam.windowing import Window
-from operators.segmentation_writer import WrittenObject
 from operators.segments import SegmentSpec
 from operators.source_identity import moment_of
 
@@ -179,7 +185,7 @@ def _state(
         voi_lut_transformations=display.windows,
         transfer_syntax_uid=transfer_syntax(longest),
         specific_character_set=None,
-        **equipment(finding.algorithm),
+        **equipment_attributes(finding.algorithm),
     )
     state.Laterality = ""  # Type 2C, and highdicom leaves it out
     (area,) = state.DisplayedAreaSelectionSequence

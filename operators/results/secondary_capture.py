@@ -15,9 +15,11 @@ import pydicom
 from highdicom.sc import SCImage
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
-from operators.results.common_modules import complete, equipment, identity_header
+from operators.object_kinds import MANUFACTURER
+from operators.results.common_modules import complete, identity_header
+from operators.results.equipment import equipment_attributes
+from operators.results.finding import Algorithm
 from operators.results.pages import Picture
-from operators.segmentation_writer import MANUFACTURER, Algorithm
 from operators.source_identity import moment_of
 
 _WORKSTATION = "WSD"
@@ -59,7 +61,7 @@ class CaptureSeries:
         date, time = self._moment
         model: dict[str, Any] = {"manufacturer": MANUFACTURER}
         if self.algorithm is not None:
-            model.update(equipment(self.algorithm))
+            model.update(equipment_attributes(self.algorithm))
         image = SCImage(
             pixel_array=picture,
             photometric_interpretation="RGB",

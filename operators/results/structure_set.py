@@ -25,13 +25,13 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import RTStructureSetStorage
 
 from operators.label_maps import label_counts, voxel_millilitres
+from operators.object_kinds import MANUFACTURER
 from operators.results.common_modules import (
     DESCRIPTION_LENGTH,
     NOT_VERIFIED,
     complete,
     described,
     display_rgb,
-    equipment,
     identity_header,
     prompting_reference,
     reference,
@@ -40,9 +40,16 @@ from operators.results.common_modules import (
     transfer_syntax,
 )
 from operators.results.contours import outlines
-from operators.results.finding import Finding, object_instance_uid, object_series_uid, save_object, series_number
+from operators.results.equipment import equipment_attributes
+from operators.results.finding import (
+    Finding,
+    WrittenObject,
+    object_instance_uid,
+    object_series_uid,
+    save_object,
+    series_number,
+)
 from operators.results.slices import CornerCount, Floats, SegmentOnSlice, SliceGrid, segments_on_slices
-from operators.segmentation_writer import MANUFACTURER, WrittenObject
 from operators.segments import SegmentSpec
 from operators.source_identity import moment_of
 
@@ -116,7 +123,7 @@ def _blank(finding: Finding, longest: int) -> SOPClass:
         modality="RTSTRUCT",
         transfer_syntax_uid=transfer_syntax(longest),
         series_description=described(finding, "contours"),
-        **equipment(finding.algorithm),
+        **equipment_attributes(finding.algorithm),
     )
     dataset.copy_patient_and_study_information(identity_header(finding.series.datasets))
     return dataset

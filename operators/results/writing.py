@@ -7,14 +7,23 @@ from pathlib import Path
 
 from operators.object_kinds import REPORTED, REPORTS, Kind
 from operators.results.binary import write_binary
+from operators.results.capture import write_captures
+from operators.results.display import suitable_window
 from operators.results.finding import Finding, WrittenObject
 from operators.results.labelmap import write_labelmap
+from operators.results.presentation_state import write_presentation_state
 from operators.results.report import write_report
+from operators.results.structure_set import write_structure_set
 
 Written = dict[Kind, tuple[WrittenObject, ...]]
 """By kind; pictures are several."""
 Writer = Callable[[Finding, Path], WrittenObject]
-_WRITERS: Mapping[Kind, Writer] = {"segmentation": write_binary, "labelmap": write_labelmap}
+_WRITERS: Mapping[Kind, Writer] = {
+    "segmentation": write_binary,
+    "labelmap": write_labelmap,
+    "structure-set": write_structure_set,
+    "presentation-state": write_presentation_state,
+}
 
 
 def write_results(
@@ -40,6 +49,8 @@ def write_results(
         if kind in REPORTS:
             (referred,) = written.get(REPORTED.get(kind, kind), (None,))
             written[kind] = (write_report(finding, referred, path, kind=kind, notes=notes),)
+        elif kind == "capture":
+            written[kind] = write_captures(finding, folder, suitable_window(finding.series), prefix=prefix)
         else:
             written[kind] = (_WRITERS[kind](finding, path),)
     return {kind: written[kind] for kind in kinds}

@@ -19,6 +19,7 @@ from pydicom.uid import UID
 
 from operators.errors import PromptRefused
 from operators.instances import PARSE_ERRORS
+from operators.prompting_object import PromptingObject
 from operators.sam.contract import Contract
 from operators.sam.mask_prompts import as_answer
 from operators.sam.objects.placing import PlacedPrompt, place
@@ -28,7 +29,6 @@ from operators.sam.objects.slice_prompts import PlacedSlice, SliceGrid
 from operators.sam.predictor import SlicePredictor
 from operators.sam.prompts import SlicePrompt
 from operators.sam.volume import Shown, VolumePrompt, segment_volume
-from operators.segmentation_writer import PromptingObject
 from operators.segments import LABEL_LENGTH, Code, SegmentSpec
 from operators.series_volume import SeriesVolume
 

@@ -14,16 +14,16 @@ import pytest
 from pydicom.dataset import Dataset
 
 from operators.results.capture import write_captures
-from operators.results.finding import Finding
+from operators.results.finding import Finding, PromptingObject
 from operators.results.notice_page import write_notice_page
 from operators.results.presentation_state import write_presentation_state
 from operators.results.structure_set import write_structure_set
 from operators.sam.windowing import Window
-from operators.segmentation_writer import PromptingObject, write_segmentation
 from tests.peers import require, run_dcentvfy, run_dciodvfy
 from tests.phantom import setting
 from tests.pictured_phantom import AS_MR, ORIENTED, PHANTOM, Pictured, intricate_labels, pictured
 from tests.segmented_phantom import ALGORITHM, no_labels
+from tests.written_segmentation import write_segmentation
 
 CASES = ORIENTED | {
     "japanese": replace(

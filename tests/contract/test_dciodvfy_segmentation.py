@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from operators.derived_uids import generalist_identity
-from operators.segmentation_writer import PromptingObject, write_segmentation
+from operators.results.finding import PromptingObject
 from tests.peers import require, run_dcentvfy, run_dciodvfy
 from tests.phantom import CORONAL, OBLIQUE, Phantom, setting
 from tests.segmented_phantom import ALGORITHM, MANY_SEGMENTS, SEGMENTS, many_labels, no_labels, write_segmented
+from tests.written_segmentation import write_segmentation
 
 PHANTOM = Phantom()
 CASES = {

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from operators.segmentation_writer import segment_numbers
+from operators.results.segmentation import segment_numbers
 from tests.peers import dcmqi_labels, place, require
 from tests.phantom import Phantom, variants
 from tests.segmented_phantom import MANY_SEGMENTS, SEGMENTS, many_labels, no_labels, write_segmented

@@ -30,7 +30,10 @@ from tests.triton_fixture import MODEL_REPOSITORY, running_triton
 
 SPECIALIST = "nnunet_liver_spleen_demo"
 APPLICATION = "app.app:SegmentationApp"
-KINDS: tuple[Kind, ...] = ("segmentation", "labelmap", "report", "report-on-labelmap", "report-alone")
+KINDS: tuple[Kind, ...] = (
+    *("segmentation", "labelmap", "report", "report-on-labelmap", "report-alone"),
+    *("structure-set", "capture", "presentation-state"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -108,9 +111,10 @@ def test_a_report_says_where_the_two_disagree(graphs: GraphProcess, request_for:
     request = replace(request_for, kinds=KINDS)
     record = _run(graphs, request)
     verified = verify_results(record, request.output_folder, request.primary_files)
-    assert sorted((one.role, one.kind) for one in verified) == sorted(
+    assert {(one.role, one.kind) for one in verified} == {
         (role, kind) for role in ("specialist", "generalist") for kind in KINDS
-    )
+    }
+    assert len({one.path for one in verified}) == len({one.sop_instance_uid for one in verified}) == len(verified)
     (report,) = (one.path for one in verified if (one.role, one.kind) == ("specialist", "report"))
     said = [str(element.value) for element in pydicom.dcmread(report).iterall() if element.keyword == "TextValue"]
     assert "A second model disagrees: Liver: found by the specialist alone" in said

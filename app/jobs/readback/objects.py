@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 import pydicom
 
 from app.graph import FindingRecord
+from app.jobs.readback.capture import check_captures
 from app.jobs.readback.computed import ComputedLabels, require
 from app.jobs.readback.labelmap import check_labelmap
+from app.jobs.readback.presentation_state import check_presentation_state
 from app.jobs.readback.report import check_report
 from app.jobs.readback.segmentation import check_segmentation
+from app.jobs.readback.structure_set import check_structure_set
 from operators.object_kinds import REPORTED, REPORTS, SEGMENTATIONS, Kind
 
 
@@ -28,10 +31,23 @@ class Proof:
     proved: dict[Kind, pydicom.Dataset] = field(default_factory=dict)
     """The Segmentations that passed already: reports refer to them."""
 
-    def check(self, kind: Kind, dataset: pydicom.Dataset) -> None:
-        """Hold an object against what was computed. Raises ``VerificationFailed`` if it is not that."""
+    def check(self, kind: Kind, datasets: Sequence[pydicom.Dataset]) -> None:
+        """Hold the objects of a kind against what was computed.
+
+        Raises
+        ------
+        VerificationFailed
+            If they are not that.
+        """
+        if kind == "capture":
+            check_captures(datasets, self.labels, self.finding, self.sources)
+            return
+        require(len(datasets) == 1, f"there are {len(datasets)} objects of the kind {kind}")
+        (dataset,) = datasets
         if kind in REPORTS:
             self._check_report(kind, dataset)
+        elif kind in _CHECKS_ON_SOURCES:
+            _CHECKS_ON_SOURCES[kind](dataset, self.labels, self.finding, self.sources)
         else:
             require(kind in _CHECKS, f"there is no proof for objects of the kind {kind}")
             _CHECKS[kind](dataset, self.labels, self.finding)
@@ -54,4 +70,10 @@ class Proof:
 _CHECKS: Mapping[Kind, Callable[[pydicom.Dataset, ComputedLabels, FindingRecord], None]] = {
     "segmentation": check_segmentation,
     "labelmap": check_labelmap,
+}
+_CHECKS_ON_SOURCES: Mapping[
+    Kind, Callable[[pydicom.Dataset, ComputedLabels, FindingRecord, Sequence[pydicom.Dataset]], None]
+] = {
+    "structure-set": check_structure_set,
+    "presentation-state": check_presentation_state,
 }

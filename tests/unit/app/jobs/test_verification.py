@@ -30,7 +30,7 @@ from app.jobs.verification import verify_results
 from app.recording import object_records, segment_records, write_labels
 from operators.derived_uids import generalist_identity
 from operators.label_maps import LabelMap
-from operators.segmentation_writer import Algorithm, PromptingObject, write_segmentation
+from operators.results.finding import Algorithm, PromptingObject
 from operators.segments import SegmentSpec
 from operators.series_volume import read_series
 from tests.phantom import Phantom, variants
@@ -43,6 +43,7 @@ from tests.segmented_phantom import (
     no_labels,
     write_segmented,
 )
+from tests.written_segmentation import write_segmentation
 
 PHANTOM = Phantom()
 

@@ -23,11 +23,11 @@ from pydicom.dataset import Dataset
 from app.errors import VerificationFailed
 from app.graph import CompletionRecord
 from app.jobs.verification import verify_results
-from operators.segmentation_writer import write_segmentation
 from operators.series_volume import SeriesVolume, read_series
 from tests.completed_run import completed_run
 from tests.phantom import OBLIQUE, Phantom
 from tests.segmented_phantom import ALGORITHM, SEGMENTS, asymmetric_labels
+from tests.written_segmentation import write_segmentation
 
 SIDE = 12
 CUBE = Phantom(slices=SIDE, rows=SIDE, columns=SIDE, row_spacing=2.5, column_spacing=2.5, orientation=OBLIQUE)
@@ -139,8 +139,8 @@ class _Results:
         change(dataset)
         dataset.save_as(path, enforce_file_format=True)
         (finding,) = self.record.findings
-        one = replace(finding.object, digest=hashlib.sha256(path.read_bytes()).hexdigest())
-        return replace(self, record=replace(self.record, findings=(replace(finding, object=one),)))
+        one = replace(finding.objects[0], digest=hashlib.sha256(path.read_bytes()).hexdigest())
+        return replace(self, record=replace(self.record, findings=(replace(finding, objects=(one,)),)))
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from operators.results import capture
 from operators.results.capture import write_captures
+from operators.results.finding import PromptingObject
 from operators.sam.windowing import Window
-from operators.segmentation_writer import PromptingObject
 from tests.pictured_phantom import PHANTOM, Pictured, pictured
 from tests.segmented_phantom import no_labels
 

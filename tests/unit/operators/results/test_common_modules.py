@@ -11,12 +11,11 @@ import pytest
 
 from operators.results.capture import write_captures
 from operators.results.common_modules import display_rgb
-from operators.results.finding import Finding
+from operators.results.finding import Finding, WrittenObject
 from operators.results.notice_page import write_notice_page
 from operators.results.presentation_state import write_presentation_state
 from operators.results.structure_set import write_structure_set
 from operators.sam.windowing import Window
-from operators.segmentation_writer import WrittenObject
 from operators.source_identity import IDENTITY_KEYWORDS
 from tests.phantom import setting
 from tests.pictured_phantom import PHANTOM, pictured

@@ -12,12 +12,11 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from operators.errors import OperatorError
 from operators.results import slices
-from operators.results.finding import device_uid
+from operators.results.finding import PromptingObject, device_uid
 from operators.results.structure_set import write_structure_set
 from operators.sam.objects.prompt_object import Graphic
 from operators.sam.objects.rasters import filled
 from operators.sam.objects.structure_set import structure_set_parts
-from operators.segmentation_writer import PromptingObject
 from tests.phantom import OBLIQUE
 from tests.pictured_phantom import PHANTOM, Pictured, pictured
 from tests.segmented_phantom import ALGORITHM, LIVER, SEGMENTS, no_labels

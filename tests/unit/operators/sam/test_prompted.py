@@ -9,6 +9,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 from operators.errors import PromptRefused
+from operators.results.finding import PromptingObject
 from operators.sam.frames import on_image
 from operators.sam.objects.placing import place
 from operators.sam.objects.prompt_object import Kind, ObjectPrompt
@@ -22,7 +23,6 @@ from operators.sam.prompted import (
     segment_of,
 )
 from operators.sam.showing import shown_series
-from operators.segmentation_writer import PromptingObject
 from operators.segments import Code
 from operators.series_volume import read_series
 from tests.prompt_objects import FINDING, in_patient, presentation_state, rectangle, region_group, report, structure_set

@@ -19,8 +19,9 @@ from pydicom.uid import ComprehensiveSRStorage, ExplicitVRLittleEndian, Grayscal
 from operators.derived_uids import generalist_identity, instance_uid, series_uid
 from operators.errors import OperatorError
 from operators.label_maps import LabelMap
-from operators.results.finding import device_uid
-from operators.segmentation_writer import PromptingObject, say_ai, say_whose, segment_numbers, write_segmentation
+from operators.results.finding import PromptingObject, device_uid
+from operators.results.segmentation import segment_numbers
+from operators.results.series_description import say_ai, say_whose
 from operators.segments import Code
 from operators.series_volume import read_series
 from tests.phantom import Phantom, setting, variants
@@ -34,6 +35,7 @@ from tests.segmented_phantom import (
     no_labels,
     write_segmented,
 )
+from tests.written_segmentation import write_segmentation
 
 NAMES: dict[str, tuple[str | list[str] | None, str]] = {
     # PS3.5 annexes H and I; the first of Japan's sets is empty, which says ASCII
