@@ -58,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OperatorError, LimnerError) as error:
         print(f"{error.code}: {error}", file=sys.stderr)
         return _FAILED
+    for note in record.notes:
+        print(f"{note.code} ({note.policy}): {note.message}", file=sys.stderr)
     for one in objects:
         print(one.path)
     for finding in record.findings:

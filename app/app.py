@@ -3,6 +3,7 @@
 ::
 
     SeriesVolumeOperator        --series-->           NnUNetOperator, ResultsWriterOperator
+    SeriesVolumeOperator        --series-->           CompletionRecordOperator, for what the gate noted
     NnUNetOperator              --labels-->           ResultsWriterOperator, CompletionRecordOperator
     ResultsWriterOperator       --written-->          CompletionRecordOperator
 
@@ -24,7 +25,10 @@ import sys
 import operators.sdk as sdk  # first: it prepares what must be true before the SDK is imported
 from app.graph import GeneralistRequest, GraphRequest
 from app.recording import CompletionRecordOperator, GeneralistRecordOperator, Progress, Steps
+from operators.gate.gate import Gate
+from operators.gate.policies import GatePolicies
 from operators.model_package import ModelPackage
+from operators.nnunet.fingerprint import intensity_ranges
 from operators.nnunet.operator import NnUNetOperator
 from operators.results.finding import Algorithm
 from operators.results.operator import ResultsWriterOperator
@@ -63,6 +67,7 @@ class SegmentationApp(sdk.Application):
             sdk.CountCondition(self, 1),  # a source without it repeats for ever
             inputs={one.channel: one.files for one in request.inputs},
             progress=self._steps.of("read"),
+            gate=_gate(request, package),
             name="read",
         )
         infer = NnUNetOperator(
@@ -92,6 +97,7 @@ class SegmentationApp(sdk.Application):
         )
         self.add_flow(read, infer, {("series", "series")})
         self.add_flow(read, write, {("series", "series")})
+        self.add_flow(read, complete, {("series", "series")})
         self.add_flow(infer, write, {("labels", "labels")})
         self.add_flow(infer, complete, {("labels", "labels")})
         self.add_flow(write, complete, {("written", "written")})
@@ -138,3 +144,13 @@ class SegmentationApp(sdk.Application):
         self.add_flow(read, compare, {("series", "series")})
         self.add_flow(complete, compare, {("labels", "specialist"), ("record", "record")})
         self.add_flow(prompt, compare, {("labels", "labels"), ("package", "package")})
+
+
+def _gate(request: GraphRequest, package: ModelPackage) -> Gate:
+    """What the model's card and the pipeline want of a series."""
+    return Gate(
+        intended=package.intended_use,
+        policies=GatePolicies(request.gate.policies),
+        take=request.gate.take,
+        ranges=intensity_ranges(package),
+    )

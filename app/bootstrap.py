@@ -266,6 +266,7 @@ def _facts_of(
         weights_digest=package.weights_digest,
         folder=package.folder,
         channels=package.channel_names if isinstance(package, ModelPackage) else PROMPTED_CHANNELS,
+        intended_use=package.intended_use.stated,
     )
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from operators.agreement_limits import AgreementLimits
+from operators.gate.notes import GateNote
+from operators.gate.policies import Policy
 from operators.object_kinds import Kind
 
 RECORD_FILE = "result.json"
@@ -61,6 +63,16 @@ class PromptRequest:
 
 
 @dataclass(frozen=True)
+class GateRequest:
+    """What the pipeline's gate does otherwise than by default (`app.settings_gate.GateSettings`)."""
+
+    policies: Mapping[str, Policy] = field(default_factory=dict)
+    """By the code of the check."""
+    take: Mapping[str, str | float] = field(default_factory=dict)
+    """DICOM keywords, and the value that images must have to go on."""
+
+
+@dataclass(frozen=True)
 class GraphRequest:
     """One run: what to read, what to run on it, where to write."""
 
@@ -85,6 +97,7 @@ class GraphRequest:
     """What is written of each finding, whatever of it is sent in the end."""
     prompt: PromptRequest = PromptRequest()
     """Of a pipeline that is prompted."""
+    gate: GateRequest = GateRequest()
 
     @property
     def primary_files(self) -> tuple[Path, ...]:
@@ -206,6 +219,10 @@ class CompletionRecord:
     """What of prompt objects could not be followed while the rest could: ``number: code``."""
     prompted_by: Mapping[str, str] = field(default_factory=dict)
     """The objects that prompted it: Series Instance UID by SOP Instance UID."""
+    notes: tuple[GateNote, ...] = ()
+    """What the gate let pass or put in order."""
+    dropped: tuple[str, ...] = ()
+    """SOP Instance UIDs of what the gate left out of the series, so that no result refers to it."""
 
     def to_json(self) -> bytes:
         """Return it as JSON text."""
@@ -233,6 +250,8 @@ class CompletionRecord:
                 steps={str(name): float(seconds) for name, seconds in content["steps"].items()},
                 left_out=tuple(str(one) for one in content["left_out"]),
                 prompted_by={str(instance): str(series) for instance, series in content["prompted_by"].items()},
+                notes=tuple(GateNote(**entry) for entry in content["notes"]),
+                dropped=tuple(str(one) for one in content["dropped"]),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a completion record: {error!r}") from error

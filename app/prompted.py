@@ -27,6 +27,8 @@ from app.graph import (
 )
 from app.recording import Progress, Steps, object_records, segment_records, write_labels
 from operators.durable import write_durably
+from operators.gate.gate import Gate
+from operators.gate.policies import GatePolicies
 from operators.results.finding import Algorithm, Finding
 from operators.results.writing import Written, write_results
 from operators.sam.package import GeneralistPackage
@@ -63,6 +65,7 @@ class PromptedApp(sdk.Application):
             sdk.CountCondition(self, 1),  # a source without it repeats for ever
             inputs={"": files[IMAGES_CHANNEL]},
             progress=self._steps.of("read"),
+            gate=Gate(package.intended_use, GatePolicies(request.gate.policies), request.gate.take),
             name="read",
         )
         infer = PromptedOperator(
@@ -132,6 +135,8 @@ class PromptedRecordOperator(sdk.Operator):
             steps=self._steps.seconds(),
             left_out=tuple(f"{one.number}: {one.code}" for one in found.left_out),
             prompted_by={one.sop_instance_uid: one.series_instance_uid for one in found.prompted_by},
+            notes=series.notes,
+            dropped=series.dropped,
         )
         write_durably(folder / RECORD_FILE, record.to_json())
 

@@ -88,7 +88,8 @@ class Steps:
 class CompletionRecordOperator(sdk.Operator):
     """Write the specialist's label map and record: the sink of the graph, or what a generalist waits for.
 
-    Input ports ``labels``: a ``highdicom.Volume`` of uint8 or uint16; ``written``: the objects made of it, by kind.
+    Input ports ``series``: a `SeriesVolume`; ``labels``: a ``highdicom.Volume`` of uint8 or uint16; ``written``: the
+    objects made of it, by kind.
     Output ports, where a generalist follows, ``labels``: the same, and ``record``: the `CompletionRecord`.
     """
 
@@ -110,6 +111,7 @@ class CompletionRecordOperator(sdk.Operator):
 
     def setup(self, spec: sdk.OperatorSpec) -> None:
         """Declare the ports."""
+        spec.input("series")
         spec.input("labels")
         spec.input("written")
         if self._request.generalist is not None:
@@ -117,7 +119,8 @@ class CompletionRecordOperator(sdk.Operator):
             spec.output("record")
 
     def compute(self, op_input: Any, op_output: Any, context: Any) -> None:
-        """Receive labels and objects, write label map and record."""
+        """Receive series, labels and objects, write label map and record."""
+        series: SeriesVolume = op_input.receive("series")
         labels: highdicom.Volume = op_input.receive("labels")
         written: Written = op_input.receive("written")
         folder, package = self._request.output_folder, self._package
@@ -128,7 +131,13 @@ class CompletionRecordOperator(sdk.Operator):
             segments=segment_records(labels, self._segments),
             model=ModelRecord(package.name, package.version, package.weights_digest),
         )
-        record = CompletionRecord(self._request.identity, (finding,), steps=self._steps.seconds())
+        record = CompletionRecord(
+            self._request.identity,
+            (finding,),
+            steps=self._steps.seconds(),
+            notes=series.notes,
+            dropped=series.dropped,
+        )
         if self._request.generalist is None:
             write_durably(folder / RECORD_FILE, record.to_json())
             return

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from app.settings_gate import GateSettings
 from app.settings_prompt import PROMPTED_APPLICATION, PromptSettings
 from app.settings_section import NoResult, ResultKind, Section, checked_name
 
@@ -60,6 +61,7 @@ class PipelineSettings(Section):
     prompt: PromptSettings | None = Field(
         default=None, description="How annotations prompt its model, if that is a generalist."
     )
+    gate: GateSettings = Field(default=GateSettings(), description="What is done with a series that is not in order.")
 
     _name = field_validator("name")(staticmethod(checked_name))
 

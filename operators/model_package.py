@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from operators.errors import ModelPackageError
+from operators.gate.intended_use import IntendedUse, read_intended_use
 from operators.label_scheme import LabelScheme, read_label_scheme
 from operators.model_folder import card_text, file_digest, newest_version, present, read_card, read_json, weights_files
 from operators.model_manifest import MANIFEST_FILE, Combination, NetworkEntry, read_manifest
@@ -88,6 +89,8 @@ class ModelPackage:
     """How: one alone, the mean of probabilities, or a merge in this order."""
     postprocessing: tuple[tuple[int, ...], ...]
     """Of each of these sets of labels, in this order, only the largest connected component is kept."""
+    intended_use: IntendedUse = IntendedUse()
+    """The acquisitions that its card says it is for."""
 
     @property
     def all_networks(self) -> tuple[Network, ...]:
@@ -115,7 +118,8 @@ class ModelPackage:
         ------
         ModelPackageError
             If a file is missing (``file-missing``), can't be read (``file-unreadable``), is another than the manifest
-            says (``file-differs``), or contradicts another (``labels-differ``).
+            says (``file-differs``), or contradicts another (``labels-differ``); if the card states what can't be
+            checked (``card-malformed``).
         """
         folder = folder.resolve()
         if not folder.is_dir():
@@ -137,6 +141,7 @@ class ModelPackage:
             networks=final,
             combination=manifest.combination,
             postprocessing=manifest.postprocessing,
+            intended_use=read_intended_use(card, folder.name),
         )
         _check_agreement(package, read_json(segments_path))
         return package

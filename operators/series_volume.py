@@ -17,9 +17,9 @@ What is refused, by ``SeriesRefused.code``:
 ``missing-geometry``                    position, orientation or pixel spacing is missing or impossible
 ``missing-frame-of-reference``          no frame of reference
 ``mixed-frame-of-reference``            several frames of reference
-``mixed-orientation``                   several orientations: a localizer, or several reconstructions
+``mixed-orientation``                   several orientations: several reconstructions
 ``too-few-slices``                      a single slice
-``duplicate-position``                  several instances at one position: phases, echoes, or a doubled slice
+``duplicate-position``                  several instances at one position: phases, echoes, or slices side by side
 ``gantry-tilt``                         the slices are sheared: they do not lie along their normal
 ``slice-missing``                       slices are missing between others
 ``uneven-spacing``                      the slices are not evenly spaced
@@ -29,11 +29,13 @@ What is refused, by ``SeriesRefused.code``:
 Several series are one input where a model has several channels: each must be a volume by itself, all of one patient
 and study and in one frame of reference. What is wrong with one is said with the name of its channel.
 
-Lossy compression is accepted. Values beyond the padding value stay what they are.
+Before all that `operators.gate` takes out what is no slice of the series, and with a model's card it asks whether the
+model is for such a series; `operators.gate.policies` lists what else it refuses, warns of or repairs.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,6 +48,8 @@ import pydicom
 from numpy.typing import NDArray
 
 from operators.errors import SeriesRefused
+from operators.gate.gate import Gate
+from operators.gate.notes import GateNote
 from operators.instances import read_header, read_pixels
 from operators.one_grid import on_grid
 from operators.sdk import Fragment, Operator, OperatorSpec
@@ -54,6 +58,7 @@ from operators.series_geometry import SeriesGeometry, find_geometry
 
 Progress = Callable[[int, int], None]
 """Told the instances read and the instances in all."""
+_DEFAULT_GATE = Gate()
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,10 @@ class SeriesVolume:
     first; the others are 0 where their series shows nothing."""
     datasets: tuple[pydicom.Dataset, ...]
     """The headers of the first channel's series in the order of its slices, without pixel data."""
+    notes: tuple[GateNote, ...] = ()
+    """What the gate let pass or put in order, of all channels."""
+    dropped: tuple[str, ...] = ()
+    """SOP Instance UIDs of what the gate left out, of all channels."""
 
     @property
     def volume(self) -> highdicom.Volume:
@@ -73,7 +82,7 @@ class SeriesVolume:
         return self.channels[0]
 
 
-def read_series(files: Sequence[Path], progress: Progress | None = None) -> SeriesVolume:
+def read_series(files: Sequence[Path], progress: Progress | None = None, gate: Gate = _DEFAULT_GATE) -> SeriesVolume:
     """Return the volume of the series in `files`, which may come in any order.
 
     Parameters
@@ -82,11 +91,14 @@ def read_series(files: Sequence[Path], progress: Progress | None = None) -> Seri
         One instance each.
     progress
         Called after each instance.
+    gate
+        What its model wants of it, and what is done where that is not so.
 
     Raises
     ------
     SeriesRefused
-        If they are not one evenly spaced stack of images; the module's docstring lists the codes.
+        If they are not one evenly spaced stack of images, or the gate refuses them; the module's docstring lists the
+        codes.
     """
     if not files:
         raise SeriesRefused("expected the instances of one series, got none", code="no-images")
@@ -94,18 +106,38 @@ def read_series(files: Sequence[Path], progress: Progress | None = None) -> Seri
     report(0, len(files))
     headers = [read_header(path) for path in files]
     check_same_series(headers)
+    admitted = gate.admit(headers, lambda index: _pixel_digest(files[index], headers[index]))
+    files, everything = [files[index] for index in admitted.kept], headers
+    headers = [everything[index] for index in admitted.kept]
     check_pixels(headers)
     geometry = find_geometry(headers)
+    notes = (*admitted.notes, *gate.judge(headers, geometry.spacing))
     order = np.argsort(geometry.slice_indices)
     array: NDArray[np.float32] = np.empty((len(files), int(headers[0].Rows), int(headers[0].Columns)), np.float32)
     for done, (target, index) in enumerate(zip(array, order, strict=True), start=1):
         read_pixels(files[index], target)
         report(done, len(files))
     datasets = tuple(headers[index] for index in order)
-    return SeriesVolume((_volume(array, datasets[0], geometry),), datasets)
+    notes = (*notes, *gate.judge_volume(array))
+    return SeriesVolume((_volume(array, datasets[0], geometry),), datasets, notes, _dropped(everything, headers))
 
 
-def read_channels(inputs: Mapping[str, Sequence[Path]], progress: Progress | None = None) -> SeriesVolume:
+def _pixel_digest(path: Path, header: pydicom.Dataset) -> str:
+    """SHA-256 of an instance's rescaled pixels."""
+    check_pixels([header])
+    pixels: NDArray[np.float32] = np.empty((int(header.Rows), int(header.Columns)), np.float32)
+    read_pixels(path, pixels)
+    return hashlib.sha256(pixels.tobytes()).hexdigest()
+
+
+def _dropped(everything: Sequence[pydicom.Dataset], kept: Sequence[pydicom.Dataset]) -> tuple[str, ...]:
+    """The SOP Instance UIDs of which nothing was kept, in order."""
+    return tuple(sorted({str(one.SOPInstanceUID) for one in everything} - {str(one.SOPInstanceUID) for one in kept}))
+
+
+def read_channels(
+    inputs: Mapping[str, Sequence[Path]], progress: Progress | None = None, gate: Gate = _DEFAULT_GATE
+) -> SeriesVolume:
     """Return the volumes of one series a channel, all on the grid of the first.
 
     Parameters
@@ -114,6 +146,8 @@ def read_channels(inputs: Mapping[str, Sequence[Path]], progress: Progress | Non
         Name and instances of each channel, in the model's order.
     progress
         Called after each instance, of all channels together, and at the end.
+    gate
+        What the model wants of each of them; its notes have the channel's name.
 
     Raises
     ------
@@ -127,16 +161,20 @@ def read_channels(inputs: Mapping[str, Sequence[Path]], progress: Progress | Non
     begun = 0
     first: SeriesVolume | None = None
     channels: list[highdicom.Volume] = []
-    for channel, files in inputs.items():
+    notes: list[GateNote] = []
+    dropped: list[str] = []
+    for number, (channel, files) in enumerate(inputs.items()):
         with _naming(channel):
-            series = read_series(files, _counting_on(report, begun, total))
+            series = read_series(files, _counting_on(report, begun, total), gate.of_channel(number))
             first = first or series
             channels.append(_beside(series, first))
+        notes += [note.of_channel(channel) for note in series.notes]
+        dropped += series.dropped
         begun += len(files)
     if first is None:
         raise SeriesRefused("expected the series of at least one channel, got none", code="no-images")
     report(total, total)
-    return SeriesVolume(tuple(channels), first.datasets)
+    return SeriesVolume(tuple(channels), first.datasets, tuple(notes), tuple(dropped))
 
 
 def _counting_on(report: Progress, begun: int, total: int) -> Progress:
@@ -195,6 +233,8 @@ class SeriesVolumeOperator(Operator):
         Name and instances of each channel, in the model's order; of a single one the name does not matter.
     progress
         Called after each instance.
+    gate
+        What the model wants of the series.
     """
 
     def __init__(
@@ -203,9 +243,11 @@ class SeriesVolumeOperator(Operator):
         *args: Any,
         inputs: Mapping[str, Sequence[Path]],
         progress: Progress | None = None,
+        gate: Gate = _DEFAULT_GATE,
         **kwargs: Any,
     ) -> None:
         self._inputs = dict(inputs)
+        self._gate = gate
         self._progress = progress
         super().__init__(fragment, *args, **kwargs)
 
@@ -217,7 +259,7 @@ class SeriesVolumeOperator(Operator):
         """Read the series and emit it."""
         if len(self._inputs) == 1:
             (files,) = self._inputs.values()
-            series = read_series(files, self._progress)
+            series = read_series(files, self._progress, self._gate)
         else:
-            series = read_channels(self._inputs, self._progress)
+            series = read_channels(self._inputs, self._progress, self._gate)
         op_output.emit(series, "series")

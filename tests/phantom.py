@@ -210,10 +210,10 @@ def write_phantom_series(folder: Path, *, series_description: str = "phantom", s
         slices=12,
         rows=64,
         columns=80,
-        row_spacing=3.0,
-        column_spacing=3.0,
+        row_spacing=2.65,
+        column_spacing=2.65,
         slice_spacing=3.0,
-        origin=(-118.5, -94.5, 0.0),
+        origin=(-104.675, -83.475, 0.0),
         series_description=series_description,
         seed=seed,
     )

@@ -52,7 +52,9 @@ that it works. Until the team that answers for it has filled in what stands belo
 - Training data: where they come from, how many, which scanners, who annotated them, under which licence.
 - Validation: on which independent data, with which figures, and where it fails.
 - Who answers for it, and since when this version is in use.
-- In the front matter: modality, body part, and the spacings and slice counts it was shown to work with.
+- In the front matter what it was shown to work with: `modality`, `body_part`, `orientation`, `patient_orientation`,
+  `contrast`, `slice_spacing_mm`, `pixel_spacing_mm`, `slice_count`. What is stated is checked before the model runs,
+  and nothing else is.
 
 ## What is known from the training
 
@@ -147,7 +149,9 @@ def limner_version() -> str:
 
 def _card(job: Job, exported: Sequence[Exported]) -> str:
     channels = channel_names(exported[0].part.training.dataset)
-    modalities = sorted({_MODALITIES[name] for name in (one.upper() for one in channels) if name in _MODALITIES})
+    known = {_MODALITIES.get(one.upper()) for one in channels}
+    # where one channel's is not known nothing is stated: the gate refuses all that is not stated
+    modalities = [] if None in known else sorted(one for one in known if one is not None)
     front = {
         "name": job.name,
         "version": job.version,

@@ -206,6 +206,7 @@ class JobCreation:
             program_version=self._program_version,
             refusal=refusal,
             prompt=None if pipeline.prompt is None else pipeline.prompt.asked,
+            gate=pipeline.gate.asked,
         )
         return NewJob(
             id=job_id(key),

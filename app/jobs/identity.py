@@ -6,7 +6,7 @@ import hashlib
 import json
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ class ModelFacts:
     """The names of its input channels, in the network's order."""
     generalist: GeneralistFacts | None = None
     """None where it runs alone."""
+    intended_use: Mapping[str, Any] = field(default_factory=dict)
+    """What its card states (`operators.gate.intended_use.IntendedUse.stated`): it decides what is refused."""
 
 
 def job_key(
@@ -52,6 +54,7 @@ def job_key(
     refusal: str = "",
     accepted: str = "",
     prompt: Mapping[str, str] | None = None,
+    gate: Mapping[str, Any] | None = None,
 ) -> str:
     """Return the key of a job as 64 hexadecimal digits; the UIDs of its results derive from it.
 
@@ -65,6 +68,8 @@ def job_key(
         The digest of what a person accepted, where a person had it drawn.
     prompt
         Of a prompted pipeline, how it is prompted (`app.settings_prompt.PromptSettings`).
+    gate
+        What the pipeline's gate does otherwise than by default (`app.settings_gate.GateSettings`).
     """
     facts: dict[str, Any] = {
         "inputs": sorted({one if one.channel else one[:2] for one in inputs}),
@@ -82,6 +87,10 @@ def job_key(
         facts["generalist"] = [other.name, other.version, other.weights_digest, other.window, other.box_margin_pixels]
     if prompt is not None:
         facts["prompt"] = dict(prompt)
+    if gate:
+        facts["gate"] = dict(gate)
+    if model.intended_use:
+        facts["intended_use"] = dict(model.intended_use)
     # JSON keeps neighbouring facts apart: no two different sets of facts give the same text
     return hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 

@@ -18,6 +18,7 @@ from app.errors import GraphFailed, InputMissing, JobError
 from app.graph import (
     ChannelInput,
     CompletionRecord,
+    GateRequest,
     GeneralistRequest,
     GraphRequest,
     PromptRequest,
@@ -248,6 +249,7 @@ class Segmenting:
             generalist=_generalist_request(pipeline.generalist, model.generalist),
             kinds=self._forms.kinds(job),
             prompt=PromptRequest(prompt.window, prompt.reach, prompt.form) if prompt is not None else PromptRequest(),
+            gate=GateRequest(pipeline.gate.policies, pipeline.gate.take),
         )
 
     def _record_results(

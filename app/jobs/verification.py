@@ -90,7 +90,7 @@ def verify_results(record: CompletionRecord, folder: Path, source_files: Sequenc
     Parameters
     ----------
     source_files
-        The instances that the graph read.
+        The instances that the graph was given.
 
     Raises
     ------
@@ -104,13 +104,21 @@ def verify_results(record: CompletionRecord, folder: Path, source_files: Sequenc
             "found nothing still writes an object"
         )
     try:
-        sources = [pydicom.dcmread(path, specific_tags=list(_SOURCE_KEYWORDS)) for path in source_files]
+        sources = _kept([pydicom.dcmread(path, specific_tags=list(_SOURCE_KEYWORDS)) for path in source_files], record)
         return tuple(one for finding in record.findings for one in _verify_finding(finding, record, folder, sources))
     except (OSError, IndexError, *PARSE_ERRORS) as error:
         # what is missing or mangled shows as any of these; the text of some holds values
         raise VerificationFailed(
             f"a result can't be read back as what it should be ({type(error).__name__})"
         ) from error
+
+
+def _kept(sources: Sequence[pydicom.Dataset], record: CompletionRecord) -> list[pydicom.Dataset]:
+    """The sources without what the gate left out of the series."""
+    kept = [source for source in sources if str(source.SOPInstanceUID) not in record.dropped]
+    require(bool(kept), "the record says that the gate left every instance out")
+    require(len(kept) == len(sources) or bool(record.notes), "instances were left out, and no note says why")
+    return kept
 
 
 def _read_checked(path: Path, digest: str) -> bytes:

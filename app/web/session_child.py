@@ -182,7 +182,8 @@ class Session:
             segments=recording.segment_records(labels, [segment]),
             model=ModelRecord(package.name, package.version, package.weights_digest),
         )
-        record = CompletionRecord(request["identity"], (finding,))
+        series = self._series
+        record = CompletionRecord(request["identity"], (finding,), notes=series.notes, dropped=series.dropped)
         write_durably(folder / RECORD_FILE, record.to_json())
 
 

@@ -49,6 +49,7 @@ from pathlib import Path
 from typing import Any
 
 from operators.errors import ModelPackageError
+from operators.gate.intended_use import IntendedUse, read_intended_use
 from operators.model_folder import card_text, file_digest, newest_version, present, read_card, read_json, weights_files
 from operators.model_manifest import FORMAT, MANIFEST_FILE, folder_name
 from operators.sam.contract import Contract, read_contract
@@ -88,6 +89,8 @@ class GeneralistPackage:
     card: Mapping[str, Any]
     parts: Mapping[str, Part]
     """By what they do: ``encoder``, ``decoder``; with memory ``memory_encoder`` and ``memory_attention`` too."""
+    intended_use: IntendedUse = IntendedUse()
+    """The acquisitions that its card says it is for."""
 
     @property
     def weights_digest(self) -> str:
@@ -103,7 +106,7 @@ class GeneralistPackage:
         ------
         ModelPackageError
             If a file is missing (``file-missing``), can't be read (``file-unreadable``), or is another than the
-            manifest says (``file-differs``).
+            manifest says (``file-differs``); if the card states what can't be checked (``card-malformed``).
         """
         folder = folder.resolve()
         content = read_json(present(folder, MANIFEST_FILE))
@@ -126,6 +129,7 @@ class GeneralistPackage:
             contract=contract,
             card=card,
             parts={part: _part(folder.parent / model, digest) for part, (model, digest) in entries.items()},
+            intended_use=read_intended_use(card, folder.name),
         )
 
 

@@ -16,6 +16,7 @@ from app.graph import (
     ChannelInput,
     CompletionRecord,
     FailureRecord,
+    GateRequest,
     GeneralistRequest,
     GraphRequest,
     specialist_alone,
@@ -72,6 +73,7 @@ def request_for(repository: Path, target: str, abdominal_ct: list[Path], tmp_pat
         request_seconds=120,
         shared_memory=True,
         generalist=GeneralistRequest(repository / "planted", "soft-tissue", 5.0, AgreementLimits(least_dice=0.8)),
+        gate=GateRequest({"wrong-slice-count": "warn"}),  # a few slices are enough here
     )
 
 

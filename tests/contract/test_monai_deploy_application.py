@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 
 import operators.sdk as sdk
 from app.app import SegmentationApp
-from app.graph import LABELS_FILE, RECORD_FILE, ChannelInput, CompletionRecord, GraphRequest
+from app.graph import LABELS_FILE, RECORD_FILE, ChannelInput, CompletionRecord, GateRequest, GraphRequest
 from app.jobs.graph_process import GraphProcess
 from app.jobs.verification import verify_results
 from operators.errors import InferenceFailed, ModelPackageError, SeriesRefused
 from operators.series_volume import SeriesVolume, SeriesVolumeOperator
+from tests.gate_fixture import localizer, renamed, write_beside
 from tests.phantom import SAGITTAL, Phantom, write_phantom_series
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -176,6 +178,61 @@ def test_a_phantom_goes_through_and_a_retry_is_the_same_object(
     first = _run(graphs, _request(files, tmp_path / "1", triton.target), [])
     second = _run(graphs, _request(files[::-1], tmp_path / "2", triton.target), [])
     assert first.findings == second.findings
+
+
+def _with_strays(folder: Path) -> list[Path]:
+    """The phantom's series as it may come: compressed with loss once, with a localizer and one slice twice."""
+    files = write_phantom_series(folder)
+    again = renamed(pydicom.dcmread(files[3]), "again")
+    files += write_beside(folder, [localizer(Phantom(rows=64, columns=80, origin=(-104.0, -83.0, 0.0))), again])
+    for path in files:
+        dataset = pydicom.dcmread(path)
+        dataset.LossyImageCompression, dataset.LossyImageCompressionRatio = "01", "8"
+        dataset.save_as(path)
+    return files
+
+
+def test_a_series_with_strays_gives_the_labels_of_the_clean_one_and_notes(
+    graphs: GraphProcess, triton: Any, tmp_path: Path
+) -> None:
+    _run(graphs, _request(write_phantom_series(tmp_path / "clean"), tmp_path / "1", triton.target), [])
+    files = _with_strays(tmp_path / "ct")
+    record = _run(graphs, _request(files, tmp_path / "2", triton.target), [])
+    verify_results(record, tmp_path / "2", files)
+    clean, labels = _labels(tmp_path / "1"), _labels(tmp_path / "2")
+    assert all(np.array_equal(clean[key], labels[key]) for key in clean)
+    assert [(note.code, note.policy) for note in record.notes] == [
+        ("localizer", "repair"),
+        ("duplicate-slice", "repair"),
+        ("lossy-compression", "warn"),
+    ]
+    assert len(record.dropped) == 2
+
+
+def test_the_pipelines_policies_reach_the_gate(graphs: GraphProcess, tmp_path: Path) -> None:
+    request = _request(_with_strays(tmp_path / "ct"), tmp_path / "out", "unix:/none")
+    with pytest.raises(SeriesRefused) as caught:
+        _run(graphs, replace(request, gate=GateRequest({"localizer": "refuse"})), [])
+    assert caught.value.code == "localizer"
+    with pytest.raises(SeriesRefused) as caught:
+        _run(graphs, replace(request, gate=GateRequest(take={"AcquisitionNumber": 5})), [])
+    assert caught.value.code == "phase-missing"
+
+
+def test_what_the_models_card_excludes_is_refused_before_triton_is_asked(graphs: GraphProcess, tmp_path: Path) -> None:
+    files = Phantom(slices=12, rows=20, columns=20, orientation=SAGITTAL).write(tmp_path / "ct")
+    with pytest.raises(SeriesRefused, match="the model is for axial slices, and these are sagittal") as caught:
+        _run(graphs, _request(files, tmp_path / "out", "unix:/none"), [])
+    assert caught.value.code == "wrong-orientation"
+
+
+def test_alone_notes_are_told_beside_the_results(triton: Any, tmp_path: Path) -> None:
+    _with_strays(tmp_path / "ct")
+    result = _python_m_app(tmp_path / "ct", tmp_path / "out", triton.target)
+    assert result.returncode == 0, result.stderr
+    assert "localizer (repair): 1 of 14 images are localizers" in result.stderr
+    assert "lossy-compression (warn): 12 of 12 images were compressed with loss, at most 8 to 1" in result.stderr
+    assert "localizer" not in result.stdout
 
 
 class _Keeper(sdk.Operator):

@@ -20,16 +20,20 @@ from app.listener.presentation import (
     STORAGE_SOP_CLASSES,
     TRANSFER_SYNTAXES,
 )
+from app.settings_gate import GateSettings
 from app.settings_pipeline import GeneralistSettings, PipelineSettings, RuleSettings
 from app.settings_prompt import PromptSettings
 from app.settings_web import WebSettings
 from app.web import api
+from operators.gate.policies import CHECKS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SETTINGS_PAGE = REPOSITORY / "docs/reference/settings.md"
 COMMAND_LINE_PAGE = REPOSITORY / "docs/reference/command-line.md"
 API_PAGE = REPOSITORY / "docs/reference/api.md"
 CONFORMANCE_PAGE = REPOSITORY / "docs/reference/conformance.md"
+INPUT_CHECKS_PAGE = REPOSITORY / "docs/reference/input-checks.md"
+_CHECKS_HEADING = "## The checks that a pipeline can choose for\n"
 
 _CONFORMANCE_HEAD = """# DICOM conformance
 
@@ -68,6 +72,7 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("[[pipeline]]", PipelineSettings),
     ("[pipeline.generalist]", GeneralistSettings),
     ("[pipeline.prompt]", PromptSettings),
+    ("[pipeline.gate]", GateSettings),
     ("[[rule]]", RuleSettings),
     ("[[destination]]", settings.DestinationSettings),
     ("[[archive]]", settings.ArchiveSettings),
@@ -209,8 +214,26 @@ def _class_name(uid: str) -> str:
     return _KEYWORDS[uid]  # newer than pydicom's dictionary, or dropped from it
 
 
+def input_checks_page() -> str:
+    """Return the input checks page's text: what is written by hand, and the tables of the checks."""
+    head, _, _ = INPUT_CHECKS_PAGE.read_text().partition(_CHECKS_HEADING)
+    free = [one for one in CHECKS.values() if len(one.allowed) > 1 or one.repair]
+    fixed = [one for one in CHECKS.values() if one not in free]
+    parts = [
+        head + _CHECKS_HEADING,
+        "| code | what is found | by default | can be | the repair |\n|---|---|---|---|---|",
+    ]
+    parts += [
+        f"| `{one.code}` | {one.finding} | {one.default} | {', '.join(one.allowed)} | {one.repair} |" for one in free
+    ]
+    parts += ["\n## The checks that always refuse\n", "| code | what is found |\n|---|---|"]
+    parts += [f"| `{one.code}` | {one.finding} |" for one in fixed]
+    return "\n".join(parts) + "\n"
+
+
 def main() -> None:
     """Write the pages."""
+    INPUT_CHECKS_PAGE.write_text(input_checks_page())
     SETTINGS_PAGE.write_text(settings_page())
     COMMAND_LINE_PAGE.write_text(command_line_page())
     CONFORMANCE_PAGE.write_text(conformance_page())

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from app.settings import Settings
+from operators.gate.policies import CHECKS
 from operators.sam.windowing import WINDOWS
 from tests.docs import render
 
@@ -31,6 +32,26 @@ def test_command_line_page_is_made_from_the_help_texts() -> None:
 
 def test_api_page_is_made_from_the_description() -> None:
     assert render.API_PAGE.read_text() == render.api_page(), "run: python -m tests.docs.render"
+
+
+def test_input_checks_page_has_the_checks_of_the_code() -> None:
+    assert render.INPUT_CHECKS_PAGE.read_text() == render.input_checks_page(), "run: python -m tests.docs.render"
+
+
+def test_every_refusal_of_a_series_is_one_of_the_gates_checks() -> None:
+    names = ("series_volume", "series_checks", "series_geometry", "instances", "gate/gate")
+    raised = {
+        code
+        for name in names
+        for code in re.findall(r'code="([a-z0-9-]+)"', (REPOSITORY / "operators" / f"{name}.py").read_text())
+    }
+    assert raised
+    assert sorted(raised - set(CHECKS)) == []
+
+
+def test_every_check_that_can_refuse_is_among_the_refusals() -> None:
+    page = (REPOSITORY / "docs/reference/refusals.md").read_text()
+    assert [code for code in CHECKS if f"`{code}`" not in page] == []
 
 
 def test_conformance_page_is_made_from_what_the_listener_accepts() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from operators.errors import ModelPackageError
+from operators.gate.intended_use import Bounds, IntendedUse
 from operators.model_package import ModelPackage
 
 CARD = '---\nname: small\nversion: "1.2.0"\nalgorithm_name: Small\n---\n\n# Small\n'
@@ -70,6 +71,16 @@ def test_a_whole_package(folder: Path) -> None:
     assert network.triton_version == "1"
     assert network.dataset["labels"] == {"background": 0, "liver": 1}
     assert network.labels.painted == {1}
+
+
+def test_the_card_states_what_it_is_for(folder: Path) -> None:
+    assert ModelPackage.load(folder).intended_use == IntendedUse()
+    (folder / "model_card.md").write_text(CARD.replace("name: small", "modality: [CT]\nslice_count: [10, 20]"))
+    assert ModelPackage.load(folder).intended_use == IntendedUse(modality=("CT",), slice_count=Bounds(10, 20))
+    (folder / "model_card.md").write_text(CARD.replace("name: small", "slice_count: [20, 10]"))
+    with pytest.raises(ModelPackageError, match="the model card of small states .* slice_count") as caught:
+        ModelPackage.load(folder)
+    assert caught.value.code == "card-malformed"
 
 
 def test_the_highest_version_with_weights_is_served(folder: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -265,11 +264,16 @@ def test_many_gaps_are_not_all_named(tmp_path: Path) -> None:
 def test_two_phases_at_the_same_places(tmp_path: Path) -> None:
     phantom = Phantom()
     files = phantom.write(tmp_path / "1")
-    late = replace(phantom, slices=6)
-    files += late.write(tmp_path / "2", edit=lambda index, dataset: _renamed(dataset, f"1.2.{index}"))
+    files += phantom.write(tmp_path / "2", edit=lambda index, dataset: _late(dataset, f"1.2.{index}"))
     with pytest.raises(SeriesRefused, match="6 more at positions already taken") as caught:
         read_series(files)
     assert caught.value.code == "duplicate-position"
+
+
+def _late(dataset: Dataset, uid: str) -> Dataset:
+    """Values that another phase has at the same places."""
+    dataset.RescaleIntercept = "-1000"
+    return _renamed(dataset, uid)
 
 
 def test_positions_that_differ_by_less_than_rounding_are_the_same(tmp_path: Path) -> None:

@@ -65,6 +65,21 @@ def test_each_fact_counts(changed: dict[str, object]) -> None:
     assert _key(inputs, **changed) != _key(inputs)
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"gate": {"policies": {"lossy-compression": "refuse"}}},
+        {"gate": {"take": {"AcquisitionNumber": 2}}},
+        {"gate": {"take": {"AcquisitionNumber": 3}}},
+        {"model": replace(_MODEL, intended_use={"slice_count": [10.0, 20.0]})},
+    ],
+)
+def test_what_the_gate_does_and_what_the_card_states_count(changed: dict[str, object]) -> None:
+    inputs = [JobInput("1.2.3", "ab")]
+    assert _key(inputs, **changed) != _key(inputs)
+    assert _key(inputs, gate={}) == _key(inputs)
+
+
 _SECOND = GeneralistFacts("sam", "2.0", "c" * 64, Path("/sam"), "soft-tissue", 5.0)
 
 

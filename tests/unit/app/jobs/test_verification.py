@@ -33,6 +33,7 @@ from operators.label_maps import LabelMap
 from operators.results.finding import Algorithm, PromptingObject
 from operators.segments import SegmentSpec
 from operators.series_volume import read_series
+from tests.gate_fixture import localizer, write_beside
 from tests.phantom import Phantom, variants
 from tests.segmented_phantom import (
     ALGORITHM,
@@ -86,6 +87,42 @@ def _results(
     )
     record = CompletionRecord("identity", (finding,))
     return _Results(record, folder, files)
+
+
+def _with_localizer(folder: Path) -> _Results:
+    """Results of the series, of which the gate left a localizer out."""
+    results = _results(folder)
+    files = [*results.files, *write_beside(folder / "ct", [localizer(PHANTOM)])]
+    series = read_series(files)
+    return _Results(replace(results.record, notes=series.notes, dropped=series.dropped), results.folder, files)
+
+
+def test_what_the_gate_left_out_is_no_source(tmp_path: Path) -> None:
+    _with_localizer(tmp_path).verify()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"dropped": ()}, "another number of slices"),
+        ({"notes": ()}, "no note says why"),
+        ({"dropped": tuple(PHANTOM.dataset(index).SOPInstanceUID for index in range(6))}, "number of slices"),
+    ],
+)
+def test_what_is_left_out_otherwise_than_the_record_says_is_caught(
+    change: dict[str, object], told: str, tmp_path: Path
+) -> None:
+    results = _with_localizer(tmp_path)
+    record = replace(results.record, **change)  # type: ignore[arg-type]
+    with pytest.raises(VerificationFailed, match=told):
+        replace(results, record=record).verify()
+
+
+def test_leaving_everything_out_is_caught(tmp_path: Path) -> None:
+    results = _results(tmp_path)
+    dropped = tuple(str(pydicom.dcmread(path).SOPInstanceUID) for path in results.files)
+    with pytest.raises(VerificationFailed, match="left every instance out"):
+        replace(results, record=replace(results.record, dropped=dropped)).verify()
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(5, 7), (9, 3), (4, 6), (1, 13)])

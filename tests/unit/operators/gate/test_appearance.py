@@ -1,0 +1,42 @@
+import pytest
+from pydicom.uid import UID, JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSNearLossless
+
+from operators.gate.appearance import remarks
+from tests.gate_fixture import headers_of
+from tests.phantom import Edit, Phantom, at, setting
+
+
+def _found(edit: Edit | None = None, phantom: Phantom = Phantom()) -> dict[str, str]:  # noqa: B008
+    return dict(remarks(headers_of(phantom, edit)))
+
+
+def test_a_plain_series_gives_no_remark() -> None:
+    assert _found() == {}
+    assert _found(setting(LossyImageCompression="00")) == {}
+
+
+def test_lossy_compression_is_told_with_its_ratio() -> None:
+    one = at(2, LossyImageCompression="01", LossyImageCompressionRatio=["7.5", "12.25"])
+    assert _found(one) == {"lossy-compression": "1 of 6 images were compressed with loss, at most 12.25 to 1"}
+    told = _found(setting(LossyImageCompression="01"))["lossy-compression"]
+    assert told == "6 of 6 images were compressed with loss, the ratio is not stated"
+
+
+@pytest.mark.parametrize(
+    ("syntax", "is_lossy"), [(JPEGBaseline8Bit, True), (JPEGLSNearLossless, True), (JPEG2000Lossless, False)]
+)
+def test_a_transfer_syntax_that_cant_be_without_loss_is_enough(syntax: UID, is_lossy: bool) -> None:
+    headers = headers_of(Phantom())
+    headers[1].file_meta.TransferSyntaxUID = syntax
+    assert [code for code, _ in remarks(headers)] == (["lossy-compression"] if is_lossy else [])
+
+
+def test_inverted_grey_and_padding() -> None:
+    assert list(_found(setting(PhotometricInterpretation="MONOCHROME1"))) == ["monochrome1"]
+    assert list(_found(at(0, PixelPaddingValue=-2000))) == ["pixel-padding"]
+
+
+@pytest.mark.parametrize(("modality", "is_told"), [("CT", True), ("MR", True), ("PT", False)])
+def test_slopes_that_differ_are_told_where_they_are_not_the_rule(modality: str, is_told: bool) -> None:
+    found = _found(setting(Modality=modality), Phantom(slopes=(1.0, 2.0)))
+    assert list(found) == (["rescale-differs"] if is_told else [])
