@@ -6,6 +6,7 @@ import getpass
 import os
 import time
 import uuid
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -64,17 +65,20 @@ def jobs(
 
 @commands.command()
 def show(job: JobArgument, settings: SettingsOption = None, as_json: JsonOption = False) -> None:
-    """Show one job: its way, deliveries and segments, and how far its two models agree on each."""
+    """Show one job: its way, notes on its input, deliveries, segments, and how far its two models agree on each."""
     with bootstrap.open_records(load_settings(settings)) as records:
         found = _job(records, job)
         inputs, findings = records.job_inputs(found.id), records.findings(found.id)
-        agreement = records.agreement(found.id)
+        agreement, notes = records.agreement(found.id), records.notes(found.id)
     if as_json:
         segments = [_finding_as_json(one) for one in findings]
         compared = [_agreement_as_json(one) for one in agreement]
-        print_json({**_job_as_json(found, inputs), "segments": segments, "agreement": compared})
+        noted = [asdict(one) for one in notes]
+        print_json({**_job_as_json(found, inputs), "notes": noted, "segments": segments, "agreement": compared})
         return
     _print_job(found)
+    for note in notes:
+        say(("  input: ", "yellow"), f"{note.code} ({note.policy}): {note.message}")
     _print_segments(findings)
     _print_agreement(agreement)
 

@@ -41,7 +41,9 @@ from app.jobs.verification import VerifiedObject
 from app.jobs.worker import Worker
 from app.jobs.workflow import Workflow
 from app.settings import DestinationSettings, RoutingSettings, Settings
+from app.settings_gate import GateSettings
 from app.settings_pipeline import GeneralistSettings, PipelineSettings, RuleSettings
+from operators.gate.notes import GateNote
 from operators.object_kinds import NEEDS, Kind
 
 DESTINATIONS = ("archive", "viewer")
@@ -54,6 +56,7 @@ def settings_for(
     on_disagreement: Literal["warn", "hold", "both"] = "warn",
     rule: Mapping[str, Any] = MappingProxyType({}),
     destination: Mapping[str, Any] = MappingProxyType({}),
+    gate: GateSettings = GateSettings(),  # noqa: B008 - it is frozen
 ) -> Settings:
     """Two destinations that are tried again quickly, one pipeline, one rule that takes everything.
 
@@ -62,7 +65,9 @@ def settings_for(
     return Settings(
         data_folder=folder,
         routing=RoutingSettings(series_quiet_seconds=0.2, study_quiet_seconds=0.6, scan_seconds=0.05),
-        pipeline=(PipelineSettings(name="liver", model="planted", maximum_attempts=3, generalist=generalist),),
+        pipeline=(
+            PipelineSettings(name="liver", model="planted", maximum_attempts=3, generalist=generalist, gate=gate),
+        ),
         rule=(
             RuleSettings(
                 name="every", pipeline="liver", destinations=DESTINATIONS, on_disagreement=on_disagreement, **rule
@@ -130,6 +135,7 @@ class PlantedGraph:
     plan: Callable[[int], None] = lambda run: None
     second: Callable[[int], None] = lambda run: None
     agreement: AgreementRecord = AGREEING
+    notes: tuple[GateNote, ...] = ()
     runs: int = 0
     cancelled: threading.Event = field(default_factory=threading.Event)
 
@@ -142,7 +148,8 @@ class PlantedGraph:
         self.plan(self.runs)
         time.sleep(self.seconds)
         steps = {"read": 0.01, "infer": self.seconds, "write": 0.01}
-        record = CompletionRecord(request.identity, (self._found(request, "specialist"),), steps=steps)
+        found = (self._found(request, "specialist"),)
+        record = CompletionRecord(request.identity, found, steps=steps, notes=self.notes)
         if request.generalist is None:
             return record
         (request.output_folder / SPECIALIST_RECORD_FILE).write_bytes(record.to_json())
@@ -233,9 +240,10 @@ class Bench:
         on_disagreement: Literal["warn", "hold", "both"] = "warn",
         rule: Mapping[str, Any] = MappingProxyType({}),
         destination: Mapping[str, Any] = MappingProxyType({}),
+        gate: GateSettings = GateSettings(),  # noqa: B008 - it is frozen
     ) -> None:
         self.settings = settings_for(
-            folder, generalist=generalist, on_disagreement=on_disagreement, rule=rule, destination=destination
+            folder, generalist=generalist, on_disagreement=on_disagreement, rule=rule, destination=destination, gate=gate
         )
         self.records = Records(url)
         self.audit = AuditLog(self.settings.audit_folder)

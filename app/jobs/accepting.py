@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from app.audit.events import AuditEvent
 from app.audit.log import AuditLog
@@ -22,7 +23,7 @@ from app.jobs.forms import Forms
 from app.jobs.identity import ModelFacts, job_id, job_key
 from app.jobs.queue import TaskQueue
 from app.jobs.recording import record_verified
-from app.jobs.records import Job, JobInput, NewJob, Records, SeenSeries
+from app.jobs.records import Consequence, Job, JobInput, NewJob, Records, SeenSeries
 from app.jobs.verification import VerifiedObject, verify_results
 from app.settings import Settings
 from app.settings_web import INTERACTIVE
@@ -111,7 +112,7 @@ class Accepting:
             raise VerificationFailed("the session ended its writing without a completion record") from error
         verified = verify_results(record, folder, drawn.files)
         steps = {"write": written - began, "verify": time.monotonic() - written}
-        self._record(job, drawn, verified, steps)
+        self._record(job, drawn, verified, steps, Consequence(notes=record.notes))
         made = self._records.job(job.id)
         if made is None:
             raise VerificationFailed("the job that was recorded is not in the records")
@@ -119,7 +120,12 @@ class Accepting:
         return made
 
     def _record(
-        self, job: NewJob, drawn: Drawn, verified: Sequence[VerifiedObject], steps: Mapping[str, float]
+        self,
+        job: NewJob,
+        drawn: Drawn,
+        verified: Sequence[VerifiedObject],
+        steps: Mapping[str, float],
+        consequence: Consequence,
     ) -> None:
         with self._records.transaction() as connection:
             if not self._records.insert_job(connection, job, drawn.inputs):
@@ -132,9 +138,16 @@ class Accepting:
                 instances=len(drawn.inputs),
                 session=drawn.session,
             )
-            audit_job(self._audit, AuditEvent.RESULTS_VERIFIED, job, attempt=_ATTEMPT, instances=len(verified))
+            detail: dict[str, Any] = (
+                {"input_notes": [one.code for one in consequence.notes]} if consequence.notes else {}
+            )
+            audit_job(
+                self._audit, AuditEvent.RESULTS_VERIFIED, job, attempt=_ATTEMPT, instances=len(verified), **detail
+            )
             self._records.begin_attempt(job.id, connection)
-            record_verified(self._records, self._queue, connection, self._forms, job, _ATTEMPT, verified, steps)
+            record_verified(
+                self._records, self._queue, connection, self._forms, job, _ATTEMPT, verified, steps, consequence
+            )
 
     def _job(self, drawn: Drawn) -> NewJob:
         model = drawn.model

@@ -48,6 +48,7 @@ def consequence_of(
             )
             for one in record.agreement
         ),
+        notes=record.notes,
     )
 
 

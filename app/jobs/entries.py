@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Literal, NamedTuple
 
 from app.identifiers import UID
+from operators.gate.notes import GateNote
 from operators.object_kinds import Kind
 
 SeriesState = Literal["receiving", "waiting-for-study", "routed", "no-rule", "no-channel", "own-result", "unreadable"]
@@ -173,6 +174,8 @@ class Consequence:
     flag_reason: str = ""
     findings: tuple[Finding, ...] = ()
     agreement: tuple[Agreement, ...] = ()
+    notes: tuple[GateNote, ...] = ()
+    """What the gate let pass or put in order."""
 
     @property
     def found_nothing(self) -> bool:

@@ -36,6 +36,7 @@ from app.jobs.entries import (
     Step,
     describe_way,
 )
+from operators.gate.notes import GateNote
 from operators.object_kinds import Kind
 
 __all__ = [
@@ -242,6 +243,10 @@ class Records(Connections):
                 _SQL["insert_agreement"],
                 [{**own, **asdict(one), "beyond": list(one.beyond)} for one in consequence.agreement],
             )
+            numbered = enumerate(consequence.notes, start=1)
+            cursor.executemany(
+                _SQL["insert_note"], [{**own, "number": number, **asdict(one)} for number, one in numbered]
+            )
         return True
 
     def add_results(
@@ -332,6 +337,10 @@ class Records(Connections):
         """Return how far a job's two models agree, segment by segment."""
         rows = self._rows(_SQL["agreement_of_job"], (job_id,))
         return [Agreement(**{**row, "beyond": tuple(row["beyond"])}) for row in rows]
+
+    def notes(self, job_id: uuid.UUID) -> list[GateNote]:
+        """Return what the gate let pass or put in order of a job's input."""
+        return [GateNote(**row) for row in self._rows(_SQL["notes_of_job"], (job_id,))]
 
     def series(self) -> list[Series]:
         """Return every series, in the order they came."""

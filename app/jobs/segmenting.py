@@ -157,6 +157,7 @@ class Segmenting:
         steps = {"start": max(0.0, ran - started - sum(record.steps.values())), **record.steps}
         steps["verify"] = time.monotonic() - ran
         detail: dict[str, Any] = {"left_out": list(record.left_out)} if record.left_out else {}
+        detail |= {"input_notes": [note.code for note in record.notes]} if record.notes else {}
         audit_job(self._audit, AuditEvent.RESULTS_VERIFIED, job, attempt=attempt, instances=len(verified), **detail)
         deliver = pipeline.generalist is not None and pipeline.generalist.deliver
         consequence = consequence_of(record, on_disagreement=job.on_disagreement, deliver_generalist=deliver)

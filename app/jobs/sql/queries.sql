@@ -193,6 +193,10 @@ INSERT INTO agreement (job_id, number, label, dice, distance_mm, difference_ml, 
 VALUES (%(job_id)s, %(number)s, %(label)s, %(dice)s, %(distance_mm)s, %(difference_ml)s, %(difference_percent)s,
         %(beyond)s);
 
+-- name: insert_note
+INSERT INTO notes (job_id, number, code, policy, message)
+VALUES (%(job_id)s, %(number)s, %(code)s, %(policy)s, %(message)s);
+
 -- name: insert_delivery
 -- A form that takes another one's place may be on its way already.
 INSERT INTO deliveries (job_id, digest, destination, state) VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING;
@@ -295,6 +299,9 @@ SELECT role, number, label, code, volume_ml FROM findings WHERE job_id = %s ORDE
 -- name: agreement_of_job
 SELECT number, label, dice, distance_mm, difference_ml, difference_percent, beyond FROM agreement
 WHERE job_id = %s ORDER BY number;
+
+-- name: notes_of_job
+SELECT code, policy, message FROM notes WHERE job_id = %s ORDER BY number;
 
 -- name: steps_of_jobs
 SELECT * FROM steps WHERE job_id = ANY(%s) ORDER BY job_id, attempt, recorded_at;

@@ -10,6 +10,7 @@ import pytest
 from app.graph import AgreementRecord, CompletionRecord, FailureRecord
 from app.jobs.disagreement import consequence_of
 from app.jobs.entries import OnDisagreement, Role
+from operators.gate.notes import GateNote
 from tests.job_harness import AGREEING, DISAGREEING, planted_finding
 
 _SPECIALIST = CompletionRecord("identity", (planted_finding("specialist"),))
@@ -50,6 +51,12 @@ def test_every_case(rule: OnDisagreement, deliver: bool) -> None:
 def test_the_reason_says_which_figure_lies_beyond(one: AgreementRecord, reason: str) -> None:
     record = replace(_BOTH, agreement=(AGREEING, one))
     assert consequence_of(record, on_disagreement="warn", deliver_generalist=False).flag_reason == reason
+
+
+def test_notes_on_the_input_go_on_and_change_nothing() -> None:
+    notes = (GateNote("localizer", "repair", "1 of 21 images are localizers"),)
+    found = consequence_of(replace(_AGREE, notes=notes), on_disagreement="hold", deliver_generalist=False)
+    assert (found.notes, found.flag, found.is_held) == (notes, "", False)
 
 
 def test_a_long_reason_is_cut() -> None:
