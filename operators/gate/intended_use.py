@@ -16,7 +16,7 @@ CONTRAST_PHASES = (
     *("PRE_CONTRAST", "POST_CONTRAST", "IMMEDIATE", "DYNAMIC", "STEADY_STATE"),
     *("DELAYED", "ARTERIAL", "CAPILLARY", "VENOUS", "PORTAL_VENOUS"),
 )
-"""Defined terms of Contrast/Bolus Agent Phase (0018,9344), PS3.3 C.8.15.3."""
+"""Defined terms of Contrast/Bolus Agent Phase (0018,9344), PS3.3 C.7.6.16.2.12."""
 _AXIS_OF_LETTER = {"L": 0, "R": 0, "A": 1, "P": 1, "H": 2, "F": 2}
 _MODALITY_OF = {"PET": "PT", "MRI": "MR", "MRT": "MR"}
 _ROUNDING = 1e-3
