@@ -1,35 +1,56 @@
-"""Reading one instance: its header without pixel data, then its pixels straight into a slice of the volume."""
+"""Reading the header of one instance: all before its pixel data, and whether those are there."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO, Literal
 
-import highdicom  # noqa: F401 - registers the JPEG-LS decoder with pydicom
-import numpy as np
 import pydicom
-from numpy.typing import NDArray
 from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import (
+    UID,
     CTImageStorage,
     DeflatedExplicitVRLittleEndian,
+    EnhancedCTImageStorage,
+    EnhancedMRImageStorage,
+    EnhancedPETImageStorage,
+    LegacyConvertedEnhancedCTImageStorage,
+    LegacyConvertedEnhancedMRImageStorage,
+    LegacyConvertedEnhancedPETImageStorage,
     MRImageStorage,
     PositronEmissionTomographyImageStorage,
 )
 
 from operators.errors import SeriesRefused
+from operators.pixel_decoders import decoder_for
 
-IMAGE_SOP_CLASSES = (CTImageStorage, MRImageStorage, PositronEmissionTomographyImageStorage)
-"""What can become a volume: single-frame images that lie in the patient."""
+MULTI_FRAME_SOP_CLASSES: Mapping[UID, UID] = {
+    EnhancedCTImageStorage: CTImageStorage,
+    LegacyConvertedEnhancedCTImageStorage: CTImageStorage,
+    EnhancedMRImageStorage: MRImageStorage,
+    LegacyConvertedEnhancedMRImageStorage: MRImageStorage,
+    EnhancedPETImageStorage: PositronEmissionTomographyImageStorage,
+    LegacyConvertedEnhancedPETImageStorage: PositronEmissionTomographyImageStorage,
+}
+"""Images of many frames that lie in the patient, and the single-frame class of the same modality (PS3.4 annex B.5)."""
+IMAGE_SOP_CLASSES = (
+    *(CTImageStorage, MRImageStorage, PositronEmissionTomographyImageStorage),
+    *MULTI_FRAME_SOP_CLASSES,
+)
+"""What can become a volume."""
 _USED_KEYWORDS = (
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"),
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "AccessionNumber"),
     *("StudyID", "ReferringPhysicianName", "SeriesNumber", "NumberOfFrames", "Rows", "Columns", "SamplesPerPixel"),
     *("PhotometricInterpretation", "BitsAllocated", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"),
-    *("RescaleSlope", "RescaleIntercept", "SliceThickness"),
+    *("RescaleSlope", "RescaleIntercept", "SliceThickness", "PixelPaddingValue", "PixelPaddingRangeLimit"),
+    *("PixelPresentation", "ConcatenationUID", "InConcatenationNumber", "InConcatenationTotalNumber"),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 )
 """What is asked of a header. pydicom parses a value only when it is asked for it, and here is where that may fail."""
+_UNDEFINED_LENGTH = 0xFFFFFFFF
 PARSE_ERRORS = (
     *(InvalidDicomError, BytesLengthException, EOFError),
     *(ValueError, TypeError, AttributeError, KeyError, RuntimeError),
@@ -43,81 +64,81 @@ def read_header(path: Path) -> pydicom.Dataset:
     Raises
     ------
     SeriesRefused
-        ``unreadable-instance`` if the file is not DICOM or ends before its pixel data; ``no-images`` if it is no
-        image.
+        ``unreadable-instance`` if the file is not DICOM or ends before or in its pixel data; ``no-images`` if it is
+        no image; ``transfer-syntax-unsupported`` if nothing here decodes its pixels.
     """
     try:
-        with path.open("rb") as file:
-            dataset = pydicom.dcmread(file, stop_before_pixels=True)
-            has_pixels = bool(file.read(1))
-        if dataset.file_meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
-            has_pixels = "PixelData" in pydicom.dcmread(path)  # inflated as a whole: the file's position says nothing
+        dataset, there = _before_pixels(path)
         for keyword in _USED_KEYWORDS:
             dataset.get(keyword)
     except (OSError, *PARSE_ERRORS) as error:
-        raise _unreadable("it is not a DICOM file, or its header is damaged") from error
-    if has_pixels:
-        return dataset
-    if "Rows" in dataset or dataset.get("SOPClassUID") in (None, *IMAGE_SOP_CLASSES):
-        raise _unreadable("the file ends before its pixel data")
-    raise SeriesRefused(
-        "expected a series of images, got instances without pixel data; route only image series here",
-        code="no-images",
-    )
+        raise unreadable("it is not a DICOM file, or its header is damaged") from error
+    if there is None:
+        if "Rows" in dataset or dataset.get("SOPClassUID") in (None, *IMAGE_SOP_CLASSES):
+            raise unreadable("the file ends before its pixel data")
+        raise SeriesRefused(
+            "expected a series of images, got instances without pixel data; route only image series here",
+            code="no-images",
+        )
+    needed = _native_length(dataset)
+    if needed is not None and there < needed:
+        raise unreadable(f"expected {needed} bytes of pixel data, got {there}")
+    return dataset
 
 
-def read_pixels(path: Path, target: NDArray[np.float32]) -> None:
-    """Decode the pixels of `path` into `target` (row, column), rescaled by the instance's own slope and intercept.
-
-    Stored values are signed or unsigned as the instance says. Rescaling is done in double precision, as other readers
-    do, and rounded once.
+def frame_count(header: pydicom.Dataset) -> int:
+    """Return Number of Frames; 1 if it is absent, empty or 0, as in single-frame images.
 
     Raises
     ------
     SeriesRefused
-        ``transfer-syntax-unsupported`` if no decoder is installed, ``unreadable-instance`` if decoding fails.
+        ``unreadable-instance`` if it is no number above 0.
     """
     try:
-        dataset = pydicom.dcmread(path)
-        stored = _decoded(dataset)
-    except SeriesRefused:
-        raise
-    except (OSError, *PARSE_ERRORS) as error:
-        raise _unreadable("its pixel data is cut off or can't be decoded") from error
-    if stored.shape != target.shape:
-        raise _unreadable("its pixel data has another size than its header says")
-    slope, intercept = rescale(dataset) or (1.0, 0.0)
-    target[...] = stored.astype(np.float64) * slope + intercept
+        found = int(header.get("NumberOfFrames") or 1)
+    except (ValueError, TypeError) as error:
+        raise unreadable("its number of frames is none") from error
+    if found < 1:
+        raise unreadable("its number of frames is none")
+    return found
 
 
-def rescale(dataset: pydicom.Dataset) -> tuple[float, float] | None:
-    """Return Rescale Slope and Intercept (PS3.3 C.11.1), or None if there is no pair that can be used."""
-    try:
-        slope, intercept = float(dataset.RescaleSlope), float(dataset.RescaleIntercept)
-    except (AttributeError, TypeError, ValueError):
-        return None
-    usable = np.isfinite(slope) and np.isfinite(intercept) and slope != 0
-    return (slope, intercept) if usable else None
-
-
-def _decoded(dataset: pydicom.Dataset) -> NDArray[Any]:
-    syntax = dataset.file_meta.TransferSyntaxUID
-    if syntax.is_encapsulated and not get_decoder(syntax).is_available:
-        raise SeriesRefused(
-            f"the pixel data is compressed as {syntax.name}, for which no decoder is installed; "
-            "send it uncompressed or as JPEG-LS, JPEG 2000, RLE or baseline JPEG",
-            code="transfer-syntax-unsupported",
-        )
-    _check_length(dataset, syntax.is_encapsulated)
-    return np.asarray(dataset.pixel_array)
-
-
-def _check_length(dataset: pydicom.Dataset, encapsulated: bool) -> None:
-    """A file that ends inside native pixel data is still parsed; its value is only shorter than it should be."""
-    expected = int(dataset.Rows) * int(dataset.Columns) * int(dataset.BitsAllocated) // 8
-    if not encapsulated and len(dataset.PixelData) < expected:
-        raise _unreadable(f"expected {expected} bytes of pixel data, got {len(dataset.PixelData)}")
-
-
-def _unreadable(why: str) -> SeriesRefused:
+def unreadable(why: str) -> SeriesRefused:
+    """Return the refusal of an instance that can't be read."""
     return SeriesRefused(f"an instance of the series can't be read: {why}; send it again", code="unreadable-instance")
+
+
+def _before_pixels(path: Path) -> tuple[pydicom.Dataset, int | None]:
+    """The header, and how many bytes of pixel data there are; None if there are none."""
+    with path.open("rb") as file:
+        dataset = pydicom.dcmread(file, stop_before_pixels=True)
+        decoder_for(dataset.file_meta.TransferSyntaxUID)
+        there = _pixel_data_length(file, dataset)
+    if dataset.file_meta.TransferSyntaxUID == DeflatedExplicitVRLittleEndian:
+        pixels = pydicom.dcmread(path).get("PixelData")  # inflated as a whole: the file's position says nothing
+        there = None if pixels is None else len(pixels)
+    return dataset, there
+
+
+def _pixel_data_length(file: BinaryIO, dataset: pydicom.Dataset) -> int | None:
+    """The bytes of the element at which `file` stands (PS3.5 section 7.1), or what is left where the file is cut off.
+
+    All that follows of fragments counts as theirs: they are parsed when they are decoded.
+    """
+    syntax = dataset.file_meta.TransferSyntaxUID
+    order: Literal["little", "big"] = "little" if syntax.is_little_endian else "big"
+    header = file.read(8 if syntax.is_implicit_VR else 12)
+    if not header:
+        return None
+    left = os.fstat(file.fileno()).st_size - file.tell()
+    length = int.from_bytes(header[-4:], order)
+    return left if length == _UNDEFINED_LENGTH else min(length, left)
+
+
+def _native_length(dataset: pydicom.Dataset) -> int | None:
+    """The bytes that native pixel data have (PS3.5 section 8.1.1); None if they are compressed or nothing says so."""
+    size = [dataset.get(keyword) for keyword in ("Rows", "Columns", "BitsAllocated")]
+    if dataset.file_meta.TransferSyntaxUID.is_encapsulated or not all(isinstance(one, int) for one in size):
+        return None
+    rows, columns, bits = map(int, size)
+    return -(-rows * columns * bits * frame_count(dataset) // 8)

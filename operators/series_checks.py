@@ -9,9 +9,11 @@ import pydicom
 from pydicom.uid import UID, CTImageStorage, PositronEmissionTomographyImageStorage
 
 from operators.errors import SeriesRefused
-from operators.instances import IMAGE_SOP_CLASSES, rescale
+from operators.instances import IMAGE_SOP_CLASSES, MULTI_FRAME_SOP_CLASSES, frame_count
+from operators.pixels import rescale
 
-_RESCALED_SOP_CLASSES = (CTImageStorage, PositronEmissionTomographyImageStorage)
+_IN_UNITS = (CTImageStorage, PositronEmissionTomographyImageStorage)
+"""The modalities whose rescaled values have a unit: Hounsfield's, or one of activity."""
 _IDENTIFIERS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 _ONE_STUDY = (
     ("StudyInstanceUID", "mixed-series", "studies"),
@@ -65,17 +67,41 @@ def _count(headers: Sequence[pydicom.Dataset], keyword: str) -> int:
     return len({text(header, keyword) for header in headers})
 
 
+def check_concatenations(headers: Sequence[pydicom.Dataset]) -> None:
+    """Refuse a multi-frame image that was split into several instances of which not all are there (PS3.3 C.7.6.16.1).
+
+    Raises
+    ------
+    SeriesRefused
+        ``slice-missing``.
+    """
+    parts: dict[str, list[pydicom.Dataset]] = {}
+    for header in headers:
+        if text(header, "ConcatenationUID"):
+            parts.setdefault(text(header, "ConcatenationUID"), []).append(header)
+    for found in parts.values():
+        numbers_found = [int(one.get("InConcatenationNumber") or 0) for one in found]
+        total = max(*numbers_found, *(int(one.get("InConcatenationTotalNumber") or 0) for one in found), 1)
+        missing = len(set(range(1, total + 1)) - set(numbers_found))
+        if missing:
+            raise SeriesRefused(
+                f"expected all {total} instances of a concatenation, and {missing} of them are missing; "
+                "send the whole series",
+                code="slice-missing",
+            )
+
+
 def check_pixels(headers: Sequence[pydicom.Dataset]) -> None:
     """Refuse what can't be read as slices of one volume of single-valued pixels (PS3.3 C.7.6.3).
 
     Raises
     ------
     SeriesRefused
-        ``multi-frame-unsupported``, ``sop-class-unsupported``, ``unreadable-instance``, ``colour``,
-        ``not-monochrome2``, ``mixed-matrix`` or ``missing-rescale``.
+        ``sop-class-unsupported``, ``multi-frame-unsupported``, ``mixed-sop-class``, ``unreadable-instance``,
+        ``colour``, ``not-monochrome2``, ``mixed-matrix`` or ``missing-rescale``.
     """
+    _check_sop_classes(headers)
     for header in headers:
-        _check_sop_class(header)
         _check_matrix(header)
         _check_photometry(header)
         _check_rescale(header)
@@ -106,17 +132,28 @@ def numbers(header: pydicom.Dataset, keyword: str) -> list[float]:
     return found if np.all(np.isfinite(found)) else []
 
 
-def _check_sop_class(header: pydicom.Dataset) -> None:
-    sop_class = UID(text(header, "SOPClassUID"))
-    if text(header, "NumberOfFrames") not in ("", "0", "1") or "Enhanced" in sop_class.name:
+def _check_sop_classes(headers: Sequence[pydicom.Dataset]) -> None:
+    for header in headers:
+        sop_class = UID(text(header, "SOPClassUID"))
+        if sop_class not in IMAGE_SOP_CLASSES:
+            name = sop_class.name or "an instance without SOP Class UID"
+            raise SeriesRefused(
+                f"expected CT, MR or PET images, single-frame or enhanced, got {name}; route only those here",
+                code="sop-class-unsupported",
+            )
+        if sop_class not in MULTI_FRAME_SOP_CLASSES and frame_count(header) > 1:
+            raise SeriesRefused(
+                f"expected one frame in each {sop_class.name}, got several, and nothing says where they lie; "
+                "send single-frame or enhanced images",
+                code="multi-frame-unsupported",
+            )
+    found = {text(header, "SOPClassUID") for header in headers}
+    if len(found) > 1:
+        names = " and ".join(sorted(UID(one).name for one in found))
         raise SeriesRefused(
-            "expected single-frame images, got a multi-frame image, which is not supported yet; "
-            "send the classic single-frame series",
-            code="multi-frame-unsupported",
-        )
-    if sop_class not in IMAGE_SOP_CLASSES:
-        raise SeriesRefused(
-            f"expected CT, MR or PET images, got {sop_class.name}; route only those here", code="sop-class-unsupported"
+            f"expected images of one SOP class, got {names}; each has units of its own, so send them as series of "
+            "their own",
+            code="mixed-sop-class",
         )
 
 
@@ -134,20 +171,27 @@ def _check_photometry(header: pydicom.Dataset) -> None:
     if text(header, "SamplesPerPixel") not in ("", "1"):
         raise SeriesRefused("expected one sample a pixel, got a colour image", code="colour")
     photometric = text(header, "PhotometricInterpretation")
-    if photometric != "MONOCHROME2":
-        known = photometric if photometric.replace("_", " ").isascii() and len(photometric) <= 16 else "another"
-        raise SeriesRefused(
-            f"expected the photometric interpretation MONOCHROME2, got {known or 'none'}", code="not-monochrome2"
-        )
+    if photometric == "MONOCHROME2" or (photometric == "MONOCHROME1" and _is_in_units(header)):
+        return
+    known = photometric if photometric.replace("_", " ").isascii() and len(photometric) <= 16 else "another"
+    what = "an MR in MONOCHROME1, whose values may be inverted" if known == "MONOCHROME1" else known or "none"
+    raise SeriesRefused(
+        f"expected the photometric interpretation MONOCHROME2, got {what}; send the image as MONOCHROME2",
+        code="not-monochrome2",
+    )
 
 
 def _check_rescale(header: pydicom.Dataset) -> None:
     """A CT without rescale holds stored values, not Hounsfield units; guessing would shift all of them."""
     if "ModalityLUTSequence" in header:
         raise SeriesRefused("expected rescale slope and intercept, got a modality LUT", code="missing-rescale")
-    wants = UID(text(header, "SOPClassUID")) in _RESCALED_SOP_CLASSES
-    if wants and rescale(header) is None:
+    if _is_in_units(header) and rescale(header) is None:
         raise SeriesRefused(
-            "expected a rescale slope other than 0 and an intercept in every instance, and one lacks them",
+            "expected a rescale slope other than 0 and an intercept for every slice, and one lacks them",
             code="missing-rescale",
         )
+
+
+def _is_in_units(header: pydicom.Dataset) -> bool:
+    sop_class = UID(text(header, "SOPClassUID"))
+    return MULTI_FRAME_SOP_CLASSES.get(sop_class, sop_class) in _IN_UNITS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from operators.errors import SeriesRefused
 from operators.series_checks import numbers, text
+from operators.series_differences import differences
 
 _ORIENTATION_TOLERANCE = 1e-4
 """Difference of direction cosines that is rounding."""
@@ -32,7 +34,7 @@ class SeriesGeometry:
     spacing: float
     """Distance between neighbouring slices along their normal, in mm."""
     slice_indices: tuple[int, ...]
-    """The slice index of each instance, in the order the instances were given."""
+    """The slice index of each header, in the order they were given."""
 
 
 def find_geometry(headers: Sequence[pydicom.Dataset]) -> SeriesGeometry:
@@ -52,7 +54,7 @@ def find_geometry(headers: Sequence[pydicom.Dataset]) -> SeriesGeometry:
     spacing, indices = get_volume_positions(positions, orientation, perpendicular_tol=_PERPENDICULAR_TOLERANCE)
     # positions that differ by less than rounding are different ones to highdicom, with a spacing near 0
     if spacing is None or indices is None or spacing < _SAME_PLACE_MM:
-        raise _refusal(positions, orientation)
+        raise _refusal(headers, positions, orientation)
     return SeriesGeometry(float(spacing), tuple(int(index) for index in indices))
 
 
@@ -61,7 +63,7 @@ def _check_present(headers: Sequence[pydicom.Dataset]) -> None:
         missing = sum(len(numbers(header, keyword)) != length for header in headers)
         if missing:
             raise SeriesRefused(
-                f"expected {keyword} with {length} numbers in every instance, and {missing} of {len(headers)} lack it",
+                f"expected {keyword} with {length} numbers in every slice, and {missing} of {len(headers)} lack it",
                 code="missing-geometry",
             )
     spacings = np.array([numbers(header, "PixelSpacing") for header in headers])
@@ -78,8 +80,7 @@ def _check_frame_of_reference(headers: Sequence[pydicom.Dataset]) -> None:
     frames = {text(header, "FrameOfReferenceUID") for header in headers}
     if "" in frames:
         raise SeriesRefused(
-            "expected a Frame of Reference UID in every instance, and some have none; "
-            "without it a result can't be placed",
+            "expected a Frame of Reference UID in every slice, and some have none; without it a result can't be placed",
             code="missing-frame-of-reference",
         )
     if len(frames) > 1:
@@ -106,7 +107,7 @@ def _orientation(headers: Sequence[pydicom.Dataset]) -> list[float]:
     return [float(number) for number in orientations[0]]
 
 
-def _refusal(positions: Array, orientation: Sequence[float]) -> SeriesRefused:
+def _refusal(headers: Sequence[pydicom.Dataset], positions: Array, orientation: Sequence[float]) -> SeriesRefused:
     """What is wrong with slices that make no volume, in words that help to find them."""
     normal = np.asarray(get_normal_vector(orientation), dtype=np.float64)
     distances = positions @ normal
@@ -115,12 +116,7 @@ def _refusal(positions: Array, orientation: Sequence[float]) -> SeriesRefused:
     steps = np.diff(positions[order], axis=0)
     in_plane = np.linalg.norm(steps - gaps[:, None] * normal, axis=1)
     if gaps.min() < _SAME_PLACE_MM:
-        doubled = int(np.count_nonzero(gaps < _SAME_PLACE_MM))
-        return SeriesRefused(
-            f"expected one instance a position, got {doubled} more at positions already taken; "
-            "several phases or echoes must be sent as series of their own",
-            code="duplicate-position",
-        )
+        return _doubled_refusal([headers[index] for index in order], gaps)
     angle = float(np.degrees(np.arctan2(np.median(in_plane), np.median(gaps))))
     if 1 - np.cos(np.radians(angle)) >= _PERPENDICULAR_TOLERANCE:
         return SeriesRefused(
@@ -129,6 +125,19 @@ def _refusal(positions: Array, orientation: Sequence[float]) -> SeriesRefused:
             code="gantry-tilt",
         )
     return _spacing_refusal(distances[order] - distances.min(), gaps, positions, orientation)
+
+
+def _doubled_refusal(in_order: Sequence[pydicom.Dataset], gaps: Array) -> SeriesRefused:
+    starts = np.flatnonzero(gaps >= _SAME_PLACE_MM) + 1
+    bounds = [0, *starts.tolist(), len(in_order)]
+    places = [in_order[start:end] for start, end in itertools.pairwise(bounds)]
+    telling = differences(places)
+    what = f"they differ in {', '.join(telling)}" if telling else "nothing tells them apart"
+    return SeriesRefused(
+        f"expected one slice a position, got {len(in_order) - len(places)} more at positions already taken; {what}; "
+        "several phases, echoes or b-values must be sent as series of their own",
+        code="duplicate-position",
+    )
 
 
 def _spacing_refusal(distances: Array, gaps: Array, positions: Array, orientation: Sequence[float]) -> SeriesRefused:

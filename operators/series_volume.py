@@ -9,9 +9,9 @@ What is refused, by ``SeriesRefused.code``:
 ``missing-identifiers``                 a study, series or SOP instance UID is missing
 ``duplicate-instance``                  two instances have the same SOP Instance UID
 ``mixed-series``, ``mixed-patient``     the instances are of several series or studies, or of several patients
-``multi-frame-unsupported``             an enhanced or other multi-frame image
+``multi-frame-unsupported``             several frames, and nothing says where they lie
 ``sop-class-unsupported``               an image that is not CT, MR or PET
-``colour``, ``not-monochrome2``         several samples a pixel; another photometric interpretation than MONOCHROME2
+``colour``, ``not-monochrome2``         colour; not MONOCHROME2, nor, in CT and PET, MONOCHROME1
 ``mixed-matrix``, ``mixed-spacing``     several numbers of rows or columns; several pixel spacings
 ``missing-rescale``                     CT or PET without rescale slope and intercept, or with a lookup table instead
 ``missing-geometry``                    position, orientation or pixel spacing is missing or impossible
@@ -19,15 +19,19 @@ What is refused, by ``SeriesRefused.code``:
 ``mixed-frame-of-reference``            several frames of reference
 ``mixed-orientation``                   several orientations: several reconstructions
 ``too-few-slices``                      a single slice
-``duplicate-position``                  several instances at one position: phases, echoes, or slices side by side
+``duplicate-position``                  several slices at one position: phases, echoes, b-values, or side by side
 ``gantry-tilt``                         the slices are sheared: they do not lie along their normal
-``slice-missing``                       slices are missing between others
+``slice-missing``                       slices are missing between others, or part of a concatenation
 ``uneven-spacing``                      the slices are not evenly spaced
 ``channel-elsewhere``                   a channel's series shows no part of what the first channel's shows
 ======================================  ==============================================================================
 
 Several series are one input where a model has several channels: each must be a volume by itself, all of one patient
 and study and in one frame of reference. What is wrong with one is said with the name of its channel.
+
+A slice is an instance of a single-frame image, or a frame of an enhanced or legacy converted one: `operators.slices`.
+Lossy compression is accepted. Padding becomes what the modality means by nothing: `operators.pixels`.
+docs/reference/inputs.md says all that is accepted and repaired.
 
 Before all that `operators.gate` takes out what is no slice of the series, and with a model's card it asks whether the
 model is for such a series; `operators.gate.policies` lists what else it refuses, warns of or repairs.
@@ -36,9 +40,10 @@ model is for such a series; `operators.gate.policies` lists what else it refuses
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +55,13 @@ from numpy.typing import NDArray
 from operators.errors import SeriesRefused
 from operators.gate.gate import Gate
 from operators.gate.notes import GateNote
-from operators.instances import read_header, read_pixels
+from operators.instances import read_header
 from operators.one_grid import on_grid
+from operators.pixels import read_pixels
 from operators.sdk import Fragment, Operator, OperatorSpec
-from operators.series_checks import check_pixels, check_same_series, check_same_study, numbers
+from operators.series_checks import check_concatenations, check_pixels, check_same_series, check_same_study, numbers
 from operators.series_geometry import SeriesGeometry, find_geometry
+from operators.slices import Slice, slices_of
 
 Progress = Callable[[int, int], None]
 """Told the instances read and the instances in all."""
@@ -70,7 +77,13 @@ class SeriesVolume:
     (LPS, mm). Slices run so that the axes are right-handed, as highdicom orders them. All have the geometry of the
     first; the others are 0 where their series shows nothing."""
     datasets: tuple[pydicom.Dataset, ...]
-    """The headers of the first channel's series in the order of its slices, without pixel data."""
+    """The headers of the first channel's slices in their order, without pixel data. Of a frame of a multi-frame image
+    it is what a single-frame image of it would say: its own place and rescale, and the UIDs of its instance."""
+    frame_numbers: tuple[int | None, ...] = ()
+    """For each slice of the first channel which frame of its instance it is, from 1; None in a single-frame image."""
+    padded_slices: tuple[int, ...] = ()
+    """Indices of the first channel's slices in which pixels were padding, and are now what the modality means by
+    nothing."""
     notes: tuple[GateNote, ...] = ()
     """What the gate let pass or put in order, of all channels."""
     dropped: tuple[str, ...] = ()
@@ -90,7 +103,7 @@ def read_series(files: Sequence[Path], progress: Progress | None = None, gate: G
     files
         One instance each.
     progress
-        Called after each instance.
+        Called after each slice, with how many instances are done.
     gate
         What its model wants of it, and what is done where that is not so.
 
@@ -104,35 +117,61 @@ def read_series(files: Sequence[Path], progress: Progress | None = None, gate: G
         raise SeriesRefused("expected the instances of one series, got none", code="no-images")
     report = progress or (lambda done, total: None)
     report(0, len(files))
-    headers = [read_header(path) for path in files]
-    check_same_series(headers)
-    admitted = gate.admit(headers, lambda index: _pixel_digest(files[index], headers[index]))
-    files, everything = [files[index] for index in admitted.kept], headers
-    headers = [everything[index] for index in admitted.kept]
+    instances = [read_header(path) for path in files]
+    check_same_series(instances)
+    everything = [one for path, instance in zip(files, instances, strict=True) for one in slices_of(path, instance)]
+    check_concatenations(instances)
+    admitted = gate.admit([one.header for one in everything], lambda index: _pixel_digest(everything[index]))
+    slices = [everything[index] for index in admitted.kept]
+    headers = [one.header for one in slices]
     check_pixels(headers)
     geometry = find_geometry(headers)
     notes = (*admitted.notes, *gate.judge(headers, geometry.spacing))
+    array: NDArray[np.float32] = np.empty((len(headers), int(headers[0].Rows), int(headers[0].Columns)), np.float32)
+    padded = _read_slices(slices, geometry.slice_indices, array, report, len(files))
     order = np.argsort(geometry.slice_indices)
-    array: NDArray[np.float32] = np.empty((len(files), int(headers[0].Rows), int(headers[0].Columns)), np.float32)
-    for done, (target, index) in enumerate(zip(array, order, strict=True), start=1):
-        read_pixels(files[index], target)
-        report(done, len(files))
     datasets = tuple(headers[index] for index in order)
-    notes = (*notes, *gate.judge_volume(array))
-    return SeriesVolume((_volume(array, datasets[0], geometry),), datasets, notes, _dropped(everything, headers))
+    return SeriesVolume(
+        channels=(_volume(array, datasets[0], geometry),),
+        datasets=datasets,
+        frame_numbers=tuple(slices[index].frame_number for index in order),
+        padded_slices=padded,
+        notes=(*notes, *gate.judge_volume(array)),
+        dropped=_dropped(everything, slices),
+    )
 
 
-def _pixel_digest(path: Path, header: pydicom.Dataset) -> str:
-    """SHA-256 of an instance's rescaled pixels."""
-    check_pixels([header])
-    pixels: NDArray[np.float32] = np.empty((int(header.Rows), int(header.Columns)), np.float32)
-    read_pixels(path, pixels)
+def _read_slices(
+    slices: Sequence[Slice], slice_indices: Sequence[int], array: NDArray[np.float32], report: Progress, total: int
+) -> tuple[int, ...]:
+    """Decode each instance's slices to their places in `array`; return the indices of those that had padding."""
+    padded: list[int] = []
+    places = iter(slice_indices)
+    for done, (_, of_instance) in enumerate(itertools.groupby(slices, key=lambda one: one.path)):
+        some = list(of_instance)
+        indices = [next(places) for _ in some]
+        reading = read_pixels(some, [array[index] for index in indices])
+        for count, (index, had_padding) in enumerate(zip(indices, reading, strict=True), start=1):
+            if had_padding:
+                padded.append(index)
+            report(done + (count == len(indices)), total)
+    report(total, total)
+    return tuple(sorted(padded))
+
+
+def _pixel_digest(one: Slice) -> str:
+    """SHA-256 of a slice's rescaled pixels."""
+    check_pixels([one.header])
+    pixels: NDArray[np.float32] = np.empty((int(one.header.Rows), int(one.header.Columns)), np.float32)
+    for _ in read_pixels([one], [pixels]):
+        pass
     return hashlib.sha256(pixels.tobytes()).hexdigest()
 
 
-def _dropped(everything: Sequence[pydicom.Dataset], kept: Sequence[pydicom.Dataset]) -> tuple[str, ...]:
+def _dropped(everything: Sequence[Slice], kept: Sequence[Slice]) -> tuple[str, ...]:
     """The SOP Instance UIDs of which nothing was kept, in order."""
-    return tuple(sorted({str(one.SOPInstanceUID) for one in everything} - {str(one.SOPInstanceUID) for one in kept}))
+    rest = {str(one.header.SOPInstanceUID) for one in kept}
+    return tuple(sorted({str(one.header.SOPInstanceUID) for one in everything} - rest))
 
 
 def read_channels(
@@ -174,7 +213,7 @@ def read_channels(
     if first is None:
         raise SeriesRefused("expected the series of at least one channel, got none", code="no-images")
     report(total, total)
-    return SeriesVolume(tuple(channels), first.datasets, tuple(notes), tuple(dropped))
+    return replace(first, channels=tuple(channels), notes=tuple(notes), dropped=tuple(dropped))
 
 
 def _counting_on(report: Progress, begun: int, total: int) -> Progress:

@@ -7,6 +7,7 @@ So it is given headers in which they are empty, and the source's own are put int
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import datetime
 from collections.abc import Sequence
@@ -31,6 +32,21 @@ IDENTITY_KEYWORDS = (
 _TIMES = (("ContentDate", "ContentTime"), ("AcquisitionDate", "AcquisitionTime"), ("SeriesDate", "SeriesTime"))
 _STUDY_TIME = ("StudyDate", "StudyTime")
 UTF8 = "ISO_IR 192"
+
+
+def with_same_elements(dataset: pydicom.Dataset) -> pydicom.Dataset:
+    """Return another data set of the same elements, which can be given others in their place.
+
+    (``copy.copy`` of a pydicom data set is no such thing: the table of the elements is one for both.) What can't be
+    parsed is left out. The elements themselves are shared, so that they must not be changed.
+    """
+    found = pydicom.Dataset()
+    for tag in dataset.keys():  # noqa: SIM118 - a data set iterates over its elements, which parses them
+        with contextlib.suppress(*PARSE_ERRORS):
+            found[tag] = dataset[tag]
+    if hasattr(dataset, "file_meta"):
+        found.file_meta = dataset.file_meta
+    return found
 
 
 def normalised_headers(headers: Sequence[pydicom.Dataset], spacing: float) -> list[pydicom.Dataset]:

@@ -27,6 +27,14 @@ def abdominal_ct(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.fixture(scope="session")
+def pydicom_data() -> Path:
+    """The folder of pydicom's larger test files; to be read only."""
+    from tests import data
+
+    return data.pydicom_data()
+
+
+@pytest.fixture(scope="session")
 def triton() -> Iterator[Any]:
     """A running embedded Triton that serves the project's model repository."""
     from tests.triton_fixture import running_triton

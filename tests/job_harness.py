@@ -243,7 +243,12 @@ class Bench:
         gate: GateSettings = GateSettings(),  # noqa: B008 - it is frozen
     ) -> None:
         self.settings = settings_for(
-            folder, generalist=generalist, on_disagreement=on_disagreement, rule=rule, destination=destination, gate=gate
+            folder,
+            generalist=generalist,
+            on_disagreement=on_disagreement,
+            rule=rule,
+            destination=destination,
+            gate=gate,
         )
         self.records = Records(url)
         self.audit = AuditLog(self.settings.audit_folder)

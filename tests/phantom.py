@@ -23,7 +23,16 @@ OBLIQUE = (
     *(float(number) for number in np.round((np.cos(0.4), np.sin(0.4), 0.0), 6)),
     *(float(number) for number in np.round((-np.sin(0.4) * np.cos(0.3), np.cos(0.4) * np.cos(0.3), np.sin(0.3)), 6)),
 )
-ORIENTATIONS = {"axial": AXIAL, "coronal": CORONAL, "sagittal": SAGITTAL, "oblique": OBLIQUE}
+PRONE = (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
+FEET_FIRST = (-1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+ORIENTATIONS = {
+    "axial": AXIAL,
+    "coronal": CORONAL,
+    "sagittal": SAGITTAL,
+    "oblique": OBLIQUE,
+    "prone": PRONE,
+    "feet-first": FEET_FIRST,
+}
 
 _GRADIENT = np.array([3.0, -5.0, 7.0])
 """Hounsfield units per mm along x, y, z."""

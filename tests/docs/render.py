@@ -26,6 +26,7 @@ from app.settings_prompt import PromptSettings
 from app.settings_web import WebSettings
 from app.web import api
 from operators.gate.policies import CHECKS
+from operators.pixel_decoders import DECODERS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SETTINGS_PAGE = REPOSITORY / "docs/reference/settings.md"
@@ -55,6 +56,10 @@ Storage in Explicit VR Little Endian. As SCP, Success (0x0000) means that the in
 [refusals](refusals.md) has the other statuses. Limner is no archive: it offers neither Storage Commitment nor
 Query/Retrieve.
 """
+
+_PIXELS = """An instance is kept in each of them. Whether its pixels can then be read for a model is in the last column;
+[inputs](inputs.md#transfer-syntaxes) says by which library. A series in another is refused as
+`transfer-syntax-unsupported`."""
 
 _SETTINGS_HEAD = """# Settings
 
@@ -194,11 +199,14 @@ def api_page() -> str:
 def conformance_page() -> str:
     """Return the conformance page's text: the tables of what the listener accepts."""
     head = _CONFORMANCE_HEAD.format(class_uid=IMPLEMENTATION_CLASS_UID, version=IMPLEMENTATION_VERSION_NAME)
-    accepted = "\n".join(f"| {name} | `{uid}` |" for uid, name in TRANSFER_SYNTAXES.items())
+    accepted = "\n".join(
+        f"| {name} | `{uid}` | {'yes' if UID(uid) in DECODERS else 'no'} |" for uid, name in TRANSFER_SYNTAXES.items()
+    )
     refused = "\n".join(f"| {UID(uid).name} | `{uid}` | {why} |" for uid, why in REFUSED_TRANSFER_SYNTAXES.items())
     classes = "\n".join(f"| {_class_name(uid)} | `{uid}` |" for uid in STORAGE_SOP_CLASSES)
     return (
-        f"{head}\n## Transfer syntaxes accepted, the preferred first\n\n| name | UID |\n|---|---|\n{accepted}\n"
+        f"{head}\n## Transfer syntaxes accepted, the preferred first\n\n{_PIXELS}\n"
+        f"\n| name | UID | pixels read |\n|---|---|---|\n{accepted}\n"
         f"\n## Transfer syntaxes refused on purpose\n\n| name | UID | why |\n|---|---|---|\n{refused}\n"
         f"\n## Storage SOP classes accepted\n\n| name | UID |\n|---|---|\n{classes}\n"
     )

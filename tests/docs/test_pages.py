@@ -5,6 +5,8 @@ from pathlib import Path
 
 from app.settings import Settings
 from operators.gate.policies import CHECKS
+from operators.instances import IMAGE_SOP_CLASSES
+from operators.pixel_decoders import DECODERS
 from operators.sam.windowing import WINDOWS
 from tests.docs import render
 
@@ -91,6 +93,20 @@ def test_every_refusal_code_is_documented() -> None:
     assert used
     missing = sorted(one for one in used if f"`{one}`" not in page)
     assert missing == [], f"docs/reference/refusals.md does not explain {missing}"
+
+
+def test_inputs_page_names_every_decoder() -> None:
+    page = (REPOSITORY / "docs/reference/inputs.md").read_text()
+    rows = re.findall(r"^\| [^|]+ \| `([\d.]+)` \| ([^|]+) \| ([^|]+) \|", page, flags=re.MULTILINE)
+    assert set(rows) == {(str(uid), one.library, one.license) for uid, one in DECODERS.items()}
+    requirements = (REPOSITORY / "requirements/server.txt").read_text().lower()
+    for decoder in DECODERS.values():
+        assert f"\n{decoder.library.split(' ')[0].lower()}==" in requirements
+
+
+def test_inputs_page_names_every_image_class() -> None:
+    page = (REPOSITORY / "docs/reference/inputs.md").read_text()
+    assert [uid.name for uid in IMAGE_SOP_CLASSES if f"| {uid.name} |" not in page] == []
 
 
 def test_every_window_is_documented() -> None:

@@ -1,0 +1,118 @@
+"""Decoding the pixels of an instance, a frame at a time, into slices of the volume.
+
+Padding. Pixel Padding Value and Pixel Padding Range Limit (PS3.3 C.7.5.1.1.2) mark pixels where nothing was measured; a
+CT's are often stored as what would be -2000 or -3024 HU. Left so they would move a normalisation's mean and stretch
+its range. They become what the modality means by nothing: -1024 HU in CT, which scanners themselves store outside of
+their circle (0 of 12 bits at the usual intercept), and every window takes for air; 0 in MR and PET, no signal and no
+activity. It is the same number in every slice, whatever else the volume holds, so that leaving slices out changes none.
+
+MONOCHROME1 concerns the display alone: how values become grey comes after the rescale (PS3.3 C.7.6.3.1.2). A value in
+Hounsfield units or Bq/ml means the same in both, and none is inverted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator, Sequence
+from typing import Any
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom.pixels.utils import iter_pixels
+from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian, JPEGLSTransferSyntaxes
+
+from operators.instances import MULTI_FRAME_SOP_CLASSES, PARSE_ERRORS, unreadable
+from operators.pixel_decoders import decoder_for
+from operators.slices import Slice
+
+CT_NOTHING = -1024.0
+"""Hounsfield units."""
+
+
+def rescale(header: pydicom.Dataset) -> tuple[float, float] | None:
+    """Return Rescale Slope and Intercept (PS3.3 C.11.1), or None if there is no pair that can be used."""
+    try:
+        slope, intercept = float(header.RescaleSlope), float(header.RescaleIntercept)
+    except (AttributeError, TypeError, ValueError):
+        return None
+    usable = np.isfinite(slope) and np.isfinite(intercept) and slope != 0
+    return (slope, intercept) if usable else None
+
+
+def read_pixels(slices: Sequence[Slice], targets: Sequence[NDArray[np.float32]]) -> Generator[bool, None, None]:
+    """Decode all slices of one instance, each into its target; after each, yield whether it had padding.
+
+    One decoded frame is held at a time.
+
+    Parameters
+    ----------
+    slices
+        Of one file, all of them, in the order of its frames.
+    targets
+        Axes row, column. They receive the values rescaled by the slice's own slope and intercept, with padding
+        replaced. Stored values are signed or unsigned as the instance says, and bits that are not stored are ignored.
+        Rescaling is done in double precision, as other readers do, and rounded once.
+
+    Raises
+    ------
+    SeriesRefused
+        ``transfer-syntax-unsupported`` if no decoder is installed, ``unreadable-instance`` if decoding fails.
+    """
+    with contextlib.closing(_frames(slices[0], len(slices))) as frames:
+        try:
+            for one, target, stored in zip(slices, targets, frames, strict=True):
+                yield _place(one.header, stored, target)
+        except (OSError, *PARSE_ERRORS) as error:
+            raise unreadable("its pixel data is cut off or can't be decoded") from error
+
+
+def _frames(first: Slice, count: int) -> Generator[NDArray[Any], None, None]:
+    """The frames' stored values as they are decoded."""
+    syntax = first.header.file_meta.TransferSyntaxUID
+    plugin = decoder_for(syntax).plugin
+    # what is inflated is so as a whole, and pydicom can't look for frames in what is not
+    source = pydicom.dcmread(first.path) if syntax == DeflatedExplicitVRLittleEndian else first.path
+    for frame in iter_pixels(source, raw=True, decoding_plugin=plugin, number_of_frames=count):
+        yield _signed(frame, first.header) if syntax in JPEGLSTransferSyntaxes else frame
+
+
+def _signed(stored: NDArray[Any], header: pydicom.Dataset) -> NDArray[Any]:
+    """Stored values of JPEG-LS with their sign, which its codestream can't hold.
+
+    pydicom takes it from the codestream's precision. That is 16 bits where DCMTK encoded signed values of 12, whose
+    sign is the highest bit of Bits Stored (PS3.5 section 8.1.1).
+    """
+    unused = 8 * stored.dtype.itemsize - int(header.BitsStored)
+    if stored.dtype.kind != "i" or unused <= 0:
+        return stored
+    extended: NDArray[Any] = (stored << unused) >> unused
+    return extended
+
+
+def _place(header: pydicom.Dataset, stored: NDArray[Any], target: NDArray[np.float32]) -> bool:
+    if stored.shape != target.shape:
+        raise unreadable("its pixel data has another size than its header says")
+    slope, intercept = rescale(header) or (1.0, 0.0)
+    target[...] = stored.astype(np.float64) * slope + intercept
+    padding = _padding(header, stored.dtype)
+    if padding is None:
+        return False
+    padded = (stored >= padding[0]) & (stored <= padding[1])
+    np.copyto(target, _nothing(header), where=padded)
+    return bool(padded.any())
+
+
+def _padding(header: pydicom.Dataset, dtype: np.dtype[Any]) -> tuple[int, int] | None:
+    """The lowest and highest stored value that is padding; None if none is."""
+    value, limit = (header.get(keyword) for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit"))
+    if not isinstance(value, int):
+        return None
+    # some are written signed where the pixels are unsigned, and the other way: the bits are meant
+    bounds = np.array([value, limit if isinstance(limit, int) else value], np.int64).astype(dtype)
+    return int(bounds.min()), int(bounds.max())
+
+
+def _nothing(header: pydicom.Dataset) -> float:
+    sop_class = MULTI_FRAME_SOP_CLASSES.get(header.SOPClassUID, header.SOPClassUID)
+    return CT_NOTHING if sop_class == CTImageStorage else 0.0
