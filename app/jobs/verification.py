@@ -3,8 +3,8 @@
 Each finding has an object and a label map of its own, and both are read: a generalist's as a specialist's.
 
 Placement is checked by the numbers of the file alone (PS3.3 C.7.6.2.1.1), not through the library that wrote it: each
-frame's corners must fall on the label map's grid, the label map's grid on the source's slices, and every voxel of
-every segment must be the label map's.
+frame's corners must fall on the label map's grid, the label map's grid on the source's slices, every voxel of every
+segment must be the label map's, and a frame must name the source's slice of its place as what it was derived from.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from pydicom.uid import ImplicitVRLittleEndian
 from app.errors import VerificationFailed
 from app.graph import CompletionRecord, FindingRecord, ObjectRecord, Role
 from app.identifiers import UID
-from app.jobs.readback.computed import ComputedLabels, corner_positions, require, slice_of
+from app.jobs.readback.computed import ComputedLabels, require
 from app.jobs.readback.objects import Proof
+from app.jobs.readback.sources import SOURCE_KEYWORDS, check_grid
 from operators.derived_uids import (
     generalist_identity,
     instance_uid,
@@ -36,24 +37,16 @@ from operators.instances import PARSE_ERRORS
 from operators.label_maps import is_label_type, label_counts
 from operators.object_kinds import NEEDS, REPORTS, SEGMENTATIONS, Kind
 
-_SLICE_TOLERANCE_VOXELS = 0.2
-"""Of a source slice from its place on an even grid; the series was accepted with less."""
 _SOURCE_KEYWORDS = (
     "SpecificCharacterSet",
-    "SOPInstanceUID",
     "StudyInstanceUID",
     "SeriesInstanceUID",
-    "FrameOfReferenceUID",
     "PatientID",
     "PatientName",
     "PatientBirthDate",
     "PatientSex",
     "AccessionNumber",
-    "ImagePositionPatient",
-    "ImageOrientationPatient",
-    "PixelSpacing",
-    "Rows",
-    "Columns",
+    *SOURCE_KEYWORDS,
 )
 _SAME_AS_SOURCE = (
     "PatientID",
@@ -139,27 +132,13 @@ def _read_labels(finding: FindingRecord, folder: Path) -> ComputedLabels:
     return labels
 
 
-def _check_grid(labels: ComputedLabels, sources: Sequence[pydicom.Dataset]) -> None:
-    """Every source slice must be a slice of the label map: same rows, same columns, same place."""
-    require(len(sources) == labels.array.shape[0], "the label map has another number of slices than the series")
-    planes = set()
-    for source in sources:
-        require((source.Rows, source.Columns) == labels.array.shape[1:], "the label map's matrix is not the source's")
-        require(str(source.FrameOfReferenceUID) == labels.frame_of_reference_uid, "the frame of reference")
-        corners = corner_positions(
-            source.ImagePositionPatient, source.ImageOrientationPatient, source.PixelSpacing, source
-        )
-        planes.add(slice_of(labels, corners, _SLICE_TOLERANCE_VOXELS, "the label map does not lie on the source"))
-    require(len(planes) == len(sources), "two source slices fall on one slice of the label map")
-
-
 def _verify_finding(
     finding: FindingRecord, record: CompletionRecord, folder: Path, sources: Sequence[pydicom.Dataset]
 ) -> Iterator[VerifiedObject]:
     labels = _read_labels(finding, folder)
-    _check_grid(labels, sources)
+    slices = check_grid(labels, sources)
     require(finding.objects[0].kind == "segmentation", "its first object is no BINARY Segmentation")
-    proof = Proof(labels, finding, sources, list(_prompts(finding, record)))
+    proof = Proof(labels, finding, sources, slices, list(_prompts(finding, record)))
     by_kind: dict[Kind, list[ObjectRecord]] = {}
     for one in sorted(finding.objects, key=lambda each: each.kind in REPORTS):  # these refer to others
         by_kind.setdefault(one.kind, []).append(one)

@@ -13,7 +13,8 @@ from highdicom.content import ReferencedImageSequence
 from highdicom.pr import SoftcopyVOILUTTransformation
 
 from operators.errors import OperatorError
-from operators.instances import PARSE_ERRORS, rescale
+from operators.instances import PARSE_ERRORS
+from operators.pixels import rescale
 from operators.sam.showing import shown_series
 from operators.sam.windowing import Window
 from operators.series_checks import text

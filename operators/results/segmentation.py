@@ -21,7 +21,8 @@ from operators.results.finding import Finding, Kind, object_instance_uid, object
 from operators.results.prompting import refer_to
 from operators.results.series_description import say_ai
 from operators.segments import SegmentSpec
-from operators.source_identity import moment_of, normalised_headers, take_over_identity
+from operators.source_identity import moment_of, take_over_identity
+from operators.source_references import refer_to_sources, source_images
 
 _MOST_PIXEL_DATA_BYTES = (1 << 32) - 2
 """What the length field of Pixel Data can say (PS3.5 section 7.1.2)."""
@@ -88,7 +89,7 @@ def segmentation_object(
     date, time = moment_of(finding.series.datasets)
     description = say_ai(finding.series_description)
     segmentation = Segmentation(
-        source_images=normalised_headers(finding.series.datasets, float(pixels.spacing_between_slices)),
+        source_images=source_images(finding.series),
         pixel_array=pixels,
         segmentation_type=segmentation_type,
         segment_descriptions=_descriptions(finding),
@@ -110,6 +111,7 @@ def segmentation_object(
         **equipment_attributes(finding.algorithm),
     )
     segmentation.ContentCreatorName = ""  # Type 2 (PS3.3 table 10-12), and highdicom leaves it out
+    refer_to_sources(segmentation, finding.series)
     _make_repeatable(segmentation, finding.identity, date, time)
     take_over_identity(segmentation, finding.source, own_text=finding.own_text(description))
     for prompting in finding.prompted_by:

@@ -48,6 +48,12 @@ def corner_positions(position: Any, orientation: Any, spacing: Any, matrix: pydi
     return np.array([first, first + down, first + right])
 
 
+def functional_group(groups: pydicom.Dataset, shared: pydicom.Dataset, keyword: str) -> pydicom.Dataset:
+    """The item of a functional group macro: the frame's own, or else the one that all frames share."""
+    item: pydicom.Dataset = (groups if keyword in groups else shared)[keyword].value[0]
+    return item
+
+
 def slice_of(labels: ComputedLabels, corners: Floats, slice_tolerance: float, what: str) -> int:
     """The slice of the label map on which these corners lie, as its own corners do.
 

@@ -14,6 +14,7 @@ from app.jobs.readback.labelmap import check_labelmap
 from app.jobs.readback.presentation_state import check_presentation_state
 from app.jobs.readback.report import check_report
 from app.jobs.readback.segmentation import check_segmentation
+from app.jobs.readback.sources import Reference, check_derivations
 from app.jobs.readback.structure_set import check_structure_set
 from operators.object_kinds import REPORTED, REPORTS, SEGMENTATIONS, Kind
 
@@ -26,6 +27,8 @@ class Proof:
     finding: FindingRecord
     sources: Sequence[pydicom.Dataset]
     """Headers of the instances that were read."""
+    slices: Mapping[int, Reference]
+    """The source's slice of each slice of the label map."""
     prompted_by: Sequence[str]
     """SOP Instance UIDs of what prompted it."""
     proved: dict[Kind, pydicom.Dataset] = field(default_factory=dict)
@@ -52,6 +55,7 @@ class Proof:
             require(kind in _CHECKS, f"there is no proof for objects of the kind {kind}")
             _CHECKS[kind](dataset, self.labels, self.finding)
         if kind in SEGMENTATIONS:
+            check_derivations(dataset, self.labels, self.slices)
             self.proved[kind] = dataset
 
     def _check_report(self, kind: Kind, dataset: pydicom.Dataset) -> None:

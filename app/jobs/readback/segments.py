@@ -7,7 +7,14 @@ from collections.abc import Iterator, Sequence
 import pydicom
 
 from app.graph import FindingRecord
-from app.jobs.readback.computed import TOLERANCE_VOXELS, ComputedLabels, corner_positions, require, slice_of
+from app.jobs.readback.computed import (
+    TOLERANCE_VOXELS,
+    ComputedLabels,
+    corner_positions,
+    functional_group,
+    require,
+    slice_of,
+)
 
 
 def check_segments(segments: Sequence[pydicom.Dataset], finding: FindingRecord) -> None:
@@ -47,9 +54,3 @@ def referenced_segment_number(dataset: pydicom.Dataset, groups: pydicom.Dataset)
     """Return the segment that a frame shows."""
     (shared,) = dataset.SharedFunctionalGroupsSequence
     return int(functional_group(groups, shared, "SegmentIdentificationSequence").ReferencedSegmentNumber)
-
-
-def functional_group(groups: pydicom.Dataset, shared: pydicom.Dataset, keyword: str) -> pydicom.Dataset:
-    """Return the frame's own functional group, or else the one that all frames share (PS3.3 C.7.6.16)."""
-    item: pydicom.Dataset = (groups if keyword in groups else shared)[keyword].value[0]
-    return item

@@ -34,6 +34,7 @@ from operators.results.finding import Algorithm, PromptingObject
 from operators.segments import SegmentSpec
 from operators.series_volume import read_series
 from tests.gate_fixture import localizer, write_beside
+from tests.multi_frame import write_concatenation, write_enhanced, write_legacy_converted
 from tests.phantom import Phantom, variants
 from tests.segmented_phantom import (
     ALGORITHM,
@@ -75,8 +76,9 @@ def _results(
     *,
     paint: Callable[[tuple[int, int, int]], LabelMap] = asymmetric_labels,
     segments: Sequence[SegmentSpec] = SEGMENTS,
+    write: Callable[[Phantom, Path], list[Path]] = Phantom.write,
 ) -> _Results:
-    files = phantom.write(folder / "ct")
+    files = write(phantom, folder / "ct")
     written, _, labels = write_segmented(files, folder / "segmentation.dcm", paint=paint, segments=segments)
     finding = FindingRecord(
         role="specialist",
@@ -166,6 +168,69 @@ def test_what_was_written_verifies(name: str, tmp_path: Path) -> None:
         results.finding.objects[0].sop_instance_uid,
     )
     assert str(one.transfer_syntax_uid) == str(ExplicitVRLittleEndian)
+
+
+@pytest.mark.parametrize("write", [write_enhanced, write_concatenation, write_legacy_converted])
+@pytest.mark.parametrize("name", ["axial", "oblique-against-normal"])
+def test_what_was_written_of_multi_frame_images_verifies(
+    name: str, write: Callable[[Phantom, Path], list[Path]], tmp_path: Path
+) -> None:
+    _results(tmp_path, variants(PHANTOM)[name], write=write).verify()
+
+
+def _derivations(dataset: Dataset) -> list[Dataset]:
+    return [
+        groups.DerivationImageSequence[0].SourceImageSequence[0] for groups in dataset.PerFrameFunctionalGroupsSequence
+    ]
+
+
+def _name_the_next_frame(dataset: Dataset) -> None:
+    _derivations(dataset)[0].ReferencedFrameNumber = int(_derivations(dataset)[0].ReferencedFrameNumber) % 6 + 1
+
+
+def _name_no_frame(dataset: Dataset) -> None:
+    del _derivations(dataset)[0].ReferencedFrameNumber
+
+
+def _name_another_part(dataset: Dataset) -> None:
+    named = {str(item.ReferencedSOPInstanceUID) for item in _derivations(dataset)}
+    first = _derivations(dataset)[0]
+    first.ReferencedSOPInstanceUID = min(named - {str(first.ReferencedSOPInstanceUID)})
+
+
+def _name_another_slice(dataset: Dataset) -> None:
+    first, *_, last = _derivations(dataset)
+    first.ReferencedSOPInstanceUID = last.ReferencedSOPInstanceUID
+
+
+@pytest.mark.parametrize(
+    ("write", "change"),
+    [
+        (write_enhanced, _name_the_next_frame),
+        (write_enhanced, _name_no_frame),
+        (write_concatenation, _name_another_part),
+        (Phantom.write, _name_another_slice),
+    ],
+)
+def test_a_frame_derived_from_another_slice_is_found(
+    write: Callable[[Phantom, Path], list[Path]], change: Callable[[Dataset], None], tmp_path: Path
+) -> None:
+    results = _changed(_results(tmp_path, write=write), change)
+    with pytest.raises(VerificationFailed, match="names another source slice"):
+        results.verify()
+
+
+def test_a_source_whose_frames_lie_elsewhere_is_found(tmp_path: Path) -> None:
+    results = _results(tmp_path, write=write_enhanced)
+    source = pydicom.dcmread(results.files[0])
+    frames = source.PerFrameFunctionalGroupsSequence
+    frames[0].PlanePositionSequence, frames[1].PlanePositionSequence = (
+        frames[1].PlanePositionSequence,
+        frames[2].PlanePositionSequence,
+    )
+    source.save_as(results.files[0])
+    with pytest.raises(VerificationFailed, match="two source slices fall on one slice"):
+        results.verify()
 
 
 def test_more_segments_than_a_byte_counts_verify(tmp_path: Path) -> None:
