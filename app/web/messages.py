@@ -100,6 +100,7 @@ class PixelPrompt(_Prompt):
     coordinates: Literal["pixel"]
     slice: int | None = Field(default=None, description="Its number, from 0, in the order of `sop_instance_uids`.")
     sop_instance_uid: Uid | None = Field(default=None, description="Its instance, in place of the number.")
+    frame_number: int | None = Field(default=None, description="Of a multi-frame instance which frame, from 1.")
     box: PixelBox | None = None
     outline: list[Corner] | None = Field(default=None, description="At least 3 corners; the box around it is shown.")
     points: list[PixelPoint] = Field(default=[], description="64 at most.")
@@ -173,6 +174,7 @@ class Geometry(_Message):
     )
     frame_of_reference_uid: str
     sop_instance_uids: list[str] = Field(description="By slice.")
+    frame_numbers: list[int | None] = Field(description="By slice, from 1; null in a single-frame instance.")
 
 
 class WindowUsed(_Message):

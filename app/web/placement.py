@@ -14,6 +14,7 @@ from operators.sam.objects.slice_prompts import DrawnOnSlice, prompt_on
 from operators.sam.prompts import MOST_POINTS, Box, Point, SlicePrompt
 from operators.sam.volume import place_in_volume
 from operators.series_volume import SeriesVolume
+from operators.source_references import slice_references
 
 MOST_CORNERS = 1000
 """Of one outline."""
@@ -123,9 +124,19 @@ def _slice_index(request: Mapping[str, Any], series: SeriesVolume) -> int:
                 f"the prompt is on slice {index}, counted from 0, and the series has {count}", code="slice-unknown"
             )
         return index
-    for index, header in enumerate(series.datasets):
-        if str(header.SOPInstanceUID) == uid:
-            return index
+    frames = {
+        one.frame_number: index for index, one in enumerate(slice_references(series)) if one.sop_instance_uid == uid
+    }
+    number = request.get("frame_number")
+    if len(frames) == 1 and number in (None, 1):
+        return next(iter(frames.values()))
+    if number in frames:
+        return frames[number]
+    if frames:
+        raise PromptRefused(
+            f"the prompt is on an instance of {len(frames)} frames, and does not name one of them by frame_number",
+            code="slice-unknown",
+        )
     raise PromptRefused(
         "the prompt is on an instance that is not of this session's series; open a session for its series",
         code="slice-unknown",

@@ -117,6 +117,7 @@ class Session:
                 "affine": volume.affine.tolist(),
                 "frame_of_reference_uid": str(volume.frame_of_reference_uid),
                 "sop_instance_uids": [str(header.SOPInstanceUID) for header in self._series.datasets],
+                "frame_numbers": list(self._series.frame_numbers),
             },
             "window": {
                 "centre": self._window.centre,

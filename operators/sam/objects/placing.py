@@ -32,6 +32,7 @@ from operators.sam.objects.slice_prompts import (
 )
 from operators.sam.prompts import Box, Point
 from operators.series_volume import SeriesVolume
+from operators.source_references import slice_references
 
 _MIDDLE = 0.5
 """From a voxel's index, which is its middle's, to coordinates that begin at its corner."""
@@ -131,8 +132,8 @@ class _Placing:
     """One structure on its way onto the slices of a series. Each method returns how much lies beyond the series."""
 
     volume: highdicom.Volume
-    instances: Mapping[str, int]
-    """Slice index by SOP Instance UID."""
+    instances: Mapping[str, Mapping[int, int]]
+    """Slice index by SOP Instance UID and frame number; of a single-frame image that is 1."""
     grid: SliceGrid
     to_indices: Floats
     """4x4, from the patient to slice, row and column."""
@@ -141,7 +142,9 @@ class _Placing:
     @classmethod
     def on(cls, series: SeriesVolume) -> _Placing:
         volume = series.volume
-        instances = {str(header.SOPInstanceUID): index for index, header in enumerate(series.datasets)}
+        instances: dict[str, dict[int, int]] = defaultdict(dict)
+        for index, reference in enumerate(slice_references(series)):
+            instances[str(reference.sop_instance_uid)][reference.frame_number or 1] = index
         inverse = np.linalg.inv(np.asarray(volume.affine, np.float64))
         return cls(volume, instances, slice_grid(volume), inverse, defaultdict(DrawnOnSlice))
 
@@ -164,12 +167,14 @@ class _Placing:
 
     def _add_on_image(self, graphic: Graphic) -> int:
         image = graphic.image
-        index = None if image is None else self.instances.get(image.sop_instance_uid)
-        if image is None or index is None or (image.frames and 1 not in image.frames):
-            return 1
+        frames = {} if image is None else self.instances.get(image.sop_instance_uid, {})
+        named = frames if image is None or not image.frames else image.frames  # none named: all of them (PS3.3 10.3)
+        on_slices = [frames[number] for number in named if number in frames]
+        return sum(self._add_on_slice(graphic, index) for index in on_slices) if on_slices else 1
+
+    def _add_on_slice(self, graphic: Graphic, index: int) -> int:
         depth = np.full((len(graphic.points), 1), float(index))
-        indices = np.concatenate([depth, graphic.points[:, ::-1] - _MIDDLE], axis=1)
-        return self._add_points(graphic, indices)
+        return self._add_points(graphic, np.concatenate([depth, graphic.points[:, ::-1] - _MIDDLE], axis=1))
 
     def _add_in_patient(self, graphic: Graphic) -> int:
         indices = graphic.points @ self.to_indices[:3, :3].T + self.to_indices[:3, 3]

@@ -14,6 +14,8 @@ from operators.errors import PromptRefused
 from operators.sam.prompts import Box, Point, SlicePrompt
 from operators.sam.showing import shown_series
 from operators.series_volume import SeriesVolume, read_series
+from tests.multi_frame import write_enhanced
+from tests.phantom import Phantom
 from tests.sam_fixture import BrightInBox, bright_predictor
 from tests.web_fixture import BALL, ball_mask, write_ball
 
@@ -234,3 +236,28 @@ def test_windows(series: SeriesVolume, asked: dict[str, Any] | None, ends: tuple
     assert window.ends == ends
     assert len(shown) == BALL.slices
     assert shown[0].dtype == np.uint8
+
+
+def test_a_frame_of_a_multi_frame_instance_is_named_by_its_number(tmp_path: Path) -> None:
+    frames = read_series(write_enhanced(Phantom(), tmp_path, shuffled=True))
+    uid = str(frames.datasets[0].SOPInstanceUID)
+    points = [{"x": 1.5, "y": 2.5, "foreground": True}]
+
+    def asked(number: int | None, instance: str = uid) -> dict[str, Any]:
+        return request(slice=None, sop_instance_uid=instance, frame_number=number, points=points)
+
+    for index, number in enumerate(frames.frame_numbers):
+        assert placed_prompt(asked(number), frames)[0] == index
+    assert refused(asked(None), frames) == "slice-unknown"
+    assert refused(asked(7), frames) == "slice-unknown"
+    assert refused(asked(1, "1.2.3"), frames) == "slice-unknown"
+
+
+def test_a_single_frame_instance_has_one_frame(series: SeriesVolume) -> None:
+    uid = str(series.datasets[2].SOPInstanceUID)
+    points = [{"x": 1.5, "y": 2.5, "foreground": True}]
+    for number, found in ((None, 2), (1, 2)):
+        asked = request(slice=None, sop_instance_uid=uid, frame_number=number, points=points)
+        assert placed_prompt(asked, series)[0] == found
+    asked = request(slice=None, sop_instance_uid=uid, frame_number=2, points=points)
+    assert refused(asked, series) == "slice-unknown"

@@ -12,10 +12,12 @@ import pytest
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
+from operators.errors import PromptRefused
 from operators.sam.objects.placing import PlacedPrompt, place
 from operators.sam.objects.reading import read_prompts
 from operators.sam.prompts import Box
 from operators.series_volume import SeriesVolume, read_series
+from tests.multi_frame import write_enhanced
 from tests.phantom import OBLIQUE, SAGITTAL, Phantom, variants
 from tests.prompt_objects import (
     in_patient,
@@ -139,3 +141,37 @@ def _ellipsoid(phantom: Phantom, ends: NDArray[np.float64]) -> Any:
         if item.ValueType == "SCOORD3D":
             item.GraphicType, item.GraphicData = "ELLIPSOID", ends.flatten().tolist()
     return group
+
+
+# --- on frames of a multi-frame image ---
+
+
+def _on_frames(series: SeriesVolume, frames: list[int] | None) -> Dataset:
+    """A presentation state that is drawn on some frames of the enhanced image that `series` is; None names none."""
+    state = _state(PHANTOM)
+    source = series.datasets[0]
+    for referenced in (
+        *state.ReferencedSeriesSequence[0].ReferencedImageSequence,
+        *state.GraphicAnnotationSequence[0].ReferencedImageSequence,
+    ):
+        referenced.ReferencedSOPClassUID = source.SOPClassUID
+        referenced.ReferencedSOPInstanceUID = source.SOPInstanceUID
+        if frames is not None:
+            referenced.ReferencedFrameNumber = frames
+    return state
+
+
+@pytest.mark.parametrize("frames", [[4], [2, 5], None])
+def test_what_is_drawn_on_frames_is_on_their_slices(frames: list[int] | None, tmp_path: Path) -> None:
+    series = read_series(write_enhanced(PHANTOM, tmp_path, shuffled=True))
+    prompt = _one(_on_frames(series, frames), series)
+    expected = sorted(series.frame_numbers.index(number) for number in frames or (1, 2, 3, 4, 5))
+    assert [one.slice_index for one in prompt.slices] == expected
+    assert all(_near(one.prompt.box, BOX) for one in prompt.slices)
+
+
+def test_what_is_drawn_on_a_frame_that_is_not_there_lies_outside(tmp_path: Path) -> None:
+    series = read_series(write_enhanced(PHANTOM, tmp_path))
+    with pytest.raises(PromptRefused) as caught:
+        place(read_prompts(stored(_on_frames(series, [6]))), series)
+    assert caught.value.code == "prompt-outside"
