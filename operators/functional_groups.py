@@ -80,6 +80,17 @@ def frame_headers(instance: pydicom.Dataset) -> list[pydicom.Dataset]:
         raise unreadable("its functional groups are damaged") from error
 
 
+def first_frame_header(instance: pydicom.Dataset) -> pydicom.Dataset:
+    """Return the header of the first frame of a multi-frame CT, MR or PET; of what is none, or damaged, its own."""
+    try:
+        if instance.get("SOPClassUID") not in MULTI_FRAME_SOP_CLASSES:
+            return instance
+        shared, groups = _groups(instance)
+        return _frame_header(_without_frames(instance), shared, groups[0])
+    except (SeriesRefused, *PARSE_ERRORS):
+        return instance
+
+
 def _groups(instance: pydicom.Dataset) -> tuple[pydicom.Dataset, list[pydicom.Dataset]]:
     """The functional groups that all frames share, and those of each frame."""
     shared = list(instance.get("SharedFunctionalGroupsSequence") or [])
@@ -115,8 +126,3 @@ def _told(groups: pydicom.Dataset) -> Iterator[pydicom.DataElement]:
         items = groups.get(macro) or []
         if len(items) == 1:
             yield from (one for one in items[0] if not one.tag.is_private and one.keyword not in _NEVER_OF_A_FRAME)
-
-
-def is_multi_frame(header: pydicom.Dataset) -> bool:
-    """Return whether an instance's class is one of many frames, though it may have a single one."""
-    return header.get("SOPClassUID") in MULTI_FRAME_SOP_CLASSES

@@ -18,6 +18,7 @@ from app.errors import SettingsError
 from app.routing.patterns import Pattern
 from app.routing.values import Values, read_values
 from app.settings_pipeline import RuleSettings
+from operators.functional_groups import first_frame_header
 
 _NUMERIC = {"DS", "IS", "FL", "FD", "SL", "SS", "SV", "UL", "US", "UV", "US or SS"}
 _BINARY = {"OB", "OD", "OF", "OL", "OV", "OW", "OB or OW", "UN", "US or OW", "US or SS or OW"}
@@ -199,27 +200,29 @@ class RuleSet:
     def decide(self, dataset: Dataset) -> Decision:
         """Return the first rule whose conditions all hold for `dataset`, and for every rule why or why not.
 
-        Attributes of the file meta information are looked up in `dataset.file_meta`, if it has one.
+        Attributes of the file meta information are looked up in `dataset.file_meta`, if it has one. What a multi-frame
+        CT, MR or PET does not say of itself is looked up in the functional groups of its first frame.
         """
+        frame = first_frame_header(dataset)
         taker: RuleSettings | None = None
         explanations = []
         for rule in self._rules:
-            explained = _explain(dataset, rule.match)
+            explained = _explain(dataset, frame, rule.match)
             taken = taker is None and all(one.holds for one in explained)
             if taken:
                 taker = rule.settings
             channels = tuple(
-                ChannelExplanation(channel, _explain(dataset, conditions))
+                ChannelExplanation(channel, _explain(dataset, frame, conditions))
                 for channel, conditions in rule.channels.items()
             )
             explanations.append(RuleExplanation(rule.settings.name, taken, explained, channels))
         return Decision(taker, tuple(explanations))
 
 
-def _explain(dataset: Dataset, conditions: _Conditions) -> tuple[ConditionExplanation, ...]:
+def _explain(dataset: Dataset, frame: Dataset, conditions: _Conditions) -> tuple[ConditionExplanation, ...]:
     explained = []
     for keyword, condition in conditions.items():
-        values = read_values(dataset, keyword)
+        values = read_values(dataset if keyword in dataset else frame, keyword)
         explained.append(ConditionExplanation(keyword, condition.expected, values.shown, condition.holds(values)))
     return tuple(explained)
 

@@ -19,6 +19,8 @@ from app.errors import SettingsError
 from app.routing.rules import RuleSet
 from app.settings import load_settings
 from app.settings_pipeline import RuleSettings
+from tests.multi_frame import enhanced
+from tests.phantom import Phantom
 
 
 def rule(name: str = "rule", **match: Any) -> RuleSettings:
@@ -298,3 +300,26 @@ def test_any_of_several_values_matches_any_of_several_members(values: list[str],
     dataset.ImageType = values
     taken = RuleSet([rule(ImageType=members)]).decide(dataset).rule is not None
     assert taken == bool(set(values) & set(members))
+
+
+@pytest.mark.parametrize(
+    ("match", "holds"),
+    [
+        ({"SliceThickness": {"maximum": 3.0}}, True),
+        ({"SliceThickness": {"maximum": 2.0}}, False),
+        ({"FrameType": "DERIVED", "Modality": "CT", "NumberOfFrames": 4}, True),
+        ({"RescaleType": "HU"}, True),
+        ({"TransferSyntaxUID": str(ExplicitVRLittleEndian)}, True),
+        ({"SamplingFrequency": {"present": False}}, True),
+    ],
+)
+def test_an_enhanced_image_is_asked_of_its_first_frame_too(match: dict[str, Any], holds: bool) -> None:
+    dataset = enhanced(Phantom(), range(4))
+    assert (RuleSet([rule(**match)]).decide(dataset).rule is not None) == holds
+
+
+def test_an_enhanced_image_without_functional_groups_is_asked_of_itself() -> None:
+    dataset = enhanced(Phantom(), range(4))
+    del dataset.PerFrameFunctionalGroupsSequence
+    assert RuleSet([rule(SliceThickness={"maximum": 3.0})]).decide(dataset).rule is None
+    assert RuleSet([rule(Modality="CT")]).decide(dataset).rule is not None
