@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pydicom
+from pydicom.tag import Tag
 
 from operators.errors import SeriesRefused
 from operators.instances import MULTI_FRAME_SOP_CLASSES, PARSE_ERRORS, frame_count, unreadable
@@ -49,6 +50,7 @@ _TOLD = (
     "UnassignedPerFrameConvertedAttributesSequence",
 )
 """What is told of a frame by its header. A macro of several items (the anatomy, at times) is left out."""
+_TOLD_TAGS = frozenset(Tag(macro) for macro in _TOLD)
 _OF_THE_FRAMES = (
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "NumberOfFrames"),
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "SpacingBetweenSlices"),
@@ -75,7 +77,8 @@ def frame_headers(instance: pydicom.Dataset) -> list[pydicom.Dataset]:
         if len(groups) != frame_count(instance):
             raise unreadable("it describes another number of frames than it has")
         common = _without_frames(instance)
-        return [_frame_header(common, shared, one) for one in groups]
+        with_shared = _with_groups(common, shared, common)
+        return [_with_groups(with_shared, one, common) for one in groups]
     except PARSE_ERRORS as error:
         raise unreadable("its functional groups are damaged") from error
 
@@ -86,7 +89,8 @@ def first_frame_header(instance: pydicom.Dataset) -> pydicom.Dataset:
         if instance.get("SOPClassUID") not in MULTI_FRAME_SOP_CLASSES:
             return instance
         shared, groups = _groups(instance)
-        return _frame_header(_without_frames(instance), shared, groups[0])
+        common = _without_frames(instance)
+        return _with_groups(_with_groups(common, shared, common), groups[0], common)
     except (SeriesRefused, *PARSE_ERRORS):
         return instance
 
@@ -112,17 +116,17 @@ def _without_frames(instance: pydicom.Dataset) -> pydicom.Dataset:
     return common
 
 
-def _frame_header(common: pydicom.Dataset, shared: pydicom.Dataset, own: pydicom.Dataset) -> pydicom.Dataset:
-    header = with_same_elements(common)
-    for groups in (shared, own):
-        for element in _told(groups):
-            if element.tag not in common:
-                header[element.tag] = element
-    return header
+def _with_groups(header: pydicom.Dataset, groups: pydicom.Dataset, common: pydicom.Dataset) -> pydicom.Dataset:
+    """A header and what functional groups tell, but for what `common`, the instance's own, says."""
+    found = with_same_elements(header)
+    for element in _told(groups):
+        if element.tag not in common:
+            found[element.tag] = element
+    return found
 
 
 def _told(groups: pydicom.Dataset) -> Iterator[pydicom.DataElement]:
-    for macro in _TOLD:
-        items = groups.get(macro) or []
+    for tag in sorted(groups.keys() & _TOLD_TAGS):
+        items = groups[tag].value or []
         if len(items) == 1:
             yield from (one for one in items[0] if not one.tag.is_private and one.keyword not in _NEVER_OF_A_FRAME)

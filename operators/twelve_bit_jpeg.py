@@ -1,6 +1,7 @@
 """JPEG Extended of 12 bits, decoded by GDCM: the one encoding that pydicom's own plug-in for GDCM refuses to try.
 
-GDCM decodes it as DCMTK does, value for value. The two functions are what pydicom asks of a decoding plug-in.
+GDCM decodes it as DCMTK does, value for value; on the way it says on standard error that 8 bits would not do. The two
+functions are what pydicom asks of a decoding plug-in.
 """
 
 from __future__ import annotations

@@ -447,3 +447,35 @@ def test_the_real_ct_as_published_lacks_identifiers(abdominal_ct_source: Path) -
     with pytest.raises(SeriesRefused) as caught:
         read_series(files)
     assert caught.value.code == "missing-identifiers"
+
+
+@pytest.mark.parametrize(
+    ("attributes", "words"),
+    [
+        ([{"EchoTime": "10"}, {"EchoTime": "80"}], "they differ in echo time;"),
+        ([{"AcquisitionNumber": 1}, {"AcquisitionNumber": 2}], "they differ in acquisition;"),
+        (
+            [{"TemporalPositionIdentifier": 1, "ImageType": ["ORIGINAL", "PRIMARY"]}, {"TriggerTime": "500"}],
+            "they differ in temporal position, cardiac phase, image type;",
+        ),
+        ([{}, {}], "nothing tells them apart;"),
+    ],
+)
+def test_slices_at_one_place_are_told_by_what_they_differ_in(
+    attributes: list[dict[str, object]], words: str, tmp_path: Path
+) -> None:
+    files = []
+    for number, different in enumerate(attributes):
+        phantom = Phantom(slices=3)
+
+        def edit(
+            index: int, dataset: Dataset, number: int = number, different: dict[str, object] = different
+        ) -> Dataset:
+            for keyword, value in different.items():
+                setattr(dataset, keyword, value)
+            return _renamed(dataset, f"1.2.{number}.{index}")
+
+        files += phantom.write(tmp_path / str(number), edit=edit)
+    with pytest.raises(SeriesRefused, match=words) as caught:
+        read_series(files)
+    assert caught.value.code == "duplicate-position"
