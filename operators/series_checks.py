@@ -80,8 +80,8 @@ def check_concatenations(headers: Sequence[pydicom.Dataset]) -> None:
         if text(header, "ConcatenationUID"):
             parts.setdefault(text(header, "ConcatenationUID"), []).append(header)
     for found in parts.values():
-        numbers_found = [int(one.get("InConcatenationNumber") or 0) for one in found]
-        total = max(*numbers_found, *(int(one.get("InConcatenationTotalNumber") or 0) for one in found), 1)
+        numbers_found = [_whole(one, "InConcatenationNumber") for one in found]
+        total = max(*numbers_found, *(_whole(one, "InConcatenationTotalNumber") for one in found), 1)
         missing = len(set(range(1, total + 1)) - set(numbers_found))
         if missing:
             raise SeriesRefused(
@@ -89,6 +89,11 @@ def check_concatenations(headers: Sequence[pydicom.Dataset]) -> None:
                 "send the whole series",
                 code="slice-missing",
             )
+
+
+def _whole(header: pydicom.Dataset, keyword: str) -> int:
+    value = header.get(keyword)
+    return value if isinstance(value, int) else 0
 
 
 def check_pixels(headers: Sequence[pydicom.Dataset]) -> None:

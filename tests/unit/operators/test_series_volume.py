@@ -369,6 +369,17 @@ def test_text_instead_of_dicom(tmp_path: Path) -> None:
     assert caught.value.code == "unreadable-instance"
 
 
+def test_a_file_without_file_meta_information(tmp_path: Path) -> None:
+    """Nothing says how it is encoded (PS3.10 section 7); the listener writes it for what comes by C-STORE."""
+    files = Phantom().write(tmp_path)
+    dataset = pydicom.dcmread(files[0])
+    del dataset.file_meta
+    dataset.save_as(files[0], implicit_vr=True, little_endian=True, enforce_file_format=False)
+    with pytest.raises(SeriesRefused) as caught:
+        read_series(files)
+    assert caught.value.code == "unreadable-instance"
+
+
 def test_a_series_that_is_no_images(tmp_path: Path) -> None:
     edit = setting(PixelData=None, Rows=None, Columns=None, SOPClassUID="1.2.840.10008.5.1.4.1.1.88.11")
     assert _refusal(Phantom(), tmp_path, edit).code == "no-images"

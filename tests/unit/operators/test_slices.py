@@ -31,6 +31,7 @@ from tests.multi_frame import (
     write_legacy_converted,
 )
 from tests.phantom import CORONAL, OBLIQUE, Phantom, value_at, variants
+from tests.segmented_phantom import write_segmented
 
 Change = Callable[[Dataset], None]
 
@@ -207,13 +208,13 @@ def test_any_damage_is_a_refusal_or_harmless(seed: int, tmp_path: Path) -> None:
     good = path.read_bytes()
     chance = np.random.default_rng(seed)
     refused = 0
-    for _ in range(150):
+    for _ in range(80):
         damaged = bytearray(good)
         for place in chance.integers(128, len(good) - 840, 2):
             damaged[place] = chance.integers(256)
         path.write_bytes(bytes(damaged))
         try:
-            read_series([path])
+            write_segmented([path], tmp_path / "seg.dcm")
         except SeriesRefused:
             refused += 1
-    assert refused > 20
+    assert refused > 10
