@@ -13,10 +13,10 @@ import highdicom
 import numpy as np
 import pydicom
 import pytest
-from operators.segmentation_writer import segment_numbers
 from pydicom.uid import EnhancedMRImageStorage, EnhancedPETImageStorage, JPEG2000Lossless
 
 from operators.errors import SeriesRefused
+from operators.results.segmentation import segment_numbers
 from operators.series_volume import SeriesVolume, read_series
 from operators.source_references import slice_references
 from tests.multi_frame import write_concatenation, write_enhanced, write_legacy_converted
