@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from highdicom.seg import SegmentationTypeValues
+from highdicom.seg import Segmentation, SegmentationTypeValues
 from pydicom.uid import UID, RLELossless
 
 from operators.label_maps import check_place
@@ -20,7 +20,8 @@ def write_labelmap(finding: Finding, path: Path, *, transfer_syntax_uid: UID = R
     """Write the finding as one LABELMAP Segmentation instance beside its series, and return what was written.
 
     Every slice has its frame, also where nothing was found: a reader finds one whole volume, and a finding of nothing
-    is no special case. Pixels have 8 bits up to 255 segments, else 16. Number 0 is described as background.
+    is no special case. Pixels have 8 bits up to 255 segments, else 16. Number 0 is described as background, after all
+    others.
 
     Parameters
     ----------
@@ -44,4 +45,16 @@ def write_labelmap(finding: Finding, path: Path, *, transfer_syntax_uid: UID = R
         transfer_syntax_uid,
         omit_empty_frames=False,
     )
+    _describe_background_last(segmentation)
     return save_object(segmentation, path)
+
+
+def _describe_background_last(segmentation: Segmentation) -> None:
+    """Put the item of number 0, with which highdicom begins, behind the segments.
+
+    Items of a LABELMAP's Segment Sequence may stand in any order (PS3.3 C.8.20.2.4). Viewers up to OHIF 3.13.2 take
+    the place of an item for its number, as in a BINARY Segmentation, and would paint each segment in the colour of the
+    one before it.
+    """
+    segments = segmentation.SegmentSequence
+    segments.append(segments.pop(0))

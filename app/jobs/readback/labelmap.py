@@ -19,7 +19,7 @@ def check_labelmap(dataset: pydicom.Dataset, labels: ComputedLabels, finding: Fi
     """Check segments, places and voxels. Raises ``VerificationFailed`` if anything is not what was computed."""
     is_labelmap = (dataset.SOPClassUID, dataset.SegmentationType) == (LABEL_MAP_SEGMENTATION_STORAGE, "LABELMAP")
     require(is_labelmap, "it is no LABELMAP Segmentation")
-    background, *segments = dataset.SegmentSequence
+    *segments, background = dataset.SegmentSequence
     (code,) = background.SegmentedPropertyTypeCodeSequence
     is_background = (code.CodeValue, code.CodingSchemeDesignator) == _BACKGROUND
     require(background.SegmentNumber == 0 and is_background, "its number 0 is not background")

@@ -31,7 +31,14 @@ def test_more_segments_than_a_byte_counts_take_two(tmp_path: Path) -> None:
     finding = planted_finding(tmp_path / "ct", paint=many_labels, segments=MANY_SEGMENTS)
     dataset = pydicom.dcmread(write_labelmap(finding, tmp_path / "seg.dcm").path)
     assert (dataset.BitsAllocated, dataset.pixel_array.max()) == (16, 299)
-    assert (len(dataset.SegmentSequence), dataset.SegmentSequence[-1].SegmentNumber) == (301, 300)
+    assert (len(dataset.SegmentSequence), dataset.SegmentSequence[-2].SegmentNumber) == (301, 300)
+
+
+def test_background_is_described_last_so_that_a_viewer_that_counts_items_finds_each_segment(tmp_path: Path) -> None:
+    written = write_labelmap(planted_finding(tmp_path / "ct"), tmp_path / "seg.dcm")
+    described = pydicom.dcmread(written.path).SegmentSequence
+    assert [one.SegmentNumber for one in described] == [1, 2, 3, 0]
+    assert [one.SegmentLabel for one in described] == [*(segment.label for segment in SEGMENTS), "Background"]
 
 
 def test_nothing_found_is_a_whole_volume_of_nothing(tmp_path: Path) -> None:

@@ -105,16 +105,16 @@ def _fewer(dataset: Dataset) -> None:
 
 
 def _other_code(dataset: Dataset) -> None:
-    dataset.SegmentSequence[1].SegmentedPropertyTypeCodeSequence[0].CodeValue = "78961009"
+    dataset.SegmentSequence[0].SegmentedPropertyTypeCodeSequence[0].CodeValue = "78961009"
 
 
 def _other_weights(dataset: Dataset) -> None:
-    algorithm = dataset.SegmentSequence[2].SegmentationAlgorithmIdentificationSequence[0]
+    algorithm = dataset.SegmentSequence[1].SegmentationAlgorithmIdentificationSequence[0]
     algorithm.AlgorithmParameters = "weights_sha256=" + "f" * 64
 
 
 def _other_background(dataset: Dataset) -> None:
-    dataset.SegmentSequence[0].SegmentedPropertyTypeCodeSequence[0].CodeValue = "10200004"
+    dataset.SegmentSequence[-1].SegmentedPropertyTypeCodeSequence[0].CodeValue = "10200004"
 
 
 @pytest.mark.parametrize(
