@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 from tests.peers import program
@@ -30,6 +35,23 @@ _ON_SCREEN = f"""(place) => {{
   return [frame.left + x, frame.top + y];
 }}"""
 """Where on the page a place in the patient is shown. The viewer is asked, nothing in it is changed."""
+_ON_CANVAS = f"""(places) => {{
+  const viewport = {_VIEWPORT};
+  const scale = viewport.canvas.width / viewport.canvas.clientWidth;
+  return places.map((place) => viewport.worldToCanvas(place).map((one) => one * scale));
+}}"""
+_PICTURE = f"{_VIEWPORT}.canvas.toDataURL('image/png')"
+_HAS_COLOUR = f"""(wanted) => {{
+  const canvas = {_VIEWPORT}.canvas;
+  const values = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+  let coloured = false;
+  for (let i = 0; i < values.length && !coloured; i += 4)
+    coloured = values[i] !== values[i + 1] || values[i] !== values[i + 2];
+  return coloured === wanted;
+}}"""
+"""Images are grey, so what has a colour is a segment."""
+_BETWEEN_LOOKS = 500
+"""Milliseconds."""
 
 
 class OhifViewer:
@@ -103,6 +125,36 @@ class OhifViewer:
         self.page.get_by_placeholder("Report name").fill(name)
         self.page.get_by_test_id("input-dialog-save-button").click()
         self.page.get_by_text("saved successfully").first.wait_for()
+
+    def show_segmentation(self, description: str) -> None:
+        """Double click on the series with this description, say yes to opening it, and open the panel of segments."""
+        self.page.get_by_text(description, exact=True).dblclick()
+        self.page.get_by_role("button", name="Yes", exact=True).click()
+        self.page.get_by_test_id("panelSegmentation-btn").click()
+        self.page.get_by_test_id("segmentation-select-value").get_by_text(description, exact=True).wait_for()
+        self.page.get_by_test_id("data-row").first.wait_for()
+
+    def segments(self) -> list[str]:
+        """The names in the panel of segments."""
+        return self.page.get_by_test_id("data-row-title").all_inner_texts()
+
+    def hide_segments(self) -> None:
+        """Press the eye above all segments."""
+        self.page.get_by_test_id("all-segments-visibility-toggle").click()
+
+    def picture(self, *, coloured: bool) -> NDArray[np.uint8]:
+        """The canvas as soon as segments are on it, or none is, and it changes no more: axes y, x, colour."""
+        self.page.wait_for_function(_HAS_COLOUR, arg=coloured, polling=_BETWEEN_LOOKS)
+        before, now = "", self.page.evaluate(_PICTURE)
+        while now != before:
+            self.page.wait_for_timeout(_BETWEEN_LOOKS)
+            before, now = now, self.page.evaluate(_PICTURE)
+        content = base64.b64decode(now.partition(",")[2])
+        return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+
+    def on_canvas(self, places: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Where on the picture places in the patient (axes place, LPS mm) are shown: axes place, (x, y)."""
+        return np.array(self.page.evaluate(_ON_CANVAS, places.tolist()), float)
 
     def _drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
         self.page.mouse.move(*start)
