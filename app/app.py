@@ -34,7 +34,7 @@ from operators.results.finding import Algorithm
 from operators.results.operator import ResultsWriterOperator
 from operators.sam.operator import GeneralistOperator
 from operators.segments import SegmentSpec, load_segments, load_series_description
-from operators.series_volume import SeriesVolumeOperator
+from operators.series_volume_operator import SeriesVolumeOperator
 
 __all__ = ["GraphRequest", "SegmentationApp"]
 

@@ -35,7 +35,8 @@ from operators.sam.package import GeneralistPackage
 from operators.sam.prompted import PromptedLabels
 from operators.sam.prompted_operator import PromptedOperator
 from operators.sam.windowing import asked_window
-from operators.series_volume import SeriesVolume, SeriesVolumeOperator
+from operators.series_volume import SeriesVolume
+from operators.series_volume_operator import SeriesVolumeOperator
 
 
 class PromptedApp(sdk.Application):

@@ -45,7 +45,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import highdicom
 import numpy as np
@@ -58,7 +57,6 @@ from operators.gate.notes import GateNote
 from operators.instances import read_header
 from operators.one_grid import on_grid
 from operators.pixels import read_pixels
-from operators.sdk import Fragment, Operator, OperatorSpec
 from operators.series_checks import check_concatenations, check_pixels, check_same_series, check_same_study, numbers
 from operators.series_geometry import SeriesGeometry, find_geometry
 from operators.slices import Slice, slices_of
@@ -259,46 +257,3 @@ def _volume(array: NDArray[np.float32], first: pydicom.Dataset, geometry: Series
         coordinate_system="PATIENT",
         frame_of_reference_uid=str(first.FrameOfReferenceUID),
     )
-
-
-class SeriesVolumeOperator(Operator):
-    """Read the series: the source of the graph, so give it a ``CountCondition`` of 1.
-
-    Output port ``series``: a `SeriesVolume`.
-
-    Parameters
-    ----------
-    inputs
-        Name and instances of each channel, in the model's order; of a single one the name does not matter.
-    progress
-        Called after each instance.
-    gate
-        What the model wants of the series.
-    """
-
-    def __init__(
-        self,
-        fragment: Fragment,
-        *args: Any,
-        inputs: Mapping[str, Sequence[Path]],
-        progress: Progress | None = None,
-        gate: Gate = _DEFAULT_GATE,
-        **kwargs: Any,
-    ) -> None:
-        self._inputs = dict(inputs)
-        self._gate = gate
-        self._progress = progress
-        super().__init__(fragment, *args, **kwargs)
-
-    def setup(self, spec: OperatorSpec) -> None:
-        """Declare the port."""
-        spec.output("series")
-
-    def compute(self, op_input: Any, op_output: Any, context: Any) -> None:
-        """Read the series and emit it."""
-        if len(self._inputs) == 1:
-            (files,) = self._inputs.values()
-            series = read_series(files, self._progress, self._gate)
-        else:
-            series = read_channels(self._inputs, self._progress, self._gate)
-        op_output.emit(series, "series")

@@ -75,7 +75,8 @@ def write_report(
     kind
         Which of the reports it is: each has UIDs of its own, since it refers to another object.
     notes
-        Sentences for people about the whole result, such as warnings; without a patient's name or identifier.
+        Sentences for people about the whole result, beside what the gate noted of the series; without a patient's name
+        or identifier.
 
     Raises
     ------
@@ -98,7 +99,8 @@ def write_report(
     summary = (
         codes.DCM.AllAlgorithmsSucceededWithFindings if values else codes.DCM.AllAlgorithmsSucceededWithoutFindings
     )
-    comments = [said(codes.DCM.Comment, note) for note in notes]
+    said_of_it = [*(one.message for one in finding.series.notes), *notes]
+    comments = [said(codes.DCM.Comment, note) for note in said_of_it]
     report[0].ContentSequence.append(
         qualitative_evaluations([coded(codes.DCM.CADProcessingAndFindingsSummary, summary), *comments])
     )
@@ -111,7 +113,7 @@ def write_report(
         identity=finding.identity,
         algorithm=finding.algorithm,
         series_description=finding.series_description,
-        own_text=finding.own_text(*notes),
+        own_text=finding.own_text(*said_of_it),
     )
     return save_object(document, path)
 

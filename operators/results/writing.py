@@ -26,17 +26,13 @@ _WRITERS: Mapping[Kind, Writer] = {
 }
 
 
-def write_results(
-    finding: Finding, kinds: Sequence[Kind], folder: Path, *, prefix: str = "", notes: Sequence[str] = ()
-) -> Written:
+def write_results(finding: Finding, kinds: Sequence[Kind], folder: Path, *, prefix: str = "") -> Written:
     """Write the objects of `kinds` into `folder`, as ``<prefix><kind>.dcm``, and return what was written.
 
     Parameters
     ----------
     kinds
         Without the object that a report refers to, it refers to none.
-    notes
-        Sentences for people that reports repeat.
 
     Raises
     ------
@@ -48,7 +44,7 @@ def write_results(
         path = folder / f"{prefix}{kind}.dcm"
         if kind in REPORTS:
             (referred,) = written.get(REPORTED.get(kind, kind), (None,))
-            written[kind] = (write_report(finding, referred, path, kind=kind, notes=notes),)
+            written[kind] = (write_report(finding, referred, path, kind=kind),)
         elif kind == "capture":
             written[kind] = write_captures(finding, folder, suitable_window(finding.series), prefix=prefix)
         else:

@@ -21,7 +21,8 @@ from app.graph import LABELS_FILE, RECORD_FILE, ChannelInput, CompletionRecord, 
 from app.jobs.graph_process import GraphProcess
 from app.jobs.verification import verify_results
 from operators.errors import InferenceFailed, ModelPackageError, SeriesRefused
-from operators.series_volume import SeriesVolume, SeriesVolumeOperator
+from operators.series_volume import SeriesVolume
+from operators.series_volume_operator import SeriesVolumeOperator
 from tests.gate_fixture import localizer, renamed, write_beside
 from tests.phantom import SAGITTAL, Phantom, write_phantom_series
 

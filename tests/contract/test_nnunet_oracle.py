@@ -19,7 +19,7 @@ from operators.nnunet.orientation import segment_series_volume, simpleitk_order
 from operators.nnunet.plans import read_configuration
 from operators.nnunet.prediction import Infer
 from operators.sdk import Application, CountCondition, Fragment, Operator, OperatorSpec
-from operators.series_volume import SeriesVolumeOperator
+from operators.series_volume_operator import SeriesVolumeOperator
 from tests.unit.operators.nnunet.oracle import demo_package, fixture, spacing_of
 
 MOST_DIFFERING = 1e-4
