@@ -213,7 +213,7 @@ class PlantedDestination:
     def deliver(self, path: Path) -> None:
         """Take one file."""
         time.sleep(self.seconds)
-        if path.stem.partition("-")[2] not in self.accepted:
+        if (path.stem if path.stem in NEEDS else path.stem.partition("-")[2]) not in self.accepted:
             raise DeliveryRefused(f"{self.name} does not take it", code="context-refused")
         if (self.folder / f"{self.name}.down").exists():
             raise DeliveryError(f"{self.name} is down", code="no-connection")
