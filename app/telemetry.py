@@ -55,6 +55,7 @@ PERMITTED_KEYS = frozenset(
         "generalist_digest",
         "generalist_version",
         "host",
+        "input_notes",
         "inputs_digest",
         "instances",
         "job_id",
