@@ -12,7 +12,8 @@ import pydicom
 from pydicom.tag import Tag
 
 from operators.errors import SeriesRefused
-from operators.instances import MULTI_FRAME_SOP_CLASSES, PARSE_ERRORS, frame_count, unreadable
+from operators.instances import MULTI_FRAME_SOP_CLASSES, frame_count, unreadable
+from operators.parse_errors import PARSE_ERRORS
 from operators.source_identity import IDENTITY_KEYWORDS, with_same_elements
 
 _PLACE_AND_VALUE = (

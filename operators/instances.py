@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 import pydicom
-from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import (
     UID,
     CTImageStorage,
@@ -24,6 +23,7 @@ from pydicom.uid import (
 )
 
 from operators.errors import SeriesRefused
+from operators.parse_errors import PARSE_ERRORS
 from operators.pixel_decoders import decoder_for
 
 MULTI_FRAME_SOP_CLASSES: Mapping[UID, UID] = {
@@ -51,11 +51,6 @@ _USED_KEYWORDS = (
 )
 """What is asked of a header. pydicom parses a value only when it is asked for it, and here is where that may fail."""
 _UNDEFINED_LENGTH = 0xFFFFFFFF
-PARSE_ERRORS = (
-    *(InvalidDicomError, BytesLengthException, EOFError),
-    *(ValueError, TypeError, AttributeError, KeyError, RuntimeError),
-)
-"""What pydicom and its decoders raise at damaged data."""
 
 
 def read_header(path: Path) -> pydicom.Dataset:

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from pydicom.pixels.utils import iter_pixels
 from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian, JPEGLSTransferSyntaxes
 
-from operators.instances import MULTI_FRAME_SOP_CLASSES, PARSE_ERRORS, unreadable
+from operators.instances import MULTI_FRAME_SOP_CLASSES, unreadable
+from operators.parse_errors import PARSE_ERRORS
 from operators.pixel_decoders import decoder_for
 from operators.slices import Slice
 

@@ -145,15 +145,16 @@ def _read_slices(
     """Decode each instance's slices to their places in `array`; return the indices of those that had padding."""
     padded: list[int] = []
     places = iter(slice_indices)
-    for done, (_, of_instance) in enumerate(itertools.groupby(slices, key=lambda one: one.path)):
-        some = list(of_instance)
+    read = [list(some) for _, some in itertools.groupby(slices, key=lambda one: one.path)]
+    for done, some in enumerate(read):
         indices = [next(places) for _ in some]
         reading = read_pixels(some, [array[index] for index in indices])
         for count, (index, had_padding) in enumerate(zip(indices, reading, strict=True), start=1):
             if had_padding:
                 padded.append(index)
             report(done + (count == len(indices)), total)
-    report(total, total)
+    if len(read) < total:  # the gate left some out
+        report(total, total)
     return tuple(sorted(padded))
 
 

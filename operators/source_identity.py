@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import pydicom
 from pydicom.valuerep import DA, TM, DSfloat
 
-from operators.instances import PARSE_ERRORS
+from operators.parse_errors import PARSE_ERRORS
 
 IDENTITY_KEYWORDS = (
     "PatientName",

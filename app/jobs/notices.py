@@ -23,8 +23,8 @@ from app.jobs.records import Connection, Job, JobInput, NewJob, Records, Result,
 from app.settings import Settings
 from app.telemetry import get_logger
 from operators.errors import OperatorError
-from operators.instances import PARSE_ERRORS
 from operators.object_kinds import Kind
+from operators.parse_errors import PARSE_ERRORS
 
 if TYPE_CHECKING:
     from operators.results.finding import WrittenObject
@@ -136,10 +136,9 @@ def _write(
     kind: Kind, job: Job | NewJob, notice: Notice, headers: Sequence[pydicom.Dataset], path: Path
 ) -> WrittenObject:
     # imported here: few servers ever need them, and they take half a second
-    from operators.results.notice_page import write_notice_page
-
     from operators.results.finding import Algorithm
     from operators.results.notice import write_notice
+    from operators.results.notice_page import write_notice_page
 
     algorithm = Algorithm(job.model_name, job.model_version, job.weights_digest)
     # a later attempt with another outcome is another object

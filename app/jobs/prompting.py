@@ -10,7 +10,7 @@ import pydicom
 
 from app.jobs.entries import SeenSeries
 from operators.errors import PromptRefused
-from operators.instances import PARSE_ERRORS
+from operators.parse_errors import PARSE_ERRORS
 from operators.sam.objects.reading import referenced_series
 
 IMAGES_NOT_HELD = "images-not-held"

@@ -33,9 +33,9 @@ from operators.derived_uids import (
     object_series_uid,
     series_uid,
 )
-from operators.instances import PARSE_ERRORS
 from operators.label_maps import is_label_type, label_counts
 from operators.object_kinds import NEEDS, REPORTS, SEGMENTATIONS, Kind
+from operators.parse_errors import PARSE_ERRORS
 
 _SOURCE_KEYWORDS = (
     "SpecificCharacterSet",

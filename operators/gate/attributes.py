@@ -8,7 +8,7 @@ import pydicom
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence as DicomSequence
 
-from operators.instances import PARSE_ERRORS
+from operators.parse_errors import PARSE_ERRORS
 
 
 def texts(header: pydicom.Dataset, keyword: str) -> tuple[str, ...]:

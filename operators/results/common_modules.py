@@ -14,7 +14,7 @@ from highdicom.base import SOPClass
 from highdicom.sr import CodedConcept
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from operators.instances import PARSE_ERRORS
+from operators.parse_errors import PARSE_ERRORS
 from operators.results.equipment import processing_equipment
 from operators.results.finding import Algorithm, Finding, PromptingObject
 from operators.results.series_description import say_ai

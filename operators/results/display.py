@@ -13,7 +13,7 @@ from highdicom.content import ReferencedImageSequence
 from highdicom.pr import SoftcopyVOILUTTransformation
 
 from operators.errors import OperatorError
-from operators.instances import PARSE_ERRORS
+from operators.parse_errors import PARSE_ERRORS
 from operators.pixels import rescale
 from operators.sam.showing import shown_series
 from operators.sam.windowing import Window

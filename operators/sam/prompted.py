@@ -18,7 +18,7 @@ from pydicom.config import IGNORE
 from pydicom.uid import UID
 
 from operators.errors import PromptRefused
-from operators.instances import PARSE_ERRORS
+from operators.parse_errors import PARSE_ERRORS
 from operators.prompting_object import PromptingObject
 from operators.sam.contract import Contract
 from operators.sam.mask_prompts import as_answer

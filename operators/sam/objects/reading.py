@@ -19,8 +19,8 @@ from pydicom.uid import (
 )
 
 from operators.errors import PromptRefused
-from operators.instances import PARSE_ERRORS
 from operators.object_kinds import LABEL_MAP_SEGMENTATION_STORAGE
+from operators.parse_errors import PARSE_ERRORS
 from operators.sam.objects.presentation_state import presentation_state_images, presentation_state_parts
 from operators.sam.objects.prompt_object import (
     Graphic,
