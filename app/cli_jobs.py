@@ -154,10 +154,10 @@ def _print_job(job: Job) -> None:
         say(f"  → `limner jobs release {job.id}` sends its results, `limner jobs discard {job.id}` never does")
     way = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in describe_way(job))
     say(f"  way: {way or 'none yet'}")
-    roles = {one.digest: one.role for one in job.results}
+    objects = {one.digest: f"{one.role}'s {one.kind}" for one in job.results}
     for one in job.deliveries:
         reason = f", {one.code}: {one.reason}" if one.code else ""
-        say(f"  {roles[one.digest]}'s object to {one.destination}: {one.state}, attempts {one.attempts}{reason}")
+        say(f"  {objects[one.digest]} to {one.destination}: {one.state}, attempts {one.attempts}{reason}")
 
 
 def _print_segments(findings: list[Finding]) -> None:
@@ -235,7 +235,13 @@ def _job_as_json(job: Job, inputs: list[JobInput]) -> dict[str, Any]:
         "inputs": [one.digest for one in inputs],
         "channels": _by_channel(inputs),
         "results": [
-            {"path": one.path, "digest": one.digest, "sop_instance_uid": one.sop_instance_uid, "role": one.role}
+            {
+                "path": one.path,
+                "digest": one.digest,
+                "sop_instance_uid": one.sop_instance_uid,
+                "role": one.role,
+                "kind": one.kind,
+            }
             for one in job.results
         ],
         "deliveries": [
