@@ -221,8 +221,9 @@ class CompletionRecord:
     """The objects that prompted it: Series Instance UID by SOP Instance UID."""
     notes: tuple[GateNote, ...] = ()
     """What the gate let pass or put in order."""
-    dropped: tuple[str, ...] = ()
-    """SOP Instance UIDs of what the gate left out of the series, so that no result refers to it."""
+    dropped: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """SOP Instance UIDs of what the gate left out of the series, so that no result refers to it; with the numbers of
+    the frames where only some of an instance's were left out."""
 
     def to_json(self) -> bytes:
         """Return it as JSON text."""
@@ -251,7 +252,7 @@ class CompletionRecord:
                 left_out=tuple(str(one) for one in content["left_out"]),
                 prompted_by={str(instance): str(series) for instance, series in content["prompted_by"].items()},
                 notes=tuple(GateNote(**entry) for entry in content["notes"]),
-                dropped=tuple(str(one) for one in content["dropped"]),
+                dropped={str(uid): tuple(map(int, frames)) for uid, frames in content["dropped"].items()},
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a completion record: {error!r}") from error

@@ -42,14 +42,14 @@ def rescale(header: pydicom.Dataset) -> tuple[float, float] | None:
 
 
 def read_pixels(slices: Sequence[Slice], targets: Sequence[NDArray[np.float32]]) -> Generator[bool, None, None]:
-    """Decode all slices of one instance, each into its target; after each, yield whether it had padding.
+    """Decode slices of one instance, each into its target; after each, yield whether it had padding.
 
     One decoded frame is held at a time.
 
     Parameters
     ----------
     slices
-        Of one file, all of them, in the order of its frames.
+        Of one file, all of them or some.
     targets
         Axes row, column. They receive the values rescaled by the slice's own slope and intercept, with padding
         replaced. Stored values are signed or unsigned as the instance says, and bits that are not stored are ignored.
@@ -60,7 +60,7 @@ def read_pixels(slices: Sequence[Slice], targets: Sequence[NDArray[np.float32]])
     SeriesRefused
         ``transfer-syntax-unsupported`` if no decoder is installed, ``unreadable-instance`` if decoding fails.
     """
-    with contextlib.closing(_frames(slices[0], len(slices))) as frames:
+    with contextlib.closing(_frames(slices)) as frames:
         try:
             for one, target, stored in zip(slices, targets, frames, strict=True):
                 yield _place(one.header, stored, target)
@@ -68,13 +68,18 @@ def read_pixels(slices: Sequence[Slice], targets: Sequence[NDArray[np.float32]])
             raise unreadable("its pixel data is cut off or can't be decoded") from error
 
 
-def _frames(first: Slice, count: int) -> Generator[NDArray[Any], None, None]:
-    """The frames' stored values as they are decoded."""
+def _frames(slices: Sequence[Slice]) -> Generator[NDArray[Any], None, None]:
+    """The frames' stored values as they are decoded; where not all are wanted, the others are not."""
+    first = slices[0]
+    numbers = [one.frame_number or 1 for one in slices]
+    is_whole = numbers == list(range(1, first.frame_count + 1))
+    indices = None if is_whole else [number - 1 for number in numbers]
     syntax = first.header.file_meta.TransferSyntaxUID
     plugin = decoder_for(syntax).plugin
     # what is inflated is so as a whole, and pydicom can't look for frames in what is not
     source = pydicom.dcmread(first.path) if syntax == DeflatedExplicitVRLittleEndian else first.path
-    for frame in iter_pixels(source, raw=True, decoding_plugin=plugin, number_of_frames=count):
+    options: dict[str, Any] = {"decoding_plugin": plugin, "number_of_frames": first.frame_count}
+    for frame in iter_pixels(source, indices=indices, raw=True, **options):
         yield _signed(frame, first.header) if syntax in JPEGLSTransferSyntaxes else frame
 
 

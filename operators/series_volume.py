@@ -12,6 +12,7 @@ What is refused, by ``SeriesRefused.code``:
 ``multi-frame-unsupported``             several frames, and nothing says where they lie
 ``sop-class-unsupported``               an image that is not CT, MR or PET
 ``colour``, ``not-monochrome2``         colour; not MONOCHROME2, nor, in CT and PET, MONOCHROME1
+``mixed-sop-class``                     images of several SOP classes
 ``mixed-matrix``, ``mixed-spacing``     several numbers of rows or columns; several pixel spacings
 ``missing-rescale``                     CT or PET without rescale slope and intercept, or with a lookup table instead
 ``missing-geometry``                    position, orientation or pixel spacing is missing or impossible
@@ -43,7 +44,7 @@ import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import highdicom
@@ -84,8 +85,9 @@ class SeriesVolume:
     nothing."""
     notes: tuple[GateNote, ...] = ()
     """What the gate let pass or put in order, of all channels."""
-    dropped: tuple[str, ...] = ()
-    """SOP Instance UIDs of what the gate left out, of all channels."""
+    dropped: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """SOP Instance UIDs of what the gate left out, of all channels, with the numbers of the frames where only some of
+    an instance's were; without any where nothing of the instance was kept."""
 
     @property
     def volume(self) -> highdicom.Volume:
@@ -167,10 +169,18 @@ def _pixel_digest(one: Slice) -> str:
     return hashlib.sha256(pixels.tobytes()).hexdigest()
 
 
-def _dropped(everything: Sequence[Slice], kept: Sequence[Slice]) -> tuple[str, ...]:
-    """The SOP Instance UIDs of which nothing was kept, in order."""
-    rest = {str(one.header.SOPInstanceUID) for one in kept}
-    return tuple(sorted({str(one.header.SOPInstanceUID) for one in everything} - rest))
+def _dropped(everything: Sequence[Slice], kept: Sequence[Slice]) -> dict[str, tuple[int, ...]]:
+    """What was not kept of each instance, in the order of their UIDs."""
+    rest = {(str(one.header.SOPInstanceUID), one.frame_number) for one in kept}
+    used = {uid for uid, _ in rest}
+    left: dict[str, tuple[int, ...]] = {}
+    for one in sorted(everything, key=lambda one: (str(one.header.SOPInstanceUID), one.frame_number or 0)):
+        uid = str(one.header.SOPInstanceUID)
+        if uid not in used:
+            left[uid] = ()
+        elif one.frame_number is not None and (uid, one.frame_number) not in rest:
+            left[uid] = (*left.get(uid, ()), one.frame_number)
+    return left
 
 
 def read_channels(
@@ -200,19 +210,19 @@ def read_channels(
     first: SeriesVolume | None = None
     channels: list[highdicom.Volume] = []
     notes: list[GateNote] = []
-    dropped: list[str] = []
+    dropped: dict[str, tuple[int, ...]] = {}
     for number, (channel, files) in enumerate(inputs.items()):
         with _naming(channel):
             series = read_series(files, _counting_on(report, begun, total), gate.of_channel(number))
             first = first or series
             channels.append(_beside(series, first))
         notes += [note.of_channel(channel) for note in series.notes]
-        dropped += series.dropped
+        dropped.update(series.dropped)
         begun += len(files)
     if first is None:
         raise SeriesRefused("expected the series of at least one channel, got none", code="no-images")
     report(total, total)
-    return replace(first, channels=tuple(channels), notes=tuple(notes), dropped=tuple(dropped))
+    return replace(first, channels=tuple(channels), notes=tuple(notes), dropped=dropped)
 
 
 def _counting_on(report: Progress, begun: int, total: int) -> Progress:

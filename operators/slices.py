@@ -22,6 +22,8 @@ class Slice:
     """Without pixel data. A frame's is what a single-frame image of it would say, with the UIDs of its instance."""
     frame_number: int | None = None
     """Which frame of its instance it is, counted from 1; None in a single-frame image."""
+    frame_count: int = 1
+    """Of its instance."""
 
 
 def slices_of(path: Path, instance: pydicom.Dataset) -> list[Slice]:
@@ -40,4 +42,5 @@ def slices_of(path: Path, instance: pydicom.Dataset) -> list[Slice]:
             "send the images without colour",
             code="colour",
         )
-    return [Slice(path, header, number) for number, header in enumerate(frame_headers(instance), start=1)]
+    headers = frame_headers(instance)
+    return [Slice(path, header, number, len(headers)) for number, header in enumerate(headers, start=1)]

@@ -26,6 +26,8 @@ from pydicom.uid import (
 
 from tests.phantom import Phantom
 
+SECOND_ECHO = 100
+"""How much higher the stored values of the second echo are."""
 EditInstance = Callable[[Dataset], None]
 _MODALITIES = {EnhancedCTImageStorage: "CT", EnhancedMRImageStorage: "MR", EnhancedPETImageStorage: "PT"}
 _OF_FRAMES = (
@@ -256,6 +258,19 @@ def write_enhanced(
     if edit is not None:
         edit(dataset)
     return [write_instance(dataset, folder / "enhanced.dcm", syntax)]
+
+
+def write_two_echoes(phantom: Phantom, folder: Path, *, syntax: UID | None = None) -> list[Path]:
+    """Write the slices at two echoes as one Enhanced MR, whose frames take turns; the second has `SECOND_ECHO` more."""
+    dataset = enhanced(
+        phantom, [index for index in range(phantom.slices) for _ in range(2)], sop_class=EnhancedMRImageStorage
+    )
+    frames = np.frombuffer(dataset.PixelData, np.int16).reshape(-1, phantom.rows, phantom.columns).copy()
+    frames[1::2] += SECOND_ECHO
+    dataset.PixelData = frames.tobytes()
+    for index, groups in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+        groups.MREchoSequence = [item(EffectiveEchoTime=80.0 if index % 2 else 10.0)]
+    return [write_instance(dataset, folder / "echoes.dcm", syntax)]
 
 
 def write_concatenation(phantom: Phantom, folder: Path, parts: int = 3) -> list[Path]:

@@ -128,7 +128,7 @@ def _slice_index(request: Mapping[str, Any], series: SeriesVolume) -> int:
         one.frame_number: index for index, one in enumerate(slice_references(series)) if one.sop_instance_uid == uid
     }
     number = request.get("frame_number")
-    if len(frames) == 1 and number in (None, 1):
+    if len(frames) == 1 and (number is None or (number == 1 and None in frames)):
         return next(iter(frames.values()))
     if number in frames:
         return frames[number]

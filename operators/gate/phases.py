@@ -14,7 +14,9 @@ _CLOCK_KEYWORDS = ("AcquisitionTime", "ContentTime", "AcquisitionDateTime")
 """They tell when a patient was here, so their values are kept from messages."""
 PHASE_KEYWORDS = (
     *("AcquisitionNumber", "TemporalPositionIdentifier", "TemporalPositionIndex", "EchoNumbers", "EchoTime"),
+    *("EffectiveEchoTime", "FrameAcquisitionNumber", "TemporalPositionTimeOffset", "InversionTimes"),
     *("InversionTime", "FlipAngle", "DiffusionBValue", "TriggerTime", "NominalPercentageOfCardiacPhase"),
+    *("NominalCardiacTriggerDelayTime", "ComplexImageComponent", "FrameType"),
     *("ContrastBolusAgentPhase", "KVP", "ConvolutionKernel", "ImageType", *_CLOCK_KEYWORDS),
 )
 """What tells phases, echoes and reconstructions of one series apart, the plainest first."""

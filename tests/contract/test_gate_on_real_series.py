@@ -90,7 +90,7 @@ def test_the_abdominal_ct_passes_the_demonstration_models_gate_without_a_word(
     abdominal_ct: list[Path], demonstration: Gate
 ) -> None:
     series = read_series(abdominal_ct, gate=demonstration)
-    assert (series.notes, series.dropped) == ((), ())
+    assert (series.notes, series.dropped) == ((), {})
 
 
 def test_the_torso_is_refused_for_its_pixels_alone(real: dict[str, list[Path]], demonstration: Gate) -> None:

@@ -17,13 +17,13 @@ RECORD = CompletionRecord(
     left_out=("3: prompt-outside",),
     prompted_by={"1.2": "1.3"},
     notes=NOTES,
-    dropped=("1.2.3", "1.2.4"),
+    dropped={"1.2.3": (), "1.2.4": (2, 5)},
 )
 
 
 def test_it_is_read_as_it_was_written() -> None:
     assert CompletionRecord.from_json(RECORD.to_json()) == RECORD
-    bare = replace(RECORD, notes=(), dropped=())
+    bare = replace(RECORD, notes=(), dropped={})
     assert CompletionRecord.from_json(bare.to_json()) == bare
 
 

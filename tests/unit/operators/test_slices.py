@@ -17,18 +17,23 @@ from pydicom.uid import (
     EnhancedMRImageStorage,
     EnhancedUSVolumeStorage,
     EnhancedXAImageStorage,
+    JPEG2000Lossless,
     MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+    RLELossless,
 )
 
 from operators.errors import SeriesRefused
+from operators.gate.gate import Gate
 from operators.series_volume import SeriesVolume, read_series
 from tests.multi_frame import (
+    SECOND_ECHO,
     enhanced,
     item,
     write_concatenation,
     write_enhanced,
     write_instance,
     write_legacy_converted,
+    write_two_echoes,
 )
 from tests.phantom import CORONAL, OBLIQUE, Phantom, value_at, variants
 from tests.segmented_phantom import write_segmented
@@ -134,9 +139,38 @@ def _diffusion(dataset: Dataset) -> None:
 
 def test_frames_of_several_b_values_are_refused_and_told_so(tmp_path: Path) -> None:
     files = write_enhanced(Phantom(), tmp_path, sop_class=EnhancedMRImageStorage, edit=_diffusion)
-    with pytest.raises(SeriesRefused, match="3 more at positions already taken; they differ in b-value;") as caught:
+    with pytest.raises(SeriesRefused, match=r"told apart by DiffusionBValue \(0.0, 1000.0\)") as caught:
         read_series(files)
     assert caught.value.code == "duplicate-position"
+
+
+@pytest.mark.parametrize("syntax", [None, JPEG2000Lossless, RLELossless])
+@pytest.mark.parametrize(("echo", "higher"), [(10.0, 0), (80.0, SECOND_ECHO)])
+def test_the_frames_that_are_taken_are_decoded(echo: float, higher: int, syntax: UID | None, tmp_path: Path) -> None:
+    phantom = Phantom(rows=32, columns=40)
+    files = write_two_echoes(phantom, tmp_path, syntax=syntax)
+    series = read_series(files, gate=Gate(take={"EffectiveEchoTime": echo}))
+    alone = read_series(phantom.write(tmp_path / "alone"))
+    assert np.array_equal(series.volume.array, alone.volume.array + higher)
+    taken = [2, 4, 6, 8, 10, 12] if higher else [1, 3, 5, 7, 9, 11]
+    assert sorted(number or 0 for number in series.frame_numbers) == taken
+    uid = str(series.datasets[0].SOPInstanceUID)
+    assert series.dropped == {uid: tuple(number for number in range(1, 13) if number not in taken)}
+
+
+def test_frames_of_two_echoes_are_no_repetition(tmp_path: Path) -> None:
+    with pytest.raises(SeriesRefused, match=r"told apart by EffectiveEchoTime \(10.0, 80.0\)") as caught:
+        read_series(write_two_echoes(Phantom(), tmp_path))
+    assert caught.value.code == "duplicate-position"
+
+
+def test_a_frame_that_is_there_twice_is_left_out(tmp_path: Path) -> None:
+    phantom = Phantom()
+    path = write_instance(enhanced(phantom, [0, 1, 2, 3, 2, 4, 5]), tmp_path / "enhanced.dcm")
+    series = read_series([path])
+    assert np.array_equal(series.volume.array, read_series(phantom.write(tmp_path / "classic")).volume.array)
+    assert series.dropped == {str(series.datasets[0].SOPInstanceUID): (5,)}
+    assert [note.code for note in series.notes] == ["duplicate-slice"]
 
 
 def _set(keyword: str, value: object) -> Change:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 
 from app.web.drawing import MOST_STEPS, Drawing, Found
@@ -14,6 +16,7 @@ from operators.errors import PromptRefused
 from operators.sam.prompts import Box, Point, SlicePrompt
 from operators.sam.showing import shown_series
 from operators.series_volume import SeriesVolume, read_series
+from operators.source_identity import with_same_elements
 from tests.multi_frame import write_enhanced
 from tests.phantom import Phantom
 from tests.sam_fixture import BrightInBox, bright_predictor
@@ -251,6 +254,22 @@ def test_a_frame_of_a_multi_frame_instance_is_named_by_its_number(tmp_path: Path
     assert refused(asked(None), frames) == "slice-unknown"
     assert refused(asked(7), frames) == "slice-unknown"
     assert refused(asked(1, "1.2.3"), frames) == "slice-unknown"
+
+
+def test_the_only_frame_that_was_kept_is_not_taken_for_another(tmp_path: Path) -> None:
+    series = read_series(write_enhanced(Phantom(), tmp_path))
+    uid = str(series.datasets[3].SOPInstanceUID)
+    others = [with_same_elements(header) for header in series.datasets]
+    for index, header in enumerate(others):
+        if index != 3:
+            header["SOPInstanceUID"] = pydicom.DataElement(0x00080018, "UI", f"1.2.{index}")
+    alone = replace(series, datasets=tuple(others))
+    points = [{"x": 1.5, "y": 2.5, "foreground": True}]
+    number = series.frame_numbers[3]
+    assert number is not None and number > 1
+    asked = request(slice=None, sop_instance_uid=uid, frame_number=number, points=points)
+    assert placed_prompt(asked, alone)[0] == 3
+    assert refused({**asked, "frame_number": 1}, alone) == "slice-unknown"
 
 
 def test_a_single_frame_instance_has_one_frame(series: SeriesVolume) -> None:

@@ -84,7 +84,7 @@ def test_whatever_got_in_the_volume_is_that_of_the_clean_series(
 
 def test_a_clean_series_has_no_note(tmp_path: Path) -> None:
     series = _read(tmp_path, [])
-    assert (series.notes, series.dropped) == ((), ())
+    assert (series.notes, series.dropped) == ((), {})
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_each_statement_of_the_card_refuses_or_warns(code: str, policy: Policy, 
     else:
         series = read_series(files, gate=gate)
         assert [(note.code, note.policy) for note in series.notes] == [(code, "warn")]
-        assert series.dropped == ()
+        assert series.dropped == {}
 
 
 def test_by_default_body_part_and_contrast_warn_since_their_tags_err(tmp_path: Path) -> None:
