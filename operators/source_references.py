@@ -7,7 +7,8 @@ given a stand-in for each slice, and its references to the stand-ins become refe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pydicom
@@ -38,21 +39,84 @@ def slice_references(series: SeriesVolume) -> list[SliceReference]:
     ]
 
 
-def source_images(series: SeriesVolume) -> list[pydicom.Dataset]:
-    """Return the slices' headers as highdicom takes source images: one single-frame image a slice.
+class SourceReferences:
+    """Items that refer to the slices of a series' first channel."""
 
-    All have the first's orientation, of which others differ by rounding at most: highdicom wants it the same to the
-    last digit. What highdicom writes of them is to be given to `refer_to_sources`.
+    def __init__(self, series: SeriesVolume) -> None:
+        self._slices = slice_references(series)
+        self._stood_for = {_stand_in(one): one for one in self._slices}
+        frames = Counter(one.sop_instance_uid for one in self._slices if one.frame_number is not None)
+        self._frame_counts = {uid: count + len(series.dropped.get(str(uid), ())) for uid, count in frames.items()}
+
+    def images(self, indices: Iterable[int] | None = None) -> list[pydicom.Dataset]:
+        """Return items that refer to the slices with these indices, or to all (Image SOP Instance Reference Macro).
+
+        Each instance has one item. Frames are named where not all of their instance's are meant (PS3.3 table 10-3).
+        """
+        items = []
+        for one in self._slices if indices is None else [self._slices[index] for index in indices]:
+            item = pydicom.Dataset()
+            item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = one.sop_class_uid, _stand_in(one)
+            items.append(item)
+        return self.in_place_of(items)
+
+    def in_place_of(self, items: Iterable[pydicom.Dataset], *, with_frames: bool = True) -> list[pydicom.Dataset]:
+        """Return items that refer to what the stand-ins (`single_frame_headers`) in `items` stand for.
+
+        Each instance has the first of its items, with what else that says. Others stay as they are.
+        """
+        found: dict[UID, pydicom.Dataset] = {}
+        frames: dict[UID, list[int]] = defaultdict(list)
+        for item in items:
+            reference = self._stood_for.get(item.ReferencedSOPInstanceUID)
+            if reference is None:
+                found.setdefault(item.ReferencedSOPInstanceUID, item)
+                continue
+            first = found.setdefault(reference.sop_instance_uid, item)
+            first.ReferencedSOPClassUID = reference.sop_class_uid
+            first.ReferencedSOPInstanceUID = reference.sop_instance_uid
+            if reference.frame_number is not None:
+                frames[reference.sop_instance_uid].append(reference.frame_number)
+        for uid, numbers in frames.items():
+            if with_frames and len(numbers) < self._frame_counts[uid]:
+                found[uid].ReferencedFrameNumber = sorted(numbers)
+        return list(found.values())
+
+
+def distinct_instances(headers: Sequence[pydicom.Dataset]) -> list[pydicom.Dataset]:
+    """Return the first header of each instance: frames have that of their instance each."""
+    found: dict[str, pydicom.Dataset] = {}
+    for header in headers:
+        found.setdefault(str(header.SOPInstanceUID), header)
+    return list(found.values())
+
+
+def single_frame_headers(series: SeriesVolume) -> list[pydicom.Dataset]:
+    """Return the slices' headers, those of frames as single-frame images with UIDs of their own that stand for them.
+
+    What highdicom writes of them is to be given to `refer_to_sources`. Elements are shared with the series' own.
     """
-    headers = normalised_headers(series.datasets, float(series.volume.spacing_between_slices))
-    orientation = headers[0].ImageOrientationPatient
     found = []
-    for header, reference in zip(headers, slice_references(series), strict=True):
+    for header, reference in zip(series.datasets, slice_references(series), strict=True):
         if reference.frame_number is not None:
             header = with_same_elements(header)
             del header.SOPClassUID, header.SOPInstanceUID
             header.SOPClassUID = MULTI_FRAME_SOP_CLASSES[reference.sop_class_uid]
             header.SOPInstanceUID = _stand_in(reference)
+        found.append(header)
+    return found
+
+
+def source_images(series: SeriesVolume) -> list[pydicom.Dataset]:
+    """Return the slices' headers as highdicom takes source images: `single_frame_headers`, made fit.
+
+    All have the first's orientation, of which others differ by rounding at most: highdicom wants it the same to the
+    last digit.
+    """
+    headers = normalised_headers(single_frame_headers(series), float(series.volume.spacing_between_slices))
+    orientation = headers[0].ImageOrientationPatient
+    found = []
+    for header in headers:
         if header.ImageOrientationPatient != orientation:
             header = with_same_elements(header)
             header["ImageOrientationPatient"] = headers[0]["ImageOrientationPatient"]
@@ -61,46 +125,36 @@ def source_images(series: SeriesVolume) -> list[pydicom.Dataset]:
 
 
 def refer_to_sources(result: pydicom.Dataset, series: SeriesVolume) -> None:
-    """Replace what `result` says of `source_images` by what they stand for.
+    """Replace what `result` says of stand-ins by what they stand for.
 
-    Each frame is then derived from its frame (Referenced Frame Number, PS3.3 10.3). The instance as a whole refers to
-    each source instance once, and so to all its frames.
+    What is said of one slice is then said of its frame, by Referenced Frame Number (PS3.3 10.3). What is said of the
+    whole names each source instance once: without frames, and so all of them, unless some were left out of the series.
     """
-    stood_for = {_stand_in(one): one for one in slice_references(series) if one.frame_number is not None}
-    if not stood_for:
+    if not any(series.frame_numbers):
         return
-    groups = [*result.SharedFunctionalGroupsSequence, *result.PerFrameFunctionalGroupsSequence]
-    for item in _derivations(groups):
-        _refer(item, stood_for, with_frame=True)
-    for holder, keyword in (
-        (result, "SourceImageSequence"),
-        *((one, "ReferencedInstanceSequence") for one in result.get("ReferencedSeriesSequence", ())),
-    ):
-        for item in holder.get(keyword, ()):
-            _refer(item, stood_for, with_frame=False)
-        if keyword in holder:
-            setattr(holder, keyword, _once(holder[keyword].value))
+    references = SourceReferences(series)
+    for holder, keyword in _references(result):
+        items = holder.get(keyword)
+        if items:
+            setattr(holder, keyword, references.in_place_of(items, with_frames=keyword != "ReferencedInstanceSequence"))
 
 
 def _stand_in(reference: SliceReference) -> UID:
+    if reference.frame_number is None:
+        return reference.sop_instance_uid
     return derived_uid(str(reference.sop_instance_uid), "frame", str(reference.frame_number))
 
 
-def _derivations(groups: Sequence[pydicom.Dataset]) -> Iterator[pydicom.Dataset]:
-    for one in groups:
-        for derivation in one.get("DerivationImageSequence", ()):
-            yield from derivation.get("SourceImageSequence", ())
-
-
-def _refer(item: pydicom.Dataset, stood_for: Mapping[UID, SliceReference], *, with_frame: bool) -> None:
-    reference = stood_for.get(item.ReferencedSOPInstanceUID)
-    if reference is None:
-        return
-    item.ReferencedSOPClassUID = reference.sop_class_uid
-    item.ReferencedSOPInstanceUID = reference.sop_instance_uid
-    if with_frame:
-        item.ReferencedFrameNumber = reference.frame_number
-
-
-def _once(items: Sequence[pydicom.Dataset]) -> list[pydicom.Dataset]:
-    return list({str(item.ReferencedSOPInstanceUID): item for item in items}.values())
+def _references(result: pydicom.Dataset) -> Iterator[tuple[pydicom.Dataset, str]]:
+    """Where Segmentations and presentation states refer to their images: data set, and keyword of the references."""
+    yield result, "SourceImageSequence"
+    for keyword in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        for groups in result.get(keyword, ()):
+            for derivation in groups.get("DerivationImageSequence", ()):
+                yield derivation, "SourceImageSequence"
+    for one in result.get("ReferencedSeriesSequence", ()):
+        yield one, "ReferencedInstanceSequence"
+        yield one, "ReferencedImageSequence"
+    for keyword in ("GraphicAnnotationSequence", "SoftcopyVOILUTSequence", "DisplayedAreaSelectionSequence"):
+        for one in result.get(keyword, ()):
+            yield one, "ReferencedImageSequence"

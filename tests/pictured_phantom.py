@@ -14,6 +14,7 @@ from pydicom.uid import MRImageStorage
 
 from app.graph import FindingRecord, LabelsRecord, ModelRecord, ObjectRecord
 from app.jobs.readback.computed import ComputedLabels
+from app.jobs.readback.sources import SourceSlices, check_grid
 from app.recording import segment_records
 from operators.results.finding import Finding
 from operators.segments import SegmentSpec
@@ -89,6 +90,11 @@ class Pictured:
     def sources(self) -> list[pydicom.Dataset]:
         """The source instances, in the order of their files."""
         return [pydicom.dcmread(path, stop_before_pixels=True) for path in self.files]
+
+    @property
+    def slices(self) -> SourceSlices:
+        """Which slice each of them is."""
+        return check_grid(self.computed, self.sources)
 
 
 def pictured(

@@ -107,10 +107,11 @@ def verify_results(record: CompletionRecord, folder: Path, source_files: Sequenc
 
 
 def _kept(sources: Sequence[pydicom.Dataset], record: CompletionRecord) -> list[pydicom.Dataset]:
-    """The sources without what the gate left out of the series."""
-    kept = [source for source in sources if str(source.SOPInstanceUID) not in record.dropped]
+    """The sources without the instances that the gate left out of the series; of others, frames may be left out."""
+    touched = [source for source in sources if str(source.SOPInstanceUID) in record.dropped]
+    require(not touched or bool(record.notes), "instances were left out, and no note says why")
+    kept = [source for source in sources if record.dropped.get(str(source.SOPInstanceUID)) != ()]
     require(bool(kept), "the record says that the gate left every instance out")
-    require(len(kept) == len(sources) or bool(record.notes), "instances were left out, and no note says why")
     return kept
 
 
@@ -136,7 +137,7 @@ def _verify_finding(
     finding: FindingRecord, record: CompletionRecord, folder: Path, sources: Sequence[pydicom.Dataset]
 ) -> Iterator[VerifiedObject]:
     labels = _read_labels(finding, folder)
-    slices = check_grid(labels, sources)
+    slices = check_grid(labels, sources, record.dropped)
     require(finding.objects[0].kind == "segmentation", "its first object is no BINARY Segmentation")
     proof = Proof(labels, finding, sources, slices, list(_prompts(finding, record)))
     by_kind: dict[Kind, list[ObjectRecord]] = {}

@@ -26,7 +26,6 @@ from operators.results.common_modules import (
     described,
     display_rgb,
     prompting_reference,
-    reference,
     referenced_series,
     segment_text,
 )
@@ -45,6 +44,7 @@ from operators.results.slices import SliceGrid, segments_on_slices
 from operators.sam.windowing import Window, to_bytes
 from operators.segments import SegmentSpec
 from operators.series_checks import numbers
+from operators.source_references import SourceReferences
 
 NEIGHBOURS = 1
 """Slices without a finding that are shown at each end of one."""
@@ -82,11 +82,12 @@ def write_captures(finding: Finding, folder: Path, window: Window, *, prefix: st
         algorithm=finding.algorithm,
         own_text=segment_text(finding.segments),
     )
+    references = SourceReferences(finding.series)
     written = []
     for number, (picture, index) in enumerate(pages, start=1):
         uid = object_instance_uid(finding.identity, "capture", number)
         image = series.capture(picture, uid, number, burned_in=_BURNED_IN)
-        _add_derivation(image, finding, index)
+        _add_derivation(image, finding, references, index)
         written.append(save_object(image, folder / f"{prefix}capture-{number:04}.dcm"))
     return tuple(written)
 
@@ -154,14 +155,16 @@ def _empty_page(finding: Finding) -> Picture:
     return picture
 
 
-def _add_derivation(image: pydicom.Dataset, finding: Finding, index: int | None) -> None:
+def _add_derivation(image: pydicom.Dataset, finding: Finding, references: SourceReferences, index: int | None) -> None:
     """Say what it was made of (PS3.3 C.7.6.1, C.12.2, C.12.4), and where it lies if it shows one slice (C.7.6.2)."""
     shown = finding.series.datasets if index is None else [finding.series.datasets[index]]
     algorithm = finding.algorithm
     image.DerivationDescription = f"{NOT_VERIFIED}: outlines by {algorithm.name} {algorithm.version}"
     image.DerivationCodeSequence = [CodedConcept.from_code(codes.DCM.Segmentation)]
     purpose = codes.DCM.SourceImageForImageProcessingOperation
-    image.SourceImageSequence = [reference(header, purpose) for header in shown]
+    image.SourceImageSequence = references.images(None if index is None else [index])
+    for item in image.SourceImageSequence:
+        item.PurposeOfReferenceCodeSequence = [CodedConcept.from_code(purpose)]
     if finding.prompted_by:
         image.SourceInstanceSequence = [prompting_reference(one) for one in finding.prompted_by]
     image.ReferencedSeriesSequence = referenced_series(shown, finding.prompted_by)

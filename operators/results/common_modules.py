@@ -20,6 +20,7 @@ from operators.results.finding import Algorithm, Finding, PromptingObject
 from operators.results.series_description import say_ai
 from operators.segments import SegmentSpec
 from operators.source_identity import normalised_headers, take_over_identity
+from operators.source_references import distinct_instances
 
 NOT_VERIFIED = "AI result, not verified"
 """What everything that people look at says."""
@@ -121,6 +122,11 @@ def reference(header: pydicom.Dataset, purpose: Any = None) -> pydicom.Dataset:
     return item
 
 
+def instance_references(headers: Sequence[pydicom.Dataset]) -> list[pydicom.Dataset]:
+    """Return an item for each instance that slices with these headers are of (PS3.3 10.8)."""
+    return [reference(header) for header in distinct_instances(headers)]
+
+
 def prompting_reference(prompting: PromptingObject) -> pydicom.Dataset:
     """Return an item that refers to what prompted the algorithm."""
     item = pydicom.Dataset()
@@ -139,7 +145,7 @@ def referenced_series(
     The source's series is the one that the first header names, unless it is given.
     """
     source = series_instance_uid or str(headers[0].SeriesInstanceUID)
-    by_series: dict[str, list[pydicom.Dataset]] = {source: [reference(header) for header in headers]}
+    by_series = {source: instance_references(headers)}
     for prompting in prompted_by:
         by_series.setdefault(prompting.series_instance_uid, []).append(prompting_reference(prompting))
     found = []

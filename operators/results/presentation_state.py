@@ -55,6 +55,7 @@ from operators.results.slices import CornerCount, SegmentOnSlice, segments_on_sl
 from operators.sam.windowing import Window
 from operators.segments import SegmentSpec
 from operators.source_identity import moment_of
+from operators.source_references import refer_to_sources, single_frame_headers
 
 NOTICE_LAYER = "NOTICE"
 _NOTICE_BOX = (0.01, 0.01, 0.99, 0.06)
@@ -77,7 +78,7 @@ def write_presentation_state(finding: Finding, path: Path, window: Window | None
         ``labels-elsewhere`` and ``label-undescribed`` if the labels are not the series' and the segments';
         ``outlines-too-many`` if they are noise.
     """
-    images = [_shown(header) for header in finding.series.datasets]
+    images = [_shown(header) for header in single_frame_headers(finding.series)]
     outlined = list(_outlined(finding))
     layers = {number: _layer(number, segment) for number, segment, *_ in outlined}
     notice = GraphicLayer(NOTICE_LAYER, len(finding.segments) + 1, description=NOT_VERIFIED)
@@ -94,6 +95,7 @@ def write_presentation_state(finding: Finding, path: Path, window: Window | None
         longest,
         display_of(finding.series, window, images),
     )
+    refer_to_sources(state, finding.series)
     text = [*segment_text(finding.segments), str(state.SeriesDescription)]
     moment = moment_of(finding.series.datasets)
     state.PresentationCreationDate, state.PresentationCreationTime = moment
@@ -102,7 +104,10 @@ def write_presentation_state(finding: Finding, path: Path, window: Window | None
 
 
 def _shown(header: pydicom.Dataset) -> pydicom.Dataset:
-    """What highdicom needs of an image; of the rest it would ask more than images of real studies hold."""
+    """What highdicom needs of an image; of the rest it would ask more than images of real studies hold.
+
+    Frames are single-frame images to it, which `refer_to_sources` puts right in what it wrote.
+    """
     image = pydicom.Dataset()
     for keyword in _SHOWN_KEYWORDS:
         image[keyword] = copy.deepcopy(header[keyword])
@@ -164,7 +169,7 @@ def _state(
     longest: int,
     display: Display,
 ) -> GrayscaleSoftcopyPresentationState:
-    first = identity_header(finding.series.datasets)
+    first = identity_header(single_frame_headers(finding.series))
     for keyword in ("RescaleSlope", "RescaleIntercept", "RescaleType"):
         if keyword in first:
             del first[keyword]

@@ -31,7 +31,7 @@ class CaptureSeries:
     """What all captures of one run have in common."""
 
     headers: Sequence[pydicom.Dataset]
-    """Of the source's instances."""
+    """Of the source's slices, or of its instances."""
     study_instance_uid: str
     series_instance_uid: UID
     series_number: int

@@ -33,8 +33,8 @@ from operators.results.common_modules import (
     described,
     display_rgb,
     identity_header,
+    instance_references,
     prompting_reference,
-    reference,
     referenced_series,
     segment_text,
     transfer_syntax,
@@ -52,6 +52,7 @@ from operators.results.finding import (
 from operators.results.slices import CornerCount, Floats, SegmentOnSlice, SliceGrid, segments_on_slices
 from operators.segments import SegmentSpec
 from operators.source_identity import moment_of
+from operators.source_references import SourceReferences
 
 _DECIMALS = 4
 """Of coordinates in mm: a tenth of a micrometre, and a value of VR DS never reaches its 16 characters."""
@@ -74,9 +75,10 @@ def write_structure_set(finding: Finding, path: Path) -> WrittenObject:
     regions, count = [], CornerCount()
     for number, segment, places in segments_on_slices(finding):
         regions.append((number, segment, list(_contours(finding, places, count))))
+    references = SourceReferences(finding.series)
     dataset = _blank(finding, _longest(contour for _, _, contours in regions for contour in contours))
     moment = moment_of(finding.series.datasets)
-    _add_structure_set(dataset, finding)
+    _add_structure_set(dataset, finding, references)
     dataset.StructureSetDate, dataset.StructureSetTime = moment
     counts = label_counts(finding.labels.array)
     millilitres = voxel_millilitres(finding.labels)
@@ -84,23 +86,22 @@ def write_structure_set(finding: Finding, path: Path) -> WrittenObject:
         _region(finding, number, segment, float(counts[segment.label_value]) * millilitres)
         for number, segment, _ in regions
     ]
-    dataset.ROIContourSequence = [_drawn(number, segment, contours) for number, segment, contours in regions]
+    dataset.ROIContourSequence = [
+        _drawn(number, segment, contours, references) for number, segment, contours in regions
+    ]
     dataset.RTROIObservationsSequence = [_observed(number, segment) for number, segment, _ in regions]
     text = [*segment_text(finding.segments), str(dataset.SeriesDescription)]
     complete(dataset, finding.source, moment, finding.algorithm, own_text=text)
     return save_object(dataset, path)
 
 
-def _contours(
-    finding: Finding, places: Iterable[SegmentOnSlice], count: CornerCount
-) -> Iterator[tuple[pydicom.Dataset, str]]:
-    """Yield the source slice and the points, as Contour Data holds them, of each contour of a segment."""
+def _contours(finding: Finding, places: Iterable[SegmentOnSlice], count: CornerCount) -> Iterator[tuple[int, str]]:
+    """Yield the index of the slice and the points, as Contour Data holds them, of each contour of a segment."""
     for place in places:
-        header = finding.series.datasets[place.slice_index]
-        grid = SliceGrid.of(header)
+        grid = SliceGrid.of(finding.series.datasets[place.slice_index])
         for corners in outlines(place.mask):
             count.add(len(corners))
-            yield header, _text(grid.places(place.placed(corners)))
+            yield place.slice_index, _text(grid.places(place.placed(corners)))
 
 
 def _text(points: Floats) -> str:
@@ -108,7 +109,7 @@ def _text(points: Floats) -> str:
     return "\\".join(map(repr, rounded.reshape(-1).tolist()))
 
 
-def _longest(contours: Iterable[tuple[pydicom.Dataset, str]]) -> int:
+def _longest(contours: Iterable[tuple[int, str]]) -> int:
     return max((len(points) for _, points in contours), default=0)
 
 
@@ -129,7 +130,7 @@ def _blank(finding: Finding, longest: int) -> SOPClass:
     return dataset
 
 
-def _add_structure_set(dataset: pydicom.Dataset, finding: Finding) -> None:
+def _add_structure_set(dataset: pydicom.Dataset, finding: Finding, references: SourceReferences) -> None:
     """Add what the contours are about and where they lie (PS3.3 C.7.4.1, C.8.8.1, C.8.8.5, C.12.2, C.12.4)."""
     dataset.OperatorsName = ""
     dataset.StructureSetLabel = "AI"
@@ -138,16 +139,16 @@ def _add_structure_set(dataset: pydicom.Dataset, finding: Finding) -> None:
     dataset.ApprovalStatus = _UNAPPROVED
     dataset.FrameOfReferenceUID = finding.source.FrameOfReferenceUID
     dataset.PositionReferenceIndicator = finding.source.get("PositionReferenceIndicator") or ""
-    dataset.ReferencedFrameOfReferenceSequence = [_referenced_frame(finding)]
-    sources = [reference(header) for header in finding.series.datasets]
+    dataset.ReferencedFrameOfReferenceSequence = [_referenced_frame(finding, references)]
+    sources = instance_references(finding.series.datasets)
     dataset.SourceInstanceSequence = [*sources, *map(prompting_reference, finding.prompted_by)]
     dataset.ReferencedSeriesSequence = referenced_series(finding.series.datasets, finding.prompted_by)
 
 
-def _referenced_frame(finding: Finding) -> pydicom.Dataset:
+def _referenced_frame(finding: Finding, references: SourceReferences) -> pydicom.Dataset:
     frame, study, series = pydicom.Dataset(), pydicom.Dataset(), pydicom.Dataset()
     series.SeriesInstanceUID = finding.source.SeriesInstanceUID
-    series.ContourImageSequence = [reference(header) for header in finding.series.datasets]
+    series.ContourImageSequence = references.images()
     study.ReferencedSOPClassUID = _STUDY_COMPONENT_MANAGEMENT
     study.ReferencedSOPInstanceUID = finding.source.StudyInstanceUID
     study.RTReferencedSeriesSequence = [series]
@@ -177,20 +178,25 @@ def _region(finding: Finding, number: int, segment: SegmentSpec, volume_ml: floa
     return region
 
 
-def _drawn(number: int, segment: SegmentSpec, contours: list[tuple[pydicom.Dataset, str]]) -> pydicom.Dataset:
+def _drawn(
+    number: int, segment: SegmentSpec, contours: list[tuple[int, str]], references: SourceReferences
+) -> pydicom.Dataset:
     """The item of ROI Contour Sequence (PS3.3 C.8.8.6)."""
     drawn = pydicom.Dataset()
     drawn.ReferencedROINumber = number
     drawn.ROIDisplayColor = list(display_rgb(segment, number))
     if contours:
-        drawn.ContourSequence = [_contour(place, *one) for place, one in enumerate(contours, start=1)]
+        drawn.ContourSequence = [
+            _contour(place, references.images([index]), points)
+            for place, (index, points) in enumerate(contours, start=1)
+        ]
     return drawn
 
 
-def _contour(number: int, header: pydicom.Dataset, points: str) -> pydicom.Dataset:
+def _contour(number: int, images: list[pydicom.Dataset], points: str) -> pydicom.Dataset:
     contour = pydicom.Dataset()
     contour.ContourNumber = number
-    contour.ContourImageSequence = [reference(header)]
+    contour.ContourImageSequence = images
     contour.ContourGeometricType = "CLOSED_PLANAR"
     contour.NumberOfContourPoints = (points.count("\\") + 1) // 3
     # as text: pydicom would make a number of each of a million values, and text of it again

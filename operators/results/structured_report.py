@@ -34,6 +34,7 @@ from operators.results.finding import (
 )
 from operators.results.series_description import say_ai
 from operators.source_identity import moment_of, readable_copy, take_over_identity, without_identity
+from operators.source_references import distinct_instances
 
 LANGUAGE = CodedConcept("en", "RFC5646", "English")
 _QUALITATIVE_EVALUATIONS = CodedConcept("C0034375", "UMLS", "Qualitative Evaluations")
@@ -93,7 +94,8 @@ def report_document(
     Parameters
     ----------
     headers
-        Of the instances that were read, with SOP Class and Instance UID; patient and study are the first's.
+        Of the slices that were read, with SOP Class and Instance UID of their instances, each of which becomes evidence
+        once; patient and study are the first's.
     others
         Class and UIDs of other instances that are evidence (PS3.3 C.17.2).
     own_text
@@ -102,7 +104,7 @@ def report_document(
     source, (date, time) = readable_copy(headers[0]), moment_of(headers)
     description = say_ai(series_description)
     document: pydicom.Dataset = document_class(
-        evidence=[without_identity(readable_copy(headers[0])), *headers[1:], *others],
+        evidence=[without_identity(readable_copy(headers[0])), *distinct_instances(headers)[1:], *others],
         content=root,
         series_instance_uid=object_series_uid(identity, kind),
         series_number=series_number(source, kind),

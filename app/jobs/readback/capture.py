@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,7 +13,7 @@ from pydicom.uid import SecondaryCaptureImageStorage
 
 from app.graph import FindingRecord
 from app.jobs.readback.computed import TOLERANCE_VOXELS, ComputedLabels, Floats, require
-from app.jobs.readback.outlines import SLICE_TOLERANCE_VOXELS, planes_of
+from app.jobs.readback.sources import SLICE_TOLERANCE_VOXELS, SourceSlices
 from operators.results.capture import NEIGHBOURS, most_captures
 from operators.results.common_modules import NOT_VERIFIED
 
@@ -29,25 +29,22 @@ def check_captures(
     datasets: Sequence[pydicom.Dataset],
     labels: ComputedLabels,
     finding: FindingRecord,
-    sources: Sequence[pydicom.Dataset],
+    slices: SourceSlices,
 ) -> None:
     """Check order, slices, places and outlines of all pictures of a finding.
 
     Raises ``VerificationFailed`` if a slice is missing or another, or an outline lies elsewhere than its segment ends.
     """
     require(len(datasets) > 0, "there is no picture")
-    planes = planes_of(labels, sources)
     for number, dataset in enumerate(datasets, start=1):
         require(dataset.SOPClassUID == SecondaryCaptureImageStorage, "it is no Secondary Capture")
         require(dataset.InstanceNumber == number, "pictures are missing or in another order")
         require(str(dataset.DerivationDescription).startswith(NOT_VERIFIED), "it does not say that nobody verified it")
         model = (str(dataset.SoftwareVersions), str(dataset.DeviceSerialNumber))
         require(model == (finding.model.version, finding.model.weights_digest[:16]), "it names another model")
-    shown = [_shown_planes(dataset, planes) for dataset in datasets]
+    shown = [slices.named(dataset.SourceImageSequence) for dataset in datasets]
     if not labels.array.any():
-        require(
-            len(shown) == 1 and shown[0] == sorted(planes.values()), "the page that says so is not about the series"
-        )
+        require(shown == [slices.every], "the page that says so is not about the series")
         require("ImagePositionPatient" not in datasets[0], "the page that says so has a place in the patient")
         return
     require(all(len(one) == 1 for one in shown), "a picture is of several slices")
@@ -55,10 +52,6 @@ def check_captures(
     colours: dict[int, Colour] = {}
     for dataset, (plane,) in zip(datasets, shown, strict=True):
         _check_outlines(dataset, labels, plane, colours)
-
-
-def _shown_planes(dataset: pydicom.Dataset, planes: Mapping[str, int]) -> list[int]:
-    return sorted(planes[str(item.ReferencedSOPInstanceUID)] for item in dataset.SourceImageSequence)
 
 
 def _check_choice(shown: Sequence[int], labels: ComputedLabels, most: int) -> None:

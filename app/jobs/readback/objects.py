@@ -14,7 +14,7 @@ from app.jobs.readback.labelmap import check_labelmap
 from app.jobs.readback.presentation_state import check_presentation_state
 from app.jobs.readback.report import check_report
 from app.jobs.readback.segmentation import check_segmentation
-from app.jobs.readback.sources import Reference, check_derivations
+from app.jobs.readback.sources import SourceSlices, check_derivations
 from app.jobs.readback.structure_set import check_structure_set
 from operators.object_kinds import REPORTED, REPORTS, SEGMENTATIONS, Kind
 
@@ -27,8 +27,8 @@ class Proof:
     finding: FindingRecord
     sources: Sequence[pydicom.Dataset]
     """Headers of the instances that were read."""
-    slices: Mapping[int, Reference]
-    """The source's slice of each slice of the label map."""
+    slices: SourceSlices
+    """Those of the instances that were read."""
     prompted_by: Sequence[str]
     """SOP Instance UIDs of what prompted it."""
     proved: dict[Kind, pydicom.Dataset] = field(default_factory=dict)
@@ -43,14 +43,14 @@ class Proof:
             If they are not that.
         """
         if kind == "capture":
-            check_captures(datasets, self.labels, self.finding, self.sources)
+            check_captures(datasets, self.labels, self.finding, self.slices)
             return
         require(len(datasets) == 1, f"there are {len(datasets)} objects of the kind {kind}")
         (dataset,) = datasets
         if kind in REPORTS:
             self._check_report(kind, dataset)
-        elif kind in _CHECKS_ON_SOURCES:
-            _CHECKS_ON_SOURCES[kind](dataset, self.labels, self.finding, self.sources)
+        elif kind in _CHECKS_ON_SLICES:
+            _CHECKS_ON_SLICES[kind](dataset, self.labels, self.finding, self.slices)
         else:
             require(kind in _CHECKS, f"there is no proof for objects of the kind {kind}")
             _CHECKS[kind](dataset, self.labels, self.finding)
@@ -75,9 +75,7 @@ _CHECKS: Mapping[Kind, Callable[[pydicom.Dataset, ComputedLabels, FindingRecord]
     "segmentation": check_segmentation,
     "labelmap": check_labelmap,
 }
-_CHECKS_ON_SOURCES: Mapping[
-    Kind, Callable[[pydicom.Dataset, ComputedLabels, FindingRecord, Sequence[pydicom.Dataset]], None]
-] = {
+_CHECKS_ON_SLICES: Mapping[Kind, Callable[[pydicom.Dataset, ComputedLabels, FindingRecord, SourceSlices], None]] = {
     "structure-set": check_structure_set,
     "presentation-state": check_presentation_state,
 }

@@ -1,27 +1,16 @@
-"""Outlines filled again, by another library than drew them, and on which slices an object's images lie."""
+"""Outlines filled again, by another library than drew them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from app.jobs.readback.computed import (
-    TOLERANCE_VOXELS,
-    ComputedLabels,
-    Floats,
-    corner_positions,
-    require,
-    slice_of,
-)
+from app.jobs.readback.computed import TOLERANCE_VOXELS, ComputedLabels, Floats, require
 from operators.label_maps import labels_on
 
-SLICE_TOLERANCE_VOXELS = 0.2
-"""Of a source slice from its place on an even grid; the series was accepted with less."""
 _FINE = 3
 """Pixels of the picture to one of the slice. Pillow draws an outline's own pixels too, and between those of two edges
 there is one whose colour is that of the inside."""
@@ -71,30 +60,8 @@ def inside(points: Floats, shape: tuple[int, ...]) -> Inside:
     return Inside(top, left, np.asarray(picture, np.bool_)[middle, middle])
 
 
-def planes_of(labels: ComputedLabels, sources: Sequence[pydicom.Dataset]) -> dict[str, int]:
-    """Return the slice of the label map that each source instance is, by SOP Instance UID."""
-    found = {}
-    for source in sources:
-        corners = corner_positions(
-            source.ImagePositionPatient, source.ImageOrientationPatient, source.PixelSpacing, source
-        )
-        plane = slice_of(labels, corners, SLICE_TOLERANCE_VOXELS, "the label map does not lie on the source")
-        found[str(source.SOPInstanceUID)] = plane
-    return found
-
-
 def require_shown(labels: ComputedLabels, shown: set[tuple[int, int]]) -> None:
     """Require that exactly the slices and label values that the label map holds are `shown`."""
     computed = {(index, value) for index, plane in enumerate(labels.array) for value in labels_on(plane).tolist()}
     require(computed <= shown, f"outlines on {len(computed - shown)} slices of segments are missing")
     require(shown <= computed, f"{len(shown - computed)} slices of segments have outlines and nothing was found there")
-
-
-def require_references(dataset: pydicom.Dataset, instances: str, expected: set[str]) -> None:
-    """Require that Referenced Series Sequence names exactly the `expected` instances of one series.
-
-    `instances` is the sequence's name within an item of it.
-    """
-    (series,) = dataset.ReferencedSeriesSequence
-    named = [str(item.ReferencedSOPInstanceUID) for item in series[instances].value]
-    require(set(named) == expected and len(named) == len(expected), "it does not refer to exactly its source instances")

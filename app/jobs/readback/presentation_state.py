@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
@@ -11,34 +9,45 @@ from pydicom.uid import GrayscaleSoftcopyPresentationStateStorage
 
 from app.graph import FindingRecord
 from app.jobs.readback.computed import ComputedLabels, require
-from app.jobs.readback.outlines import inside, planes_of, require_references, require_shown
+from app.jobs.readback.outlines import inside, require_shown
+from app.jobs.readback.sources import SourceSlices
 from operators.results.common_modules import NOT_VERIFIED
 from operators.results.presentation_state import NOTICE_LAYER
 
 
 def check_presentation_state(
-    dataset: pydicom.Dataset, labels: ComputedLabels, finding: FindingRecord, sources: Sequence[pydicom.Dataset]
+    dataset: pydicom.Dataset, labels: ComputedLabels, finding: FindingRecord, slices: SourceSlices
 ) -> None:
     """Check layers, images and every pixel. Raises ``VerificationFailed`` if anything is not what was computed."""
     require(dataset.SOPClassUID == GrayscaleSoftcopyPresentationStateStorage, "it is no presentation state")
     model = (str(dataset.SoftwareVersions), str(dataset.DeviceSerialNumber))
     require(model == (finding.model.version, finding.model.weights_digest[:16]), "it names another model")
-    planes = planes_of(labels, sources)
-    require_references(dataset, "ReferencedImageSequence", set(planes))
+    _check_images(dataset, slices)
     values = _layer_values(dataset, finding)
     shown: set[tuple[int, int]] = set()
     for annotation in dataset.GraphicAnnotationSequence:
-        images = [str(image.ReferencedSOPInstanceUID) for image in annotation.ReferencedImageSequence]
+        images = slices.named(annotation.ReferencedImageSequence)
         if annotation.GraphicLayer == NOTICE_LAYER:
-            _check_notice(annotation, set(images) == set(planes))
+            _check_notice(annotation, images == slices.every)
             continue
         require(len(images) == 1, "outlines are for several images")
-        plane, value = planes[images[0]], values[str(annotation.GraphicLayer)]
+        plane, value = images[0], values[str(annotation.GraphicLayer)]
         require((plane, value) not in shown, "two annotations show one slice of a segment")
         shown.add((plane, value))
         same = np.array_equal(_enclosed(annotation, labels.array.shape[1:]), labels.array[plane] == value)
         require(same, "the outlines of a segment differ from its voxels")
     require_shown(labels, shown)
+
+
+def _check_images(dataset: pydicom.Dataset, slices: SourceSlices) -> None:
+    """It is of exactly the slices that were read, and each of them has one window."""
+    (series,) = dataset.ReferencedSeriesSequence
+    same = slices.named(series.ReferencedImageSequence) == slices.every
+    require(same, "it does not refer to exactly its source instances")
+    windows = [one.get("ReferencedImageSequence") for one in dataset.SoftcopyVOILUTSequence]
+    if windows != [None]:  # one for all
+        windowed = sorted(index for images in windows for index in slices.named(images or ()))
+        require(windowed == slices.every, "not each of its images has one window")
 
 
 def _layer_values(dataset: pydicom.Dataset, finding: FindingRecord) -> dict[str, int]:

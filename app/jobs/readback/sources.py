@@ -6,8 +6,9 @@ are read here once more, apart from the code that read them for the model.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import pydicom
@@ -23,14 +24,18 @@ from app.jobs.readback.computed import (
 
 SOURCE_KEYWORDS = (
     *("NumberOfFrames", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns"),
-    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "SOPInstanceUID", "FrameOfReferenceUID"),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "FrameOfReferenceUID"),
+    *("SOPClassUID", "SOPInstanceUID"),
 )
 """What is asked of a source here."""
-_SLICE_TOLERANCE_VOXELS = 0.2
+SLICE_TOLERANCE_VOXELS = 0.2
 """Of a source slice from its place on an even grid; the series was accepted with less."""
 
 Reference = tuple[str, int | None]
 """SOP Instance UID, and of a multi-frame image the frame number, from 1."""
+Dropped = Mapping[str, Sequence[int]]
+"""SOP Instance UIDs of what the gate left out, with frame numbers where only some of an instance's frames were."""
+NOTHING_DROPPED: Dropped = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -66,12 +71,61 @@ def source_planes(source: pydicom.Dataset) -> Iterator[SourcePlane]:
         )
 
 
-def check_grid(labels: ComputedLabels, sources: Sequence[pydicom.Dataset]) -> Mapping[int, Reference]:
-    """Return which slice of the source each slice of the label map is: same rows, same columns, same place.
+@dataclass(frozen=True)
+class SourceSlices:
+    """Which slice of the label map each slice of the source is, and what refers to which."""
+
+    indices: Mapping[Reference, int]
+    """Of those that the volume was made of."""
+    references: Mapping[str, Sequence[Reference]]
+    """All slices of each instance, also those that the gate left out."""
+    classes: Mapping[str, str]
+    """SOP Class UID by SOP Instance UID."""
+
+    @property
+    def every(self) -> list[int]:
+        """All slices of the label map."""
+        return list(range(len(self.indices)))
+
+    def named(self, items: Iterable[pydicom.Dataset]) -> list[int]:
+        """Return the slices of the label map that the items of a sequence refer to, in order (PS3.3 10.3).
+
+        An item without Referenced Frame Number means its whole instance. Raises ``VerificationFailed`` if an item
+        refers to what is no slice of the label map, to an instance as one of another class, or twice to one.
+        """
+        found: list[int] = []
+        seen: set[str] = set()
+        for item in items:
+            uid = str(item.ReferencedSOPInstanceUID)
+            require(uid not in seen, "it refers to a source instance twice")
+            seen.add(uid)
+            require(self.classes.get(uid) == item.ReferencedSOPClassUID, "it refers to another instance than a source")
+            for reference in self._references(uid, item.get("ReferencedFrameNumber")):
+                require(reference in self.indices, "it refers to what is no slice of the source that was read")
+                found.append(self.indices[reference])
+        return sorted(found)
+
+    def _references(self, uid: str, frame_numbers: Any) -> Sequence[Reference]:
+        if frame_numbers is None:
+            return self.references[uid]
+        several = frame_numbers if isinstance(frame_numbers, Sequence) else [frame_numbers]
+        return [(uid, int(number)) for number in several]
+
+
+def check_grid(
+    labels: ComputedLabels, sources: Sequence[pydicom.Dataset], dropped: Dropped = NOTHING_DROPPED
+) -> SourceSlices:
+    """Return which slice of the label map each slice of the source is: same rows, same columns, same place.
+
+    Parameters
+    ----------
+    dropped
+        Instances and frames that were left out.
 
     Raises ``VerificationFailed`` if any of either is left over.
     """
-    planes = [plane for source in sources for plane in source_planes(source)]
+    everything = [plane for source in sources for plane in source_planes(source)]
+    planes = [plane for plane in everything if not _is_dropped(plane.reference, dropped)]
     require(len(planes) == labels.array.shape[0], "the label map has another number of slices than the series")
     found: dict[int, Reference] = {}
     for plane in planes:
@@ -79,17 +133,29 @@ def check_grid(labels: ComputedLabels, sources: Sequence[pydicom.Dataset]) -> Ma
         require((source.Rows, source.Columns) == labels.array.shape[1:], "the label map's matrix is not the source's")
         require(str(source.FrameOfReferenceUID) == labels.frame_of_reference_uid, "the frame of reference")
         corners = corner_positions(plane.position, plane.orientation, plane.spacing, source)
-        index = slice_of(labels, corners, _SLICE_TOLERANCE_VOXELS, "the label map does not lie on the source")
+        index = slice_of(labels, corners, SLICE_TOLERANCE_VOXELS, "the label map does not lie on the source")
         found[index] = plane.reference
     require(len(found) == len(planes), "two source slices fall on one slice of the label map")
-    return found
+    references: dict[str, list[Reference]] = {}
+    for plane in everything:
+        references.setdefault(plane.reference[0], []).append(plane.reference)
+    classes = {str(source.SOPInstanceUID): str(source.SOPClassUID) for source in sources}
+    return SourceSlices({reference: index for index, reference in found.items()}, references, classes)
 
 
-def check_derivations(dataset: pydicom.Dataset, labels: ComputedLabels, slices: Mapping[int, Reference]) -> None:
-    """Check that each frame that says what it was derived from names the source's slice of its place.
+def _is_dropped(reference: Reference, dropped: Dropped) -> bool:
+    uid, number = reference
+    frames = dropped.get(uid)
+    return frames is not None and (not frames or number in frames)
+
+
+def check_derivations(dataset: pydicom.Dataset, labels: ComputedLabels, slices: SourceSlices) -> None:
+    """Check that each frame that says what it was derived from names the source's slice of its place, the whole all.
 
     Raises ``VerificationFailed`` if one names another instance or another frame.
     """
+    whole = [one for one in dataset.SourceImageSequence if str(one.ReferencedSOPInstanceUID) in slices.classes]
+    require(slices.named(whole) == slices.every, "its source images are not the slices that were read")
     (shared,) = dataset.SharedFunctionalGroupsSequence
     for groups in dataset.PerFrameFunctionalGroupsSequence:
         position = functional_group(groups, shared, "PlanePositionSequence").ImagePositionPatient
@@ -99,6 +165,5 @@ def check_derivations(dataset: pydicom.Dataset, labels: ComputedLabels, slices: 
         index = slice_of(labels, corners, TOLERANCE_VOXELS, "a frame lies elsewhere than the label map's slices")
         for derivation in groups.get("DerivationImageSequence", ()):
             for item in derivation.get("SourceImageSequence", ()):
-                number = item.get("ReferencedFrameNumber")
-                named = (str(item.ReferencedSOPInstanceUID), None if number is None else int(number))
-                require(named == slices[index], "a frame names another source slice than the one at its place")
+                here = slices.named([item]) == [index]
+                require(here, "a frame names another source slice than the one at its place")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pydicom
@@ -13,24 +12,24 @@ from pydicom.uid import RTStructureSetStorage
 
 from app.graph import FindingRecord
 from app.jobs.readback.computed import TOLERANCE_VOXELS, ComputedLabels, Floats, require
-from app.jobs.readback.outlines import SLICE_TOLERANCE_VOXELS, inside, planes_of, require_shown
+from app.jobs.readback.outlines import inside, require_shown
+from app.jobs.readback.sources import SLICE_TOLERANCE_VOXELS, SourceSlices
 
 _VOLUME_TOLERANCE = 1e-3
 
 
 def check_structure_set(
-    dataset: pydicom.Dataset, labels: ComputedLabels, finding: FindingRecord, sources: Sequence[pydicom.Dataset]
+    dataset: pydicom.Dataset, labels: ComputedLabels, finding: FindingRecord, slices: SourceSlices
 ) -> None:
     """Check regions, places and every voxel. Raises ``VerificationFailed`` if anything is not what was computed."""
     require(dataset.SOPClassUID == RTStructureSetStorage, "it is no RT Structure Set")
     _check_regions(dataset, labels, finding)
-    planes = planes_of(labels, sources)
-    _check_frame(dataset, labels, set(planes))
+    _check_frame(dataset, labels, slices)
     shown = set()
     values = {segment.number: segment.label_value for segment in finding.segments}
     for drawn in dataset.ROIContourSequence:
         value = values[int(drawn.ReferencedROINumber)]
-        for plane, counts in _painted(drawn, labels, planes).items():
+        for plane, counts in _painted(drawn, labels, slices).items():
             same = np.array_equal(counts, labels.array[plane] == value)
             require(same, f"the contours of region {drawn.ReferencedROINumber} differ from its voxels")
             shown.add((plane, value))
@@ -63,24 +62,22 @@ def _code(observed: pydicom.Dataset) -> str:
     return f'({code.CodeValue}, {code.CodingSchemeDesignator}, "{code.CodeMeaning}")'
 
 
-def _check_frame(dataset: pydicom.Dataset, labels: ComputedLabels, instances: set[str]) -> None:
+def _check_frame(dataset: pydicom.Dataset, labels: ComputedLabels, slices: SourceSlices) -> None:
     (frame,) = dataset.ReferencedFrameOfReferenceSequence
     require(frame.FrameOfReferenceUID == labels.frame_of_reference_uid, "it is in another frame of reference")
     (study,) = frame.RTReferencedStudySequence
     (series,) = study.RTReferencedSeriesSequence
-    named = [str(image.ReferencedSOPInstanceUID) for image in series.ContourImageSequence]
-    same = set(named) == instances and len(named) == len(instances)
+    same = slices.named(series.ContourImageSequence) == slices.every
     require(same, "it does not refer to exactly its source instances")
 
 
-def _painted(drawn: pydicom.Dataset, labels: ComputedLabels, planes: Mapping[str, int]) -> dict[int, NDArray[np.uint8]]:
+def _painted(drawn: pydicom.Dataset, labels: ComputedLabels, slices: SourceSlices) -> dict[int, NDArray[np.uint8]]:
     """How many of a region's contours enclose each pixel, by slice of the label map."""
     rows, columns = labels.array.shape[1:]
     found: dict[int, NDArray[np.uint8]] = defaultdict(lambda: np.zeros((rows, columns), np.uint8))
     for contour in drawn.get("ContourSequence", ()):
         require(contour.ContourGeometricType == "CLOSED_PLANAR", "a contour is not closed and planar")
-        (image,) = contour.ContourImageSequence
-        plane = planes[str(image.ReferencedSOPInstanceUID)]
+        (plane,) = slices.named(contour.ContourImageSequence)
         points = _points(contour)
         require(len(points) == contour.NumberOfContourPoints, "a contour has another number of points than it says")
         indices = labels.indices(points)

@@ -29,6 +29,7 @@ from app.graph import (
 from app.jobs.verification import verify_results
 from app.recording import object_records, segment_records, write_labels
 from operators.derived_uids import generalist_identity
+from operators.gate.notes import GateNote
 from operators.label_maps import LabelMap
 from operators.results.finding import Algorithm, PromptingObject
 from operators.segments import SegmentSpec
@@ -48,6 +49,7 @@ from tests.segmented_phantom import (
 from tests.written_segmentation import write_segmentation
 
 PHANTOM = Phantom()
+NOTE = GateNote("localizer", "repair", "left out")
 
 
 @dataclass(frozen=True)
@@ -106,9 +108,9 @@ def test_what_the_gate_left_out_is_no_source(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"dropped": ()}, "another number of slices"),
+        ({"dropped": {}}, "another number of slices"),
         ({"notes": ()}, "no note says why"),
-        ({"dropped": tuple(PHANTOM.dataset(index).SOPInstanceUID for index in range(6))}, "number of slices"),
+        ({"dropped": {str(PHANTOM.dataset(index).SOPInstanceUID): () for index in range(6)}}, "number of slices"),
     ],
 )
 def test_what_is_left_out_otherwise_than_the_record_says_is_caught(
@@ -122,9 +124,9 @@ def test_what_is_left_out_otherwise_than_the_record_says_is_caught(
 
 def test_leaving_everything_out_is_caught(tmp_path: Path) -> None:
     results = _results(tmp_path)
-    dropped = tuple(str(pydicom.dcmread(path).SOPInstanceUID) for path in results.files)
+    dropped = {str(pydicom.dcmread(path).SOPInstanceUID): () for path in results.files}
     with pytest.raises(VerificationFailed, match="left every instance out"):
-        replace(results, record=replace(results.record, dropped=dropped)).verify()
+        replace(results, record=replace(results.record, dropped=dropped, notes=(NOTE,))).verify()
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(5, 7), (9, 3), (4, 6), (1, 13)])

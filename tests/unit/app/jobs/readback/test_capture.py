@@ -39,7 +39,7 @@ class _Written:
     datasets: list[Dataset]
 
     def check(self) -> None:
-        check_captures(self.datasets, self.one.computed, self.one.record, self.one.sources)
+        check_captures(self.datasets, self.one.computed, self.one.record, self.one.slices)
 
 
 def _written(one: Pictured, folder: Path) -> _Written:

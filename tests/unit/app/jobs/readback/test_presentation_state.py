@@ -28,7 +28,7 @@ class _Written:
     dataset: Dataset
 
     def check(self) -> None:
-        check_presentation_state(self.dataset, self.one.computed, self.one.record, self.one.sources)
+        check_presentation_state(self.dataset, self.one.computed, self.one.record, self.one.slices)
 
 
 @pytest.fixture(scope="module")

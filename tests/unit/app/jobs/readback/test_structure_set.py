@@ -28,7 +28,7 @@ class _Written:
     dataset: Dataset
 
     def check(self) -> None:
-        check_structure_set(self.dataset, self.one.computed, self.one.record, self.one.sources)
+        check_structure_set(self.dataset, self.one.computed, self.one.record, self.one.slices)
 
 
 @pytest.fixture(scope="module")
@@ -171,4 +171,4 @@ def test_a_hole_that_was_filled(tmp_path: Path) -> None:
     labels = one.computed.array.copy()
     labels[1, 5, 7] = 0
     with pytest.raises(VerificationFailed):
-        check_structure_set(dataset, replace(one.computed, array=labels), one.record, one.sources)
+        check_structure_set(dataset, replace(one.computed, array=labels), one.record, one.slices)
