@@ -28,6 +28,7 @@ _TOLD = (
     "FrameContentSequence",
     "FrameAnatomySequence",
     "FrameVOILUTSequence",
+    "RealWorldValueMappingSequence",
     "TemporalPositionSequence",
     "CardiacSynchronizationSequence",
     "RespiratorySynchronizationSequence",
@@ -55,9 +56,10 @@ _TOLD_TAGS = frozenset(Tag(macro) for macro in _TOLD)
 _OF_THE_FRAMES = (
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "NumberOfFrames"),
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "SpacingBetweenSlices"),
-    *("RescaleSlope", "RescaleIntercept", "RescaleType"),
+    *("RescaleSlope", "RescaleIntercept", "RescaleType", "ComplexImageComponent"),
 )
-"""What the instance's own header does not lend to its frames: the Standard has these in their groups alone."""
+"""What the instance's own header does not lend to its frames: the Standard has these in their groups alone, or sums
+them up in the header, as MIXED where frames differ (PS3.3 C.8.13.3.1.1)."""
 _NEVER_OF_A_FRAME = frozenset(
     (*IDENTITY_KEYWORDS, "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 )

@@ -266,7 +266,8 @@ def test_the_only_frame_that_was_kept_is_not_taken_for_another(tmp_path: Path) -
     alone = replace(series, datasets=tuple(others))
     points = [{"x": 1.5, "y": 2.5, "foreground": True}]
     number = series.frame_numbers[3]
-    assert number is not None and number > 1
+    assert number is not None
+    assert number > 1
     asked = request(slice=None, sop_instance_uid=uid, frame_number=number, points=points)
     assert placed_prompt(asked, alone)[0] == 3
     assert refused({**asked, "frame_number": 1}, alone) == "slice-unknown"

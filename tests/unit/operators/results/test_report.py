@@ -12,17 +12,67 @@ import pytest
 from highdicom.sr import VolumetricROIMeasurementsAndQualitativeEvaluations as Volumetric
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
-from pydicom.uid import Comprehensive3DSRStorage, PositronEmissionTomographyImageStorage
+from pydicom.uid import (
+    UID,
+    Comprehensive3DSRStorage,
+    EnhancedCTImageStorage,
+    EnhancedMRImageStorage,
+    EnhancedPETImageStorage,
+    PositronEmissionTomographyImageStorage,
+)
 
 from operators.errors import OperatorError
 from operators.results.binary import write_binary
 from operators.results.finding import Finding, PromptingObject, device_uid
 from operators.results.labelmap import write_labelmap
 from operators.results.report import write_report
+from operators.results.voxel_values import value_concept
 from operators.series_volume import read_series
+from tests import multi_frame
 from tests.finding_phantom import JAPANESE, PHANTOM, TUMOUR, WITHOUT_TYPE_2, as_mr, planted_finding
 from tests.phantom import OBLIQUE, Edit, Phantom, setting
 from tests.segmented_phantom import LIVER, MANY_SEGMENTS, SEGMENTS, many_labels, no_labels
+
+
+def _mapping(unit: str, slope: float | None = None) -> dict[str, object]:
+    """A real world value mapping (PS3.3 C.7.6.16.2.11), by default with the phantom's rescale."""
+    rescaled = PHANTOM.dataset(0)
+    return {
+        "RealWorldValueSlope": float(rescaled.RescaleSlope) if slope is None else slope,
+        "RealWorldValueIntercept": float(rescaled.RescaleIntercept),
+        "MeasurementUnitsCodeSequence": multi_frame.code(unit, "UCUM", unit),
+    }
+
+
+@pytest.mark.parametrize(
+    ("sop_class", "groups", "unit"),
+    [
+        (EnhancedCTImageStorage, {}, "[hnsf'U]"),
+        (EnhancedCTImageStorage, {"PixelValueTransformationSequence": {"RescaleType": "US"}}, None),
+        (EnhancedMRImageStorage, {}, "1"),
+        (EnhancedMRImageStorage, {"MRImageFrameTypeSequence": {"ComplexImageComponent": "PHASE"}}, None),
+        (EnhancedPETImageStorage, {}, None),
+        (EnhancedPETImageStorage, {"RealWorldValueMappingSequence": _mapping("Bq/ml")}, "Bq/ml"),
+        (EnhancedPETImageStorage, {"RealWorldValueMappingSequence": _mapping("Bq/ml", slope=7.0)}, None),
+        (EnhancedPETImageStorage, {"RealWorldValueMappingSequence": _mapping("g/ml")}, None),
+    ],
+)
+def test_units_of_frames(
+    sop_class: UID, groups: dict[str, dict[str, object]], unit: str | None, tmp_path: Path
+) -> None:
+    def edit(dataset: Dataset) -> None:
+        (shared,) = dataset.SharedFunctionalGroupsSequence
+        for frame in dataset.PerFrameFunctionalGroupsSequence:
+            for macro, attributes in groups.items():
+                holder = shared if macro in shared else frame
+                if macro not in holder:
+                    setattr(holder, macro, [Dataset()])
+                for keyword, value in attributes.items():
+                    setattr(holder[macro][0], keyword, value)
+
+    series = read_series(multi_frame.write_enhanced(PHANTOM, tmp_path, sop_class=sop_class, edit=edit))
+    found = value_concept(series.datasets[0])
+    assert (None if found is None else found[1].value) == unit
 
 
 def _written(finding: Finding, folder: Path, notes: tuple[str, ...] = ()) -> Dataset:
