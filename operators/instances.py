@@ -51,6 +51,8 @@ _USED_KEYWORDS = (
 )
 """What is asked of a header. pydicom parses a value only when it is asked for it, and here is where that may fail."""
 _UNDEFINED_LENGTH = 0xFFFFFFFF
+_MOST_PADDING = 2
+"""Bytes after the pixels, beyond the one that makes their length even, that are padding and no pixels."""
 
 
 def read_header(path: Path) -> pydicom.Dataset:
@@ -59,8 +61,9 @@ def read_header(path: Path) -> pydicom.Dataset:
     Raises
     ------
     SeriesRefused
-        ``unreadable-instance`` if the file is not DICOM or ends before or in its pixel data; ``no-images`` if it is
-        no image; ``transfer-syntax-unsupported`` if nothing here decodes its pixels.
+        ``unreadable-instance`` if the file is not DICOM, ends before or in its pixel data, or has more of them than
+        its header describes; ``no-images`` if it is no image; ``transfer-syntax-unsupported`` if nothing here decodes
+        its pixels.
     """
     try:
         dataset, there = _before_pixels(path)
@@ -75,9 +78,7 @@ def read_header(path: Path) -> pydicom.Dataset:
             "expected a series of images, got instances without pixel data; route only image series here",
             code="no-images",
         )
-    needed = _native_length(dataset)
-    if needed is not None and there < needed:
-        raise unreadable(f"expected {needed} bytes of pixel data, got {there}")
+    _check_length(dataset, there)
     return dataset
 
 
@@ -130,8 +131,25 @@ def _pixel_data_length(file: BinaryIO, dataset: pydicom.Dataset) -> int | None:
     return left if length == _UNDEFINED_LENGTH else min(length, left)
 
 
+def _check_length(dataset: pydicom.Dataset, there: int) -> None:
+    """Refuse native pixel data of another length than the header describes: to cut off what is too much would hide it.
+
+    Colour is refused elsewhere, and can have less than a sample of each colour for each pixel.
+    """
+    needed = _native_length(dataset)
+    if needed is None:
+        return
+    samples = dataset.get("SamplesPerPixel")
+    most = needed * (samples if isinstance(samples, int) else 1)
+    if there < needed or there > most + most % 2 + _MOST_PADDING:
+        raise unreadable(f"expected {needed} bytes of pixel data, as its header describes, got {there}")
+
+
 def _native_length(dataset: pydicom.Dataset) -> int | None:
-    """The bytes that native pixel data have (PS3.5 section 8.1.1); None if they are compressed or nothing says so."""
+    """The bytes that native pixel data of one sample a pixel have (PS3.5 section 8.1.1).
+
+    None if they are compressed or nothing says so.
+    """
     size = [dataset.get(keyword) for keyword in ("Rows", "Columns", "BitsAllocated")]
     if dataset.file_meta.TransferSyntaxUID.is_encapsulated or not all(isinstance(one, int) for one in size):
         return None

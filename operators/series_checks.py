@@ -109,7 +109,7 @@ def check_pixels(headers: Sequence[pydicom.Dataset]) -> None:
     for header in headers:
         _check_matrix(header)
         _check_photometry(header)
-        _check_rescale(header)
+    _check_rescale(headers)
     matrices = {(int(header.Rows), int(header.Columns)) for header in headers}
     if len(matrices) > 1:
         sizes = ", ".join(f"{rows} x {columns}" for rows, columns in sorted(matrices))
@@ -170,6 +170,13 @@ def _check_matrix(header: pydicom.Dataset) -> None:
                 f"expected {keyword} above 0 in every instance, and one lacks it; send it again",
                 code="unreadable-instance",
             )
+    bits_stored, high_bit = header.get("BitsStored"), header.get("HighBit")
+    if isinstance(bits_stored, int) and isinstance(high_bit, int) and high_bit != bits_stored - 1:
+        raise SeriesRefused(
+            f"expected a High Bit one below the Bits Stored of {bits_stored} (PS3.5 section 8.1.1), got {high_bit}; "
+            "nothing says which bits are the values: send the images with them in the lowest bits",
+            code="unreadable-instance",
+        )
 
 
 def _check_photometry(header: pydicom.Dataset) -> None:
@@ -186,15 +193,25 @@ def _check_photometry(header: pydicom.Dataset) -> None:
     )
 
 
-def _check_rescale(header: pydicom.Dataset) -> None:
-    """A CT without rescale holds stored values, not Hounsfield units; guessing would shift all of them."""
-    if "ModalityLUTSequence" in header:
+def _check_rescale(headers: Sequence[pydicom.Dataset]) -> None:
+    """A CT without rescale holds stored values, not Hounsfield units; guessing would shift all of them.
+
+    An MR need not have any (PS3.3 C.8.3.1). Where one slice has, the others' stored values are on another scale.
+    """
+    if any("ModalityLUTSequence" in header for header in headers):
         raise SeriesRefused("expected rescale slope and intercept, got a modality LUT", code="missing-rescale")
-    if _is_in_units(header) and rescale(header) is None:
+    are_scaled = any(_is_in_units(header) or _states_rescale(header) for header in headers)
+    missing = sum(rescale(header) is None for header in headers)
+    if are_scaled and missing:
         raise SeriesRefused(
-            "expected a rescale slope other than 0 and an intercept for every slice, and one lacks them",
+            f"expected a rescale slope other than 0 and an intercept for every slice, and {missing} of {len(headers)} "
+            "lack them or have what is no number",
             code="missing-rescale",
         )
+
+
+def _states_rescale(header: pydicom.Dataset) -> bool:
+    return any(text(header, keyword) for keyword in ("RescaleSlope", "RescaleIntercept"))
 
 
 def _is_in_units(header: pydicom.Dataset) -> bool:

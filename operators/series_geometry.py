@@ -20,8 +20,14 @@ _ORIENTATION_TOLERANCE = 1e-4
 _DIRECTION_TOLERANCE = 1e-3
 """How far direction cosines may be from unit length and a right angle."""
 _SAME_PLACE_MM = 1e-3
-_PERPENDICULAR_TOLERANCE = 1e-3
-"""highdicom's own: 1 less the cosine of the angle between the stack and the normal, 2.6 degrees."""
+_MOST_ASIDE_PIXELS = 0.25
+"""How far apart slices may lie within their plane, between any two of the stack: positions and direction cosines are
+rounded. It is less than the half pixel by which a wrong convention misplaces a result, so that this stays visible."""
+_MOST_ALONG_SLICES = 0.2
+"""How far a slice may lie along the normal from its place on the even grid, in slice spacings."""
+_ANY_ANGLE = 1.0
+"""highdicom's tolerance of the angle to the normal, 2.6 degrees by itself, would add up to centimetres in a long stack;
+what lies aside is measured here."""
 _MOST_GAPS_NAMED = 5
 
 Array = NDArray[np.float64]
@@ -51,9 +57,9 @@ def find_geometry(headers: Sequence[pydicom.Dataset]) -> SeriesGeometry:
     if len(headers) == 1:
         raise SeriesRefused("expected a stack of slices, got a single one", code="too-few-slices")
     positions = np.array([numbers(header, "ImagePositionPatient") for header in headers])
-    spacing, indices = get_volume_positions(positions, orientation, perpendicular_tol=_PERPENDICULAR_TOLERANCE)
+    spacing, indices = get_volume_positions(positions, orientation, perpendicular_tol=_ANY_ANGLE)
     # positions that differ by less than rounding are different ones to highdicom, with a spacing near 0
-    if spacing is None or indices is None or spacing < _SAME_PLACE_MM:
+    if spacing is None or indices is None or spacing < _SAME_PLACE_MM or _strays(headers[0], positions, orientation):
         raise _refusal(headers, positions, orientation)
     return SeriesGeometry(float(spacing), tuple(int(index) for index in indices))
 
@@ -107,24 +113,54 @@ def _orientation(headers: Sequence[pydicom.Dataset]) -> list[float]:
     return [float(number) for number in orientations[0]]
 
 
+def _strays(header: pydicom.Dataset, positions: Array, orientation: Sequence[float]) -> bool:
+    """Whether a slice of a stack lies elsewhere than on the even grid between the first and the last."""
+    distances = np.sort(positions @ np.asarray(get_normal_vector(orientation), dtype=np.float64))
+    grid = np.linspace(distances[0], distances[-1], len(distances))
+    along = np.abs(distances - grid).max() / (grid[1] - grid[0])
+    return bool(along > _MOST_ALONG_SLICES) or _lie_aside(header, positions, orientation)
+
+
+def _lie_aside(header: pydicom.Dataset, positions: Array, orientation: Sequence[float]) -> bool:
+    """Whether slices do not lie above each other, to a part of a pixel."""
+    row_spacing, column_spacing = numbers(header, "PixelSpacing")
+    along_row, along_column = np.array(orientation[:3]), np.array(orientation[3:])
+    aside = positions @ np.stack([along_row / column_spacing, along_column / row_spacing], axis=1)
+    return bool(np.ptp(aside, axis=0).max() > _MOST_ASIDE_PIXELS)
+
+
 def _refusal(headers: Sequence[pydicom.Dataset], positions: Array, orientation: Sequence[float]) -> SeriesRefused:
     """What is wrong with slices that make no volume, in words that help to find them."""
     normal = np.asarray(get_normal_vector(orientation), dtype=np.float64)
     distances = positions @ normal
     order = np.argsort(distances)
     gaps = np.diff(distances[order])
-    steps = np.diff(positions[order], axis=0)
-    in_plane = np.linalg.norm(steps - gaps[:, None] * normal, axis=1)
     if gaps.min() < _SAME_PLACE_MM:
         return _doubled_refusal([headers[index] for index in order], gaps)
-    angle = float(np.degrees(np.arctan2(np.median(in_plane), np.median(gaps))))
-    if 1 - np.cos(np.radians(angle)) >= _PERPENDICULAR_TOLERANCE:
-        return SeriesRefused(
-            f"expected slices stacked along their normal, got a stack tilted by {angle:.1f} degrees; "
-            "send a reconstruction without gantry tilt",
-            code="gantry-tilt",
-        )
+    if _lie_aside(headers[0], positions, orientation):
+        return _aside_refusal(positions[order], normal)
     return _spacing_refusal(distances[order] - distances.min(), gaps, positions, orientation)
+
+
+def _aside_refusal(in_order: Array, normal: Array) -> SeriesRefused:
+    """Slices beside each other: all by the same angle, or some of them alone."""
+    steps = in_order - in_order[0]
+    along = (steps @ normal)[:, None]
+    aside = steps - along * normal
+    shear, *_ = np.linalg.lstsq(along, aside)
+    most = float(np.linalg.norm(aside, axis=1).max())
+    if np.linalg.norm(aside - along * shear, axis=1).max() > most / 2:
+        return SeriesRefused(
+            f"expected slices stacked along their normal, got some that lie up to {most:.2f} mm beside the others; "
+            "send the series as the scanner made it",
+            code="uneven-spacing",
+        )
+    angle = float(np.degrees(np.arctan(np.linalg.norm(shear))))
+    return SeriesRefused(
+        f"expected slices stacked along their normal, got a stack tilted by {angle:.1f} degrees, so that slices lie up "
+        f"to {most:.2f} mm beside their place; send a reconstruction without gantry tilt",
+        code="gantry-tilt",
+    )
 
 
 def _doubled_refusal(in_order: Sequence[pydicom.Dataset], gaps: Array) -> SeriesRefused:
@@ -143,7 +179,7 @@ def _doubled_refusal(in_order: Sequence[pydicom.Dataset], gaps: Array) -> Series
 def _spacing_refusal(distances: Array, gaps: Array, positions: Array, orientation: Sequence[float]) -> SeriesRefused:
     usual = float(np.median(gaps))
     spacing, _ = get_volume_positions(
-        positions, orientation, allow_missing_positions=True, perpendicular_tol=_PERPENDICULAR_TOLERANCE
+        positions, orientation, allow_missing_positions=True, perpendicular_tol=_ANY_ANGLE
     )
     missing = np.rint(gaps / spacing).astype(int) - 1 if spacing is not None else np.zeros(len(gaps), dtype=int)
     if missing.any():

@@ -14,6 +14,8 @@ from operators.label_maps import LabelMap
 
 TOLERANCE_VOXELS = 0.02
 """Of a voxel: positions are stored as decimal strings of 16 characters."""
+_SOURCE_ALONG_SLICES, _SOURCE_ASIDE_PIXELS = 0.21, 0.26
+"""Of a source slice from its place on an even grid; the series was accepted with less (`operators.series_geometry`)."""
 
 Floats = NDArray[np.float64]
 
@@ -54,8 +56,18 @@ def functional_group(groups: pydicom.Dataset, shared: pydicom.Dataset, keyword: 
     return item
 
 
-def slice_of(labels: ComputedLabels, corners: Floats, slice_tolerance: float, what: str) -> int:
+def slice_of(
+    labels: ComputedLabels,
+    corners: Floats,
+    what: str,
+    *,
+    along: float = TOLERANCE_VOXELS,
+    aside: float = TOLERANCE_VOXELS,
+) -> int:
     """The slice of the label map on which these corners lie, as its own corners do.
+
+    Along the normal they may be off by a part of a slice spacing, `along`, and within the plane by a part of a pixel,
+    `aside`; but the first slice's are where the grid begins.
 
     Raises ``VerificationFailed`` with `what` if there is none.
     """
@@ -64,6 +76,16 @@ def slice_of(labels: ComputedLabels, corners: Floats, slice_tolerance: float, wh
     _, rows, columns = labels.array.shape
     expected = np.array([[plane, 0, 0], [plane, rows - 1, 0], [plane, 0, columns - 1]], dtype=np.float64)
     off = np.abs(found - expected)
-    require(bool(np.all(off[:, 1:] <= TOLERANCE_VOXELS) and np.all(off[:, 0] <= slice_tolerance)), what)
+    within = TOLERANCE_VOXELS if plane == 0 else aside
+    require(bool(np.all(off[:, 1:] <= within) and np.all(off[:, 0] <= along)), what)
     require(0 <= plane < labels.array.shape[0], what)
     return plane
+
+
+def source_slice_of(labels: ComputedLabels, corners: Floats) -> int:
+    """The slice of the label map that a slice of the source with these corners is.
+
+    Raises ``VerificationFailed`` if there is none.
+    """
+    what = "the label map does not lie on the source"
+    return slice_of(labels, corners, what, along=_SOURCE_ALONG_SLICES, aside=_SOURCE_ASIDE_PIXELS)

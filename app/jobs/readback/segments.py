@@ -8,7 +8,6 @@ import pydicom
 
 from app.graph import FindingRecord
 from app.jobs.readback.computed import (
-    TOLERANCE_VOXELS,
     ComputedLabels,
     corner_positions,
     functional_group,
@@ -47,7 +46,7 @@ def frame_slices(dataset: pydicom.Dataset, labels: ComputedLabels) -> Iterator[t
         spacing = functional_group(groups, shared, "PixelMeasuresSequence").PixelSpacing
         position = functional_group(groups, shared, "PlanePositionSequence").ImagePositionPatient
         corners = corner_positions(position, orientation, spacing, dataset)
-        yield groups, slice_of(labels, corners, TOLERANCE_VOXELS, "a frame lies elsewhere than the label map's slices")
+        yield groups, slice_of(labels, corners, "a frame lies elsewhere than the label map's slices")
 
 
 def referenced_segment_number(dataset: pydicom.Dataset, groups: pydicom.Dataset) -> int:

@@ -14,12 +14,12 @@ from typing import Any
 import pydicom
 
 from app.jobs.readback.computed import (
-    TOLERANCE_VOXELS,
     ComputedLabels,
     corner_positions,
     functional_group,
     require,
     slice_of,
+    source_slice_of,
 )
 
 SOURCE_KEYWORDS = (
@@ -28,8 +28,6 @@ SOURCE_KEYWORDS = (
     *("SOPClassUID", "SOPInstanceUID"),
 )
 """What is asked of a source here."""
-SLICE_TOLERANCE_VOXELS = 0.2
-"""Of a source slice from its place on an even grid; the series was accepted with less."""
 
 Reference = tuple[str, int | None]
 """SOP Instance UID, and of a multi-frame image the frame number, from 1."""
@@ -133,7 +131,7 @@ def check_grid(
         require((source.Rows, source.Columns) == labels.array.shape[1:], "the label map's matrix is not the source's")
         require(str(source.FrameOfReferenceUID) == labels.frame_of_reference_uid, "the frame of reference")
         corners = corner_positions(plane.position, plane.orientation, plane.spacing, source)
-        index = slice_of(labels, corners, SLICE_TOLERANCE_VOXELS, "the label map does not lie on the source")
+        index = source_slice_of(labels, corners)
         found[index] = plane.reference
     require(len(found) == len(planes), "two source slices fall on one slice of the label map")
     references: dict[str, list[Reference]] = {}
@@ -162,7 +160,7 @@ def check_derivations(dataset: pydicom.Dataset, labels: ComputedLabels, slices: 
         orientation = functional_group(groups, shared, "PlaneOrientationSequence").ImageOrientationPatient
         spacing = functional_group(groups, shared, "PixelMeasuresSequence").PixelSpacing
         corners = corner_positions(position, orientation, spacing, dataset)
-        index = slice_of(labels, corners, TOLERANCE_VOXELS, "a frame lies elsewhere than the label map's slices")
+        index = slice_of(labels, corners, "a frame lies elsewhere than the label map's slices")
         for derivation in groups.get("DerivationImageSequence", ()):
             for item in derivation.get("SourceImageSequence", ()):
                 here = slices.named([item]) == [index]

@@ -29,7 +29,7 @@ from pydicom.uid import (
 from operators.errors import SeriesRefused
 from operators.series_geometry import find_geometry
 from operators.series_volume import SeriesVolume, read_series
-from tests.phantom import CORONAL, Edit, Phantom, at, setting, value_at, variants, without
+from tests.phantom import AXIAL, CORONAL, OBLIQUE, Edit, Phantom, at, setting, value_at, variants, without
 from tests.segmented_phantom import write_segmented
 
 ROUNDING = 0.5001
@@ -42,6 +42,27 @@ def _truth_error(series: SeriesVolume) -> float:
     indices = np.stack(np.meshgrid(*map(np.arange, volume.spatial_shape), indexing="ij"), axis=-1).reshape(-1, 3)
     truth = value_at(volume.map_indices_to_reference(indices))
     return float(np.abs(truth - volume.array.reshape(-1)).max())
+
+
+def _unscaled_mr(**attributes: object) -> Edit:
+    """An MR without rescale, but for one slice, which has some of it."""
+    plain = setting(SOPClassUID=MRImageStorage, Modality="MR", RescaleSlope=None, RescaleIntercept=None)
+
+    def edit(index: int, dataset: Dataset) -> Dataset | None:
+        changed = plain(index, dataset)
+        return changed if changed is None or index != 2 else setting(**attributes)(index, changed)
+
+    return edit
+
+
+def _longer(count: int) -> Edit:
+    """More bytes after the pixels, in one slice."""
+
+    def edit(index: int, dataset: Dataset) -> Dataset:
+        dataset.PixelData += bytes(count if index == 4 else 0)
+        return dataset
+
+    return edit
 
 
 def _refusal(phantom: Phantom, folder: Path, edit: Edit | None = None) -> SeriesRefused:
@@ -237,6 +258,13 @@ def test_300_slices_are_read_in_little_time_and_memory(tmp_path: Path) -> None:
         (setting(BitsAllocated=None), "unreadable-instance"),
         (at(4, RescaleSlope=None), "missing-rescale"),
         (at(4, RescaleSlope="0"), "missing-rescale"),
+        (_unscaled_mr(RescaleSlope="2", RescaleIntercept="0"), "missing-rescale"),
+        (_unscaled_mr(RescaleSlope="2"), "missing-rescale"),
+        (at(2, HighBit=14), "unreadable-instance"),
+        (setting(Rows=9), "unreadable-instance"),
+        (setting(BitsAllocated=8, BitsStored=8, HighBit=7), "unreadable-instance"),
+        (_longer(3), "unreadable-instance"),
+        (at(2, SOPClassUID=MRImageStorage), "mixed-sop-class"),
         (without(2), "slice-missing"),
         (without(1, 4), "slice-missing"),
         (without(1, 2, 3, 4, 5), "too-few-slices"),
@@ -316,6 +344,46 @@ def test_gantry_tilt_is_measured(tmp_path: Path) -> None:
     assert "20.0 degrees" in str(refused)
 
 
+@pytest.mark.parametrize("orientation", [AXIAL, CORONAL, OBLIQUE])
+@pytest.mark.parametrize(("axis", "pixel"), [(1, 0.8), (2, 0.5)])
+def test_a_slight_tilt_is_measured_over_the_whole_stack(
+    orientation: tuple[float, ...], axis: int, pixel: float, tmp_path: Path
+) -> None:
+    phantom = Phantom(slices=40, orientation=orientation)
+
+    def tilted(pixels: float) -> Edit:
+        def edit(index: int, dataset: Dataset) -> Dataset:
+            aside = phantom.axes[axis] * pixels * index / 39
+            dataset.ImagePositionPatient = [f"{one:.6f}" for one in phantom.position(index) + aside]
+            return dataset
+
+        return edit
+
+    refused = _refusal(phantom, tmp_path / "1", tilted(0.3))
+    assert refused.code == "gantry-tilt"
+    assert f"up to {0.3 * pixel:.2f} mm beside" in str(refused)
+    assert read_series(phantom.write(tmp_path / "2", edit=tilted(0.2))).volume.spatial_shape[0] == 40
+
+
+def test_a_slice_beside_the_others(tmp_path: Path) -> None:
+    refused = _refusal(Phantom(), tmp_path, at(3, ImagePositionPatient=["-19.5", "-15", "37.5"]))
+    assert (refused.code, "0.50 mm beside the others" in str(refused)) == ("uneven-spacing", True)
+
+
+def test_small_differences_of_distances_may_not_add_up(tmp_path: Path) -> None:
+    def squeeze(index: int, dataset: Dataset) -> Dataset:
+        dataset.ImagePositionPatient = [-20, -15, 2.5 * (index + 0.009 * min(index, 59 - index))]
+        return dataset
+
+    refused = _refusal(Phantom(slices=60), tmp_path, squeeze)
+    assert refused.code == "uneven-spacing"
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_two_bytes_after_the_pixels_are_padding(count: int, tmp_path: Path) -> None:
+    assert _truth_error(read_series(Phantom().write(tmp_path, edit=_longer(count)))) < ROUNDING
+
+
 def test_uneven_spacing(tmp_path: Path) -> None:
     def squeeze(index: int, dataset: Dataset) -> Dataset:
         x, y, z = (float(number) for number in dataset.ImagePositionPatient)
@@ -387,7 +455,8 @@ def test_a_series_that_is_no_images(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("uid", "name"), [("1.2.840.10008.1.2.4.92", "JPEG 2000 Part 2"), ("1.2.840.10008.1.2.4.110", "1.2.840.10008")]
+    ("uid", "name"),
+    [("1.2.840.10008.1.2.4.92", "JPEG 2000 Part 2"), ("1.2.840.10008.1.2.4.110", "JPEG XL|1.2.840.10008")],
 )
 def test_a_compression_without_a_decoder(uid: str, name: str, tmp_path: Path) -> None:
     files = Phantom().write(tmp_path, syntax=RLELossless)
@@ -485,6 +554,7 @@ def test_slices_at_one_place_are_told_by_what_they_differ_in(
         ) -> Dataset:
             for keyword, value in different.items():
                 setattr(dataset, keyword, value)
+            dataset.RescaleIntercept = f"{-1024 + number}"
             return _renamed(dataset, f"1.2.{number}.{index}")
 
         files += phantom.write(tmp_path / str(number), edit=edit)
