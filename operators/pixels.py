@@ -14,13 +14,20 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.pixels.utils import iter_pixels
-from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian, JPEGLSTransferSyntaxes
+from pydicom.uid import (
+    UID,
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    JPEG2000TransferSyntaxes,
+    JPEGLSTransferSyntaxes,
+)
 
 from operators.instances import MULTI_FRAME_SOP_CLASSES, unreadable
 from operators.parse_errors import PARSE_ERRORS
@@ -29,6 +36,18 @@ from operators.slices import Slice
 
 CT_NOTHING = -1024.0
 """Hounsfield units."""
+_OVERLAY_GROUPS = range(0x6000, 0x6020, 2)
+_OVERLAY_BIT_POSITION, _OVERLAY_DATA = 0x0102, 0x3000
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What came to light as a slice was decoded."""
+
+    has_padding: bool = False
+    """Whether pixels were padding, and are now what the modality means by nothing."""
+    has_bits_beyond: bool = False
+    """Whether bits above Bits Stored held something, other than the sign or an overlay that the header describes."""
 
 
 def rescale(header: pydicom.Dataset) -> tuple[float, float] | None:
@@ -41,8 +60,8 @@ def rescale(header: pydicom.Dataset) -> tuple[float, float] | None:
     return (slope, intercept) if usable else None
 
 
-def read_pixels(slices: Sequence[Slice], targets: Sequence[NDArray[np.float32]]) -> Generator[bool, None, None]:
-    """Decode slices of one instance, each into its target; after each, yield whether it had padding.
+def read_pixels(slices: Sequence[Slice], targets: Sequence[NDArray[np.float32]]) -> Generator[Decoded, None, None]:
+    """Decode slices of one instance, each into its target; after each, yield what came to light.
 
     One decoded frame is held at a time.
 
@@ -60,40 +79,54 @@ def read_pixels(slices: Sequence[Slice], targets: Sequence[NDArray[np.float32]])
     SeriesRefused
         ``transfer-syntax-unsupported`` if no decoder is installed, ``unreadable-instance`` if decoding fails.
     """
-    with contextlib.closing(_frames(slices)) as frames:
+    syntax = slices[0].header.file_meta.TransferSyntaxUID
+    with contextlib.closing(_frames(slices, syntax)) as frames:
         try:
-            for one, target, stored in zip(slices, targets, frames, strict=True):
-                yield _place(one.header, stored, target)
+            for one, target, frame in zip(slices, targets, frames, strict=True):
+                stored, has_bits_beyond = _stored(frame, one.header, syntax)
+                yield Decoded(_place(one.header, stored, target), has_bits_beyond)
         except (OSError, *PARSE_ERRORS) as error:
             raise unreadable("its pixel data is cut off or can't be decoded") from error
 
 
-def _frames(slices: Sequence[Slice]) -> Generator[NDArray[Any], None, None]:
-    """The frames' stored values as they are decoded; where not all are wanted, the others are not."""
+def _frames(slices: Sequence[Slice], syntax: UID) -> Generator[NDArray[Any], None, None]:
+    """The slices' frames as they are decoded, each pixel in as many bits as are allocated; no others are decoded."""
     first = slices[0]
     numbers = [one.frame_number or 1 for one in slices]
     is_whole = numbers == list(range(1, first.frame_count + 1))
     indices = None if is_whole else [number - 1 for number in numbers]
-    syntax = first.header.file_meta.TransferSyntaxUID
-    plugin = decoder_for(syntax).plugin
     # what is inflated is so as a whole, and pydicom can't look for frames in what is not
     source = pydicom.dcmread(first.path) if syntax == DeflatedExplicitVRLittleEndian else first.path
-    options: dict[str, Any] = {"decoding_plugin": plugin, "number_of_frames": first.frame_count}
-    for frame in iter_pixels(source, indices=indices, raw=True, **options):
-        yield _signed(frame, first.header) if syntax in JPEGLSTransferSyntaxes else frame
+    options: dict[str, Any] = {"decoding_plugin": decoder_for(syntax).plugin, "number_of_frames": first.frame_count}
+    yield from iter_pixels(source, indices=indices, raw=True, correct_unused_bits=False, **options)
 
 
-def _signed(stored: NDArray[Any], header: pydicom.Dataset) -> NDArray[Any]:
-    """Stored values of JPEG-LS with their sign, which its codestream can't hold.
+def _stored(frame: NDArray[Any], header: pydicom.Dataset, syntax: UID) -> tuple[NDArray[Any], bool]:
+    """The stored values of a frame, and whether anything was in the bits above them (PS3.5 section 8.1.1).
 
-    pydicom takes it from the codestream's precision. That is 16 bits where DCMTK encoded signed values of 12, whose
-    sign is the highest bit of Bits Stored (PS3.5 section 8.1.1).
+    pydicom would drop those bits without a word; where Bits Stored is wrong they are part of the values. Of signed
+    JPEG-LS it takes the sign from the codestream's precision, which is 16 bits where DCMTK encoded signed values of 12.
+    JPEG 2000 says itself which bits it holds.
     """
-    unused = 8 * stored.dtype.itemsize - int(header.BitsStored)
-    if stored.dtype.kind != "i" or unused <= 0:
-        return stored
-    extended: NDArray[Any] = (stored << unused) >> unused
-    return extended
+    unused = 8 * frame.dtype.itemsize - int(header.BitsStored)
+    if unused <= 0 or syntax in JPEG2000TransferSyntaxes:
+        return frame, False
+    if syntax in JPEGLSTransferSyntaxes and frame.dtype.kind != "i":
+        return frame, False
+    stored: NDArray[Any] = (frame << unused) >> unused
+    return stored, not np.array_equal(stored, frame) and _holds_more(frame, stored, header)
+
+
+def _holds_more(frame: NDArray[Any], stored: NDArray[Any], header: pydicom.Dataset) -> bool:
+    """Whether the bits above the stored values are neither zero nor copies of the sign, nor a described overlay."""
+    low = frame.dtype.type((1 << int(header.BitsStored)) - 1)
+    rest = ~frame.dtype.type(0)
+    for group in _OVERLAY_GROUPS:
+        bit = header.get((group, _OVERLAY_BIT_POSITION))
+        if bit is not None and (group, _OVERLAY_DATA) not in header:
+            rest &= ~(np.array(1 << int(bit.value)).astype(frame.dtype)[()])
+    bits = frame & rest
+    return bool(np.any((bits != stored & rest) & (bits != bits & low)))
 
 
 def _place(header: pydicom.Dataset, stored: NDArray[Any], target: NDArray[np.float32]) -> bool:

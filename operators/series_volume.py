@@ -4,7 +4,8 @@ What is refused, by ``SeriesRefused.code``:
 
 ======================================  ==============================================================================
 ``no-images``                           no instance was given, or they hold no pixel data
-``unreadable-instance``                 an instance is not DICOM, is cut off, or its pixel data can't be decoded
+``unreadable-instance``                 an instance is not DICOM, is cut off, has other pixel data than its header
+                                        describes, or they can't be decoded
 ``transfer-syntax-unsupported``         no decoder is installed for the pixel data
 ``missing-identifiers``                 a study, series or SOP instance UID is missing
 ``duplicate-instance``                  two instances have the same SOP Instance UID
@@ -12,9 +13,10 @@ What is refused, by ``SeriesRefused.code``:
 ``multi-frame-unsupported``             several frames, and nothing says where they lie
 ``sop-class-unsupported``               an image that is not CT, MR or PET
 ``colour``, ``not-monochrome2``         colour; not MONOCHROME2, nor, in CT and PET, MONOCHROME1
-``mixed-sop-class``                     images of several SOP classes
+``mixed-sop-class``                     images of several SOP classes, each with units of its own
 ``mixed-matrix``, ``mixed-spacing``     several numbers of rows or columns; several pixel spacings
-``missing-rescale``                     CT or PET without rescale slope and intercept, or with a lookup table instead
+``missing-rescale``                     CT or PET without rescale slope and intercept, any with a lookup table instead,
+                                        or with slope and intercept in some slices and none of use in others
 ``missing-geometry``                    position, orientation or pixel spacing is missing or impossible
 ``missing-frame-of-reference``          no frame of reference
 ``mixed-frame-of-reference``            several frames of reference
@@ -23,7 +25,7 @@ What is refused, by ``SeriesRefused.code``:
 ``duplicate-position``                  several slices at one position: phases, echoes, b-values, or side by side
 ``gantry-tilt``                         the slices are sheared: they do not lie along their normal
 ``slice-missing``                       slices are missing between others, or part of a concatenation
-``uneven-spacing``                      the slices are not evenly spaced
+``uneven-spacing``                      the slices are not evenly spaced, or some lie beside the others
 ``channel-elsewhere``                   a channel's series shows no part of what the first channel's shows
 ======================================  ==============================================================================
 
@@ -57,7 +59,7 @@ from operators.gate.gate import Gate
 from operators.gate.notes import GateNote
 from operators.instances import read_header
 from operators.one_grid import on_grid
-from operators.pixels import read_pixels
+from operators.pixels import Decoded, read_pixels
 from operators.series_checks import check_concatenations, check_pixels, check_same_series, check_same_study, numbers
 from operators.series_geometry import SeriesGeometry, find_geometry
 from operators.slices import Slice, slices_of
@@ -128,36 +130,35 @@ def read_series(files: Sequence[Path], progress: Progress | None = None, gate: G
     geometry = find_geometry(headers)
     notes = (*admitted.notes, *gate.judge(headers, geometry.spacing))
     array: NDArray[np.float32] = np.empty((len(headers), int(headers[0].Rows), int(headers[0].Columns)), np.float32)
-    padded = _read_slices(slices, geometry.slice_indices, array, report, len(files))
+    decoded = _read_slices(slices, geometry.slice_indices, array, report, len(files))
     order = np.argsort(geometry.slice_indices)
     datasets = tuple(headers[index] for index in order)
     return SeriesVolume(
         channels=(_volume(array, datasets[0], geometry),),
         datasets=datasets,
         frame_numbers=tuple(slices[index].frame_number for index in order),
-        padded_slices=padded,
-        notes=(*notes, *gate.judge_volume(array)),
+        padded_slices=tuple(index for index, one in enumerate(decoded) if one.has_padding),
+        notes=(*notes, *gate.judge_volume(array, decoded)),
         dropped=_dropped(everything, slices),
     )
 
 
 def _read_slices(
     slices: Sequence[Slice], slice_indices: Sequence[int], array: NDArray[np.float32], report: Progress, total: int
-) -> tuple[int, ...]:
-    """Decode each instance's slices to their places in `array`; return the indices of those that had padding."""
-    padded: list[int] = []
+) -> list[Decoded]:
+    """Decode each instance's slices to their places in `array`; return what came to light of each, in that order."""
+    decoded = [Decoded()] * len(slices)
     places = iter(slice_indices)
     read = [list(some) for _, some in itertools.groupby(slices, key=lambda one: one.path)]
     for done, some in enumerate(read):
         indices = [next(places) for _ in some]
         reading = read_pixels(some, [array[index] for index in indices])
-        for count, (index, had_padding) in enumerate(zip(indices, reading, strict=True), start=1):
-            if had_padding:
-                padded.append(index)
+        for count, (index, one) in enumerate(zip(indices, reading, strict=True), start=1):
+            decoded[index] = one
             report(done + (count == len(indices)), total)
-    if len(read) < total:  # the gate left some out
+    if len(read) < total:  # the gate left out the others
         report(total, total)
-    return tuple(sorted(padded))
+    return decoded
 
 
 def _pixel_digest(one: Slice) -> str:

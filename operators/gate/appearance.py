@@ -1,4 +1,4 @@
-"""What the headers say about the pixels that is worth a word and does not make them wrong."""
+"""What headers and decoding say about the pixels that is worth a word and does not make them wrong."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pydicom
 from pydicom.uid import UID, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless
 
 from operators.gate.attributes import floats, texts
+from operators.pixels import Decoded, rescale
 from operators.series_checks import text
 
 Finding = tuple[str, str]
@@ -27,9 +28,12 @@ def remarks(headers: Sequence[pydicom.Dataset]) -> Iterator[Finding]:
     inverted = sum(text(header, "PhotometricInterpretation") == "MONOCHROME1" for header in headers)
     if inverted:
         yield "monochrome1", f"in {inverted} of {total} images low values are bright (MONOCHROME1)"
-    padded = sum(bool(texts(header, "PixelPaddingValue")) for header in headers)
-    if padded:
-        yield "pixel-padding", f"{padded} of {total} images state a value for pixels that nothing was measured at"
+    negative = sum((rescale(header) or (1.0, 0.0))[0] < 0 for header in headers)
+    if negative:
+        yield (
+            "rescale-negative",
+            f"in {negative} of {total} images the rescale slope is below 0: it turns dark to bright",
+        )
     if _modality(headers) in ("CT", "MR"):  # PET is rescaled slice by slice as a rule
         pairs = {(floats(header, "RescaleSlope"), floats(header, "RescaleIntercept")) for header in headers}
         if len(pairs) > 1:
@@ -37,6 +41,24 @@ def remarks(headers: Sequence[pydicom.Dataset]) -> Iterator[Finding]:
                 "rescale-differs",
                 f"the slices have {len(pairs)} pairs of rescale slope and intercept; each has its own",
             )
+
+
+def pixel_remarks(decoded: Sequence[Decoded]) -> Iterator[Finding]:
+    """Yield what came to light as the slices of one series were decoded."""
+    total = len(decoded)
+    padded = sum(one.has_padding for one in decoded)
+    if padded:
+        yield (
+            "pixel-padding",
+            f"in {padded} of {total} slices nothing was measured at some pixels, by their padding value",
+        )
+    beyond = sum(one.has_bits_beyond for one in decoded)
+    if beyond:
+        yield (
+            "bits-beyond-stored",
+            f"in {beyond} of {total} slices there is something in the bits above Bits Stored, and it is ignored; where "
+            "it is no overlay, Bits Stored is wrong and high values are cut off",
+        )
 
 
 def _modality(headers: Sequence[pydicom.Dataset]) -> str:

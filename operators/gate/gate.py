@@ -4,7 +4,7 @@
 
     headers --admit-->  those of the slices, in order and without strays
             --judge-->  whether the model is for such a series; asked when its geometry is known
-    volume  --judge_volume-->  whether its values are on the model's scale; asked when the pixels are read
+    volume  --judge_volume-->  whether its values are on the model's scale, and what came to light as they were decoded
 
 Each refuses with the code of the check, or gives notes of what it let pass or repaired. Which of the two is the
 pipeline's to say (`operators.gate.policies`).
@@ -20,7 +20,8 @@ import pydicom
 from numpy.typing import NDArray
 
 from operators.errors import SeriesRefused
-from operators.gate.appearance import remarks
+from operators.gate.acquisitions import mixed_acquisitions
+from operators.gate.appearance import pixel_remarks, remarks
 from operators.gate.fitness import mismatches
 from operators.gate.intended_use import IntendedUse
 from operators.gate.intensity import IntensityRange, far_values
@@ -28,6 +29,8 @@ from operators.gate.notes import GateNote
 from operators.gate.phases import describe_phases, doubled_places, repeated_slices, taken
 from operators.gate.policies import GatePolicies
 from operators.gate.strays import localizers, secondary_captures
+from operators.pixels import Decoded
+from operators.series_differences import differences
 
 DigestOf = Callable[[int], str]
 """Returns the digest of the pixels of the image with this index."""
@@ -98,19 +101,25 @@ class Gate:
         SeriesRefused
             If the model is not for such a series, or the pipeline refuses what others let pass.
         """
-        found = (*mismatches(headers, spacing, self.intended), *remarks(headers))
+        found = (*mixed_acquisitions(headers), *mismatches(headers, spacing, self.intended), *remarks(headers))
         return tuple(self.policies.settle(code, message) for code, message in found)
 
-    def judge_volume(self, array: NDArray[np.float32]) -> tuple[GateNote, ...]:
+    def judge_volume(self, array: NDArray[np.float32], decoded: Sequence[Decoded]) -> tuple[GateNote, ...]:
         """Return what is worth a word about the rescaled values of a series (axes slice, row, column).
+
+        Parameters
+        ----------
+        decoded
+            What came to light of each slice.
 
         Raises
         ------
         SeriesRefused
-            ``intensity-far`` if the pipeline refuses that.
+            ``pixel-padding``, ``bits-beyond-stored`` or ``intensity-far`` if the pipeline refuses that.
         """
         trained = self.ranges[0] if self.ranges else None
-        return tuple(self.policies.settle(code, message) for code, message in far_values(array, trained))
+        found = (*pixel_remarks(decoded), *far_values(array, trained))
+        return tuple(self.policies.settle(code, message) for code, message in found)
 
 
 class _Sorting:
@@ -150,8 +159,10 @@ def _refuse_phases(headers: Sequence[pydicom.Dataset]) -> None:
         return
     more = sum(len(place) - 1 for place in places)
     told = describe_phases(headers, places)
+    known = differences([[headers[index] for index in place] for place in places])
+    what = f"they differ in {', '.join(known)}" if known else "nothing tells them apart"
     raise SeriesRefused(
-        f"expected one instance a position, got {more} more at positions already taken; several phases or echoes "
+        f"expected one slice a position, got {more} more at positions already taken; {what}; several phases or echoes "
         + (f"must be told apart by {told}: let the pipeline's gate take one, or send them" if told else "must be sent")
         + " as series of their own",
         code="duplicate-position",

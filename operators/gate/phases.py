@@ -81,7 +81,12 @@ def repeated_slices(headers: Sequence[pydicom.Dataset], digest_of: Callable[[int
 def describe_phases(headers: Sequence[pydicom.Dataset], places: Sequence[Sequence[int]]) -> str:
     """Return which attributes tell the images at each of `places` apart, with their values where those are numbers."""
     told = [keyword for keyword in PHASE_KEYWORDS if _tells_apart(headers, places, keyword)]
-    return ", ".join(f"{keyword}{_shown(headers, keyword)}" for keyword in told[:_MOST_TAGS_NAMED])
+    return named(headers, told)
+
+
+def named(headers: Sequence[pydicom.Dataset], keywords: Sequence[str]) -> str:
+    """Return the first of these keywords, with all their values in `headers` where those are numbers."""
+    return ", ".join(f"{keyword}{_shown(headers, keyword)}" for keyword in keywords[:_MOST_TAGS_NAMED])
 
 
 def _has(header: pydicom.Dataset, keyword: str, wanted: str | float) -> bool:

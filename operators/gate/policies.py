@@ -38,28 +38,30 @@ _MAY_WARN: tuple[Policy, ...] = ("refuse", "warn")
 _MAY_REPAIR: tuple[Policy, ...] = ("refuse", "repair")
 _FIXED_CHECKS = {
     "no-images": "no instance was given, or they hold no pixel data",
-    "unreadable-instance": "an instance is not DICOM, is cut off, or its pixel data can't be decoded",
+    "unreadable-instance": "an instance is not DICOM, is cut off, has other pixel data than its header describes, or "
+    "they can't be decoded",
     "transfer-syntax-unsupported": "no decoder is installed for the pixel data",
     "missing-identifiers": "a study, series or SOP instance UID is missing",
     "duplicate-instance": "two instances have the same SOP Instance UID",
     "mixed-series": "the instances are of several series or studies",
     "mixed-patient": "the instances are of several patients",
-    "multi-frame-unsupported": "several frames, and nothing says where they lie",
+    "multi-frame-unsupported": "an image has several frames, and nothing says where they lie",
+    "mixed-sop-class": "the images are of several SOP classes, each with units of its own",
     "sop-class-unsupported": "an image is not CT, MR or PET",
     "colour": "an image has several samples a pixel",
-    "not-monochrome2": "an image has another photometric interpretation than MONOCHROME2",
-    "mixed-sop-class": "the images are of several SOP classes",
+    "not-monochrome2": "an image is not MONOCHROME2 nor, in CT and PET, MONOCHROME1",
     "mixed-matrix": "the images have several numbers of rows or columns",
     "mixed-spacing": "the images have several pixel spacings",
-    "missing-rescale": "a CT or PET image has no rescale slope and intercept, or a lookup table instead",
+    "missing-rescale": "a CT or PET image has no rescale slope and intercept, an image has a lookup table instead, or "
+    "some have slope and intercept and others none that can be used",
     "missing-geometry": "position, orientation or pixel spacing is missing or impossible",
     "missing-frame-of-reference": "an image has no frame of reference",
     "mixed-frame-of-reference": "the images have several frames of reference",
     "mixed-orientation": "the slices have several orientations: several reconstructions are in one series",
     "too-few-slices": "it is a single slice",
-    "gantry-tilt": "the slices are sheared: they do not lie along their normal",
+    "gantry-tilt": "the slices are sheared by more than a quarter of a pixel over the whole stack",
     "slice-missing": "slices are missing between others",
-    "uneven-spacing": "the slices are not evenly spaced",
+    "uneven-spacing": "the slices are not evenly spaced, or some lie beside the others",
     "channel-elsewhere": "a channel's series shows no part of what the first channel's shows",
 }
 _CONFIGURABLE = (
@@ -91,9 +93,28 @@ _CONFIGURABLE = (
         "warn",
         _MAY_WARN,
     ),
+    Check(
+        "mixed-acquisition",
+        "slices at different places are of several images: echoes, kernels, tube voltages, phase among magnitude",
+        "refuse",
+        _MAY_WARN,
+        "`take` names the one that goes on; it needs no policy",
+    ),
     Check("lossy-compression", "an image was compressed with loss, once or still", "warn", _MAY_WARN),
     Check("monochrome1", "low values are bright (MONOCHROME1)", "warn", _MAY_WARN),
-    Check("pixel-padding", "an image states a pixel padding value", "warn", _MAY_WARN),
+    Check(
+        "pixel-padding",
+        "pixels have the padding value: nothing was measured there, and they are read as air in CT, else as 0",
+        "warn",
+        _MAY_WARN,
+    ),
+    Check(
+        "bits-beyond-stored",
+        "bits above Bits Stored, which are ignored, hold more than the sign or an overlay that the header describes",
+        "warn",  # overlays in unused bits were common, and often the header no longer tells of them
+        _MAY_WARN,
+    ),
+    Check("rescale-negative", "a rescale slope is below 0", "warn", _MAY_WARN),
     Check("rescale-differs", "slope or intercept differ between the slices of a CT or MR", "warn", _MAY_WARN),
     Check(
         "secondary-capture",

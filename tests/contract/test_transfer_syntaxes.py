@@ -41,7 +41,7 @@ from app.delivery.sending import send_folder
 from app.listener.presentation import REFUSED_TRANSFER_SYNTAXES, TRANSFER_SYNTAXES
 from operators.instances import read_header
 from operators.pixel_decoders import DECODERS
-from operators.pixels import read_pixels
+from operators.pixels import Decoded, read_pixels
 from operators.series_volume import read_series
 from operators.slices import Slice
 from tests import peers
@@ -122,7 +122,7 @@ def _decoded(path: Path) -> Array:
     """The pixels of one image by itself, which need be no slice of a volume."""
     header = read_header(path)
     target: Array = np.empty((header.Rows, header.Columns), np.float32)
-    assert list(read_pixels([Slice(path, header)], [target])) == [False]
+    assert list(read_pixels([Slice(path, header)], [target])) == [Decoded()]
     return target
 
 
@@ -228,7 +228,7 @@ def _stored(path: Path) -> Array:
         if keyword in header:
             delattr(header, keyword)
     target: Array = np.empty((header.Rows, header.Columns), np.float32)
-    assert list(read_pixels([Slice(path, header)], [target])) == [False]
+    assert list(read_pixels([Slice(path, header)], [target])) == [Decoded()]
     return target
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -77,8 +78,43 @@ def test_bits_that_are_not_stored_are_ignored(syntax: UID | None, signed: bool, 
         return dataset
 
     expected = read_series(phantom.write(tmp_path / "clean")).volume.array
-    found = read_series(phantom.write(tmp_path / "garbage", edit=_both(garbage, _native(syntax)))).volume.array
-    assert np.array_equal(found, expected)
+    found = read_series(phantom.write(tmp_path / "garbage", edit=_both(garbage, _native(syntax))))
+    assert np.array_equal(found.volume.array, expected)
+    assert [note.code for note in found.notes] == ["bits-beyond-stored"]
+
+
+def _filled(fill: str) -> Edit:
+    """12 bits stored, signed, and in the bits above zeros, the sign, or an overlay in the highest bit."""
+
+    def edit(index: int, dataset: Dataset) -> Dataset:
+        words = np.frombuffer(dataset.PixelData, np.uint16).copy()
+        words &= np.uint16(0xFFFF if fill == "sign" else 0xFFF)
+        if fill.startswith("overlay"):
+            words[::3] |= 0x8000
+            dataset.add_new((0x6002, 0x0102), "US", 15)
+        if fill == "overlay beside it":  # then the bit position means nothing
+            dataset.add_new((0x6002, 0x3000), "OW", bytes(18))
+        dataset.PixelData = words.tobytes()
+        dataset.BitsStored, dataset.HighBit = 12, 11
+        return dataset
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("fill", "syntax"),
+    [
+        *itertools.product(["zeros", "sign", "overlay", "overlay beside it"], [None, RLELossless]),
+        ("zeros", JPEGLSLossless),  # its codestream has no such bits
+    ],
+)
+def test_what_belongs_above_the_bits_stored_is_no_note(fill: str, syntax: UID | None, tmp_path: Path) -> None:
+    phantom = replace(PHANTOM, intercepts=(0.0,), origin=(-20.0, -15.0, -12.0))
+    expected = read_series(phantom.write(tmp_path / "clean")).volume.array
+    assert expected.min() < 0 < expected.max()
+    found = read_series(phantom.write(tmp_path / fill, edit=_filled(fill), syntax=syntax))
+    assert np.array_equal(found.volume.array, expected)
+    assert [note.code for note in found.notes] == (["bits-beyond-stored"] if fill == "overlay beside it" else [])
 
 
 @pytest.mark.parametrize(("sop_class", "modality"), [(None, "CT"), (PositronEmissionTomographyImageStorage, "PT")])

@@ -173,6 +173,21 @@ def test_a_frame_that_is_there_twice_is_left_out(tmp_path: Path) -> None:
     assert [note.code for note in series.notes] == ["duplicate-slice"]
 
 
+def test_a_frame_that_is_there_twice_is_left_out_once(tmp_path: Path) -> None:
+    def edit(dataset: Dataset) -> None:
+        frames = _frames(dataset)
+        frames[2].PlanePositionSequence = frames[1].PlanePositionSequence
+        pixels = np.frombuffer(dataset.PixelData, np.int16).copy().reshape(6, -1)
+        pixels[2] = pixels[1]
+        dataset.PixelData = pixels.tobytes()
+
+    phantom = replace(Phantom(), against_normal=True)
+    (path,) = write_enhanced(phantom, tmp_path, edit=edit)
+    with pytest.raises(SeriesRefused) as caught:  # where the third frame was there is a gap now
+        read_series([path])
+    assert caught.value.code == "slice-missing"
+
+
 def _set(keyword: str, value: object) -> Change:
     return lambda dataset: setattr(dataset, keyword, value)
 
@@ -183,6 +198,10 @@ def _without(keyword: str, *, shared: bool) -> Change:
         delattr(groups[-1], keyword)
 
     return edit
+
+
+def _without_one_frame(dataset: Dataset) -> None:
+    del dataset.PerFrameFunctionalGroupsSequence[-1]
 
 
 def _other_orientation(dataset: Dataset) -> None:
@@ -205,7 +224,8 @@ def _other_orientation(dataset: Dataset) -> None:
         (_set("PerFrameFunctionalGroupsSequence", []), "multi-frame-unsupported", "Enhanced CT Image Storage without"),
         (_set("PixelPresentation", "COLOR"), "colour", "Pixel Presentation"),
         (_set("SamplesPerPixel", 3), "colour", "one sample"),
-        (_set("NumberOfFrames", 5), "unreadable-instance", "another number of frames"),
+        (_set("NumberOfFrames", 5), "unreadable-instance", "expected 1400 bytes of pixel data"),
+        (_without_one_frame, "unreadable-instance", "another number of frames"),
         (_set("FrameOfReferenceUID", ""), "missing-frame-of-reference", ""),
         (_without("PlanePositionSequence", shared=False), "missing-geometry", "1 of 6"),
         (_without("PlaneOrientationSequence", shared=True), "missing-geometry", "6 of 6"),

@@ -1,7 +1,8 @@
 import pytest
 from pydicom.uid import UID, JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSNearLossless
 
-from operators.gate.appearance import remarks
+from operators.gate.appearance import pixel_remarks, remarks
+from operators.pixels import Decoded
 from tests.gate_fixture import headers_of
 from tests.phantom import Edit, Phantom, at, setting
 
@@ -31,9 +32,19 @@ def test_a_transfer_syntax_that_cant_be_without_loss_is_enough(syntax: UID, is_l
     assert [code for code, _ in remarks(headers)] == (["lossy-compression"] if is_lossy else [])
 
 
-def test_inverted_grey_and_padding() -> None:
+def test_inverted_grey_and_slopes_below_zero() -> None:
     assert list(_found(setting(PhotometricInterpretation="MONOCHROME1"))) == ["monochrome1"]
-    assert list(_found(at(0, PixelPaddingValue=-2000))) == ["pixel-padding"]
+    assert list(_found(phantom=Phantom(slopes=(-1.0,)))) == ["rescale-negative"]
+    assert _found(setting(RescaleSlope=None, Modality="MR")) == {}
+
+
+def test_what_came_to_light_as_slices_were_decoded() -> None:
+    plain = Decoded()
+    assert list(pixel_remarks([plain, plain])) == []
+    found = dict(pixel_remarks([Decoded(has_padding=True), plain, Decoded(True, True)]))
+    assert list(found) == ["pixel-padding", "bits-beyond-stored"]
+    assert found["pixel-padding"].startswith("in 2 of 3 slices")
+    assert found["bits-beyond-stored"].startswith("in 1 of 3 slices")
 
 
 @pytest.mark.parametrize(("modality", "is_told"), [("CT", True), ("MR", True), ("PT", False)])

@@ -20,7 +20,7 @@ from operators.gate.intensity import IntensityRange
 from operators.gate.policies import GatePolicies, Policy
 from operators.series_volume import SeriesVolume, read_channels, read_series
 from tests.gate_fixture import later_phase, localizer, renamed, secondary_capture, write_beside
-from tests.phantom import CORONAL, ORIENTATIONS, Phantom, setting
+from tests.phantom import CORONAL, ORIENTATIONS, Edit, Phantom, setting
 
 PHANTOM = Phantom(slices=5, row_spacing=0.9, column_spacing=0.6)
 
@@ -207,19 +207,60 @@ def test_where_the_slices_lie_is_judged_before_what_the_model_is_for(tmp_path: P
     assert caught.value.code in ("slice-missing", "too-few-slices")
 
 
+def _first_value(dataset: Dataset) -> int:
+    return int(np.frombuffer(dataset.PixelData, np.int16)[0])
+
+
+def _padded(index: int, dataset: Dataset) -> Dataset:
+    dataset.add_new("PixelPaddingValue", "SS", _first_value(dataset))
+    return dataset
+
+
+def _beyond(index: int, dataset: Dataset) -> Dataset:
+    dataset.BitsStored, dataset.HighBit = 8, 7
+    return dataset
+
+
+def _negative(index: int, dataset: Dataset) -> Dataset:
+    dataset.RescaleSlope = "-1"
+    return dataset
+
+
+def _kernels(index: int, dataset: Dataset) -> Dataset:
+    dataset.ConvolutionKernel = "Br36" if index % 2 else "Bl64"
+    return dataset
+
+
 @pytest.mark.parametrize(
-    ("code", "attributes"),
+    ("code", "edit"),
     [
-        ("lossy-compression", {"LossyImageCompression": "01", "LossyImageCompressionRatio": "9"}),
-        ("pixel-padding", {"PixelPaddingValue": -2000}),
+        ("lossy-compression", setting(LossyImageCompression="01", LossyImageCompressionRatio="9")),
+        ("pixel-padding", _padded),
+        ("bits-beyond-stored", _beyond),
+        ("rescale-negative", _negative),
     ],
 )
-def test_what_the_headers_admit_is_noted_or_refused(code: str, attributes: dict[str, Any], tmp_path: Path) -> None:
-    files = PHANTOM.write(tmp_path, edit=setting(**attributes))
+def test_what_headers_and_pixels_admit_is_noted_or_refused(code: str, edit: Edit, tmp_path: Path) -> None:
+    files = PHANTOM.write(tmp_path, edit=edit)
     assert [(note.code, note.policy) for note in read_series(files).notes] == [(code, "warn")]
     with pytest.raises(SeriesRefused) as caught:
         read_series(files, gate=Gate(policies=GatePolicies({code: "refuse"})))
     assert caught.value.code == code
+
+
+def test_padding_that_is_stated_and_nowhere_is_no_note(tmp_path: Path) -> None:
+    assert read_series(PHANTOM.write(tmp_path, edit=setting(PixelPaddingValue=-30000))).notes == ()
+
+
+def test_an_even_stack_of_two_images_is_refused_unless_one_is_taken(tmp_path: Path) -> None:
+    files = PHANTOM.write(tmp_path, edit=_kernels)
+    with pytest.raises(SeriesRefused, match="which differ in ConvolutionKernel; let the pipeline's gate") as caught:
+        read_series(files)
+    assert caught.value.code == "mixed-acquisition"
+    one = read_series(files, gate=Gate(take={"ConvolutionKernel": "Bl64"}))
+    assert (len(one.datasets), one.volume.spacing[0]) == (3, pytest.approx(5.0))
+    both = read_series(files, gate=_policies(mixed_acquisition="warn"))
+    assert [(note.code, note.policy) for note in both.notes] == [("mixed-acquisition", "warn")]
 
 
 def test_slices_with_rescaling_of_their_own_are_noted(tmp_path: Path) -> None:
@@ -266,7 +307,7 @@ def test_no_message_holds_data_of_a_patient(tmp_path: Path) -> None:
         BodyPartExamined="ABDOMEN",
         ContrastBolusAgent="Phantom^Limner",
         LossyImageCompression="01",
-        PixelPaddingValue=1,
+        PixelPaddingValue=_first_value(PHANTOM.dataset(0)),
     )
     files = PHANTOM.write(tmp_path, edit=edit) + write_beside(
         tmp_path, [localizer(PHANTOM), secondary_capture(PHANTOM)]
