@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.mutations import render, results
-from tests.mutations.judge import Outcome, Verdict, difference_of, holds, judge, read_by_limner
+from tests.mutations.judge import Outcome, Verdict, difference_of, holds, judge, reader_of_limner
 from tests.mutations.kind import KINDS, Truth
 from tests.mutations.series import MODALITIES, Modality, Placed, clean_series, clean_volume, encoded
 from tests.peers import require, run_dciodvfy
@@ -94,7 +94,7 @@ def test_a_verdict_holds_only_where_it_should() -> None:
 
 
 def test_the_ct_as_published_is_read_like_the_uncompressed(abdominal_ct: list[Path]) -> None:
-    found, notes = read_by_limner(abdominal_ct)
+    found, notes = reader_of_limner("CT")(abdominal_ct)
     assert difference_of(found, clean_volume("CT")) == ""
     assert notes == ()
 

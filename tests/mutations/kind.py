@@ -37,7 +37,7 @@ class Truth(StrEnum):
 
 Need = Literal["gate", "inputs", "open"]
 """``gate``: the policies at the input; ``inputs``: more encodings; ``open``: a known gap that nothing fills."""
-MERGED: frozenset[Need] = frozenset()
+MERGED: frozenset[Need] = frozenset({"gate", "inputs"})
 """What is there of what kinds need. A kind that needs anything else is held to the contrary of its truth, so that it
 can't be forgotten here when that comes."""
 

@@ -26,6 +26,9 @@ rules; one for the modality would turn away what is of another.
 *Made from `tests/mutations` by `python -m tests.mutations`; `--sdk` asks the SDK again as well. A test holds Limner's
 columns to what it does, whenever the tests run; the SDK's columns are as of the date.*
 
+Limner reads as a pipeline does whose model is for abdomens of the modality, with the default policies of the
+[input checks](input-checks.md).
+
 Every series that is read is held against the volume that it truly is, found from the data by other means: every voxel,
 and the place of all eight corners in the patient, to a millionth of a millimetre.
 
@@ -40,6 +43,7 @@ and the place of all eight corners in the patient, to a millionth of a millimetr
 | and became | means |
 |---|---|
 | read | the true volume |
+| noted `code` | read, and the result says so; [input checks](input-checks.md) explains each code |
 | `code` | refused; [refusals](refusals.md) explains each code. Of the SDK, which has none: the error that ends it |
 | accepted | read without a word although it must not be, the values as stored |
 | **another volume** | read without a word, and not the true volume; what differs is said |
@@ -119,9 +123,12 @@ def _counts(results: Results) -> str:
 
 def _gaps() -> str:
     waiting = [f"`{kind.name}`" for kind in KINDS.values() if not kind.is_due]
-    if not waiting:
-        return "Limner has no known gap among these kinds.\n"
-    return f"Known gaps of Limner, {len(waiting)} of the kinds: {', '.join(waiting)}.\n"
+    hidden = [f"`{kind.name}`" for kind in KINDS.values() if kind.truth is Truth.UNDETECTABLE]
+    gaps = f"Known gaps of Limner, {len(waiting)} of the kinds: {', '.join(waiting)}." if waiting else ""
+    return (
+        f"{gaps or 'Limner has no known gap among these kinds.'} {len(hidden)} of them nobody can tell from the "
+        f"instances, and they are not counted: {', '.join(hidden)}. Each says below who else can.\n"
+    )
 
 
 def _row(kind: Kind, results: Results) -> str:

@@ -79,6 +79,16 @@ def thin_and_overlapping(series: Series) -> Series:
     return series
 
 
+@clean()
+def scanned_in_pieces(series: Series) -> Series:
+    """Two acquisitions, one beside the other, with numbers and times of their own: one stack."""
+    for index, dataset in enumerate(series):
+        dataset.AcquisitionNumber, dataset.AcquisitionTime = (
+            (1, "101400") if index < len(series) // 2 else (2, "101431")
+        )
+    return series
+
+
 def _reformatted(series: Series, *, coronal_view: bool) -> Series:
     ordered = sorted(series, key=lambda dataset: -position(dataset)[2])  # the head first
     volume = np.stack([stored(dataset) for dataset in ordered])

@@ -102,7 +102,7 @@ def one_slice_of_another_phase_too(series: Series) -> Series:
     return [*series, renamed(brighter(copies([series[MIDDLE]])[0]), "late")]
 
 
-@harmful("mixed-acquisition", needs="open")
+@harmful("mixed-acquisition")
 def phases_interleaved(series: Series) -> Series:
     """Every second slice of another echo or kernel, at its own place: an even stack of two images."""
     for dataset in series[1::2]:
@@ -110,7 +110,7 @@ def phases_interleaved(series: Series) -> Series:
     return some(series, range(1, len(series), 2), **_otherwise(series))
 
 
-@harmful("mixed-acquisition", needs="open")
+@harmful("mixed-acquisition")
 def phases_between_the_slices(series: Series) -> Series:
     """A second acquisition with its slices half way between: an even stack of half the distance, of two images."""
     late = [renamed(brighter(dataset), "late") for dataset in copies(series)]
@@ -120,18 +120,41 @@ def phases_between_the_slices(series: Series) -> Series:
     return [*series, *each(late, AcquisitionNumber=number, **_otherwise(late))]
 
 
+@harmful("mixed-acquisition", only="MR")
+def phase_images_among_magnitude(series: Series) -> Series:
+    """Every second slice a phase image, by its Image Type, at its own place."""
+    for dataset in series[1::2]:
+        brighter(dataset)
+        dataset.ImageType = ["ORIGINAL", "PRIMARY", "P", "SE"]
+    return series
+
+
+@harmful("mixed-acquisition", only="CT")
+def acquisitions_interleaved(series: Series) -> Series:
+    """Every second slice of another acquisition, by its number and nothing else, at its own place."""
+    for dataset in series[1::2]:
+        brighter(dataset)
+    return some(series, range(1, len(series), 2), AcquisitionNumber=int(series[0].AcquisitionNumber) + 1)
+
+
+@undetectable("whoever looks at the images: an MR's slices may well be excited in turns", only="MR")
+def acquisitions_interleaved_in_mr(series: Series) -> Series:
+    """Every second slice of another acquisition, by its number and nothing else, at its own place."""
+    return acquisitions_interleaved(series)  # type: ignore[no-any-return]
+
+
 def _otherwise(series: Series) -> dict[str, object]:
     """What the header of another echo (MR) or kernel (CT) has."""
     return {"ConvolutionKernel": "Bl64"} if series[0].Modality == "CT" else {"EchoTime": "80", "EchoNumbers": 2}
 
 
-@harmful("wrong-modality", needs="gate")
+@harmful("wrong-modality")
 def modality_contradicts(series: Series) -> Series:
     """A Modality that the SOP class contradicts."""
     return each(series, Modality="PT")
 
 
-@harmful("wrong-modality", needs="gate")
+@harmful("wrong-modality")
 def wrong_modality(series: Series) -> Series:
     """The same values as a whole, well-formed PET series, sent to a model of this modality."""
     for dataset in series:
@@ -149,7 +172,7 @@ def ultrasound(series: Series) -> Series:
     return each(series, Modality="US")
 
 
-@harmful("missing-rescale", "sop-class-unsupported", needs="open", only="CT")
+@harmful("mixed-sop-class", only="CT")
 def one_slice_of_another_sop_class(series: Series) -> Series:
     """One slice that calls itself MR, and so needs no rescale and has none."""
     dataset = series[MIDDLE]
@@ -158,7 +181,7 @@ def one_slice_of_another_sop_class(series: Series) -> Series:
     return series
 
 
-@notable("wrong-body-part", needs="gate")
+@notable("wrong-body-part")
 def wrong_body_part(series: Series) -> Series:
     """A head, by its Body Part Examined, for a model of the abdomen."""
     return each(series, BodyPartExamined="HEAD")

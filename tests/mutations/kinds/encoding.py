@@ -18,8 +18,8 @@ from pydicom.uid import (
 )
 
 from tests.mutations.kind import Series, harmful, harmless, repairable
-from tests.mutations.kinds.editing import some
-from tests.mutations.series import rescaled, store
+from tests.mutations.kinds.editing import MIDDLE, brighter, copies, some
+from tests.mutations.series import renamed, rescaled, store
 
 _FEW = (0, 7, 8, 19)
 """Compressing in Python takes long: some of the slices are enough, and make a series of mixed encodings."""
@@ -146,6 +146,20 @@ def enhanced_multi_frame(series: Series) -> Series:
 def enhanced_multi_frame_with_a_gap(series: Series) -> Series:
     """The whole series but one slice as one Legacy Converted Enhanced instance."""
     made: Series = enhanced_multi_frame(series[:9] + series[10:])
+    return made
+
+
+@harmful("duplicate-position")
+def enhanced_multi_frame_of_two_phases(series: Series) -> Series:
+    """Two phases of contrast at the same places as the frames of one Legacy Converted Enhanced instance."""
+    made: Series = enhanced_multi_frame([*series, *(renamed(brighter(one), "late") for one in copies(series))])
+    return made
+
+
+@repairable("duplicate-slice")
+def enhanced_multi_frame_with_a_frame_twice(series: Series) -> Series:
+    """The whole series as one Legacy Converted Enhanced instance, with one frame twice."""
+    made: Series = enhanced_multi_frame([*series, renamed(copies(series)[MIDDLE], "again")])
     return made
 
 

@@ -92,10 +92,34 @@ def gantry_tilt(series: Series) -> Series:
     return _tilted(series, 15)
 
 
-@harmful("gantry-tilt", needs="open", own_truth=True)
+@harmful("gantry-tilt", own_truth=True)
 def slight_gantry_tilt(series: Series) -> Series:
     """A gantry tilt of 2.5 degrees: after 20 slices some millimetres, after 300 some centimetres."""
     return _tilted(series, 2.5)
+
+
+@harmful("gantry-tilt", own_truth=True)
+def half_a_pixel_of_tilt(series: Series) -> Series:
+    """A tilt so slight that the last slice lies half a pixel beside its place."""
+    pixel = float(series[0].PixelSpacing[0])
+    length = float(np.linalg.norm(step(series))) * (len(series) - 1)
+    return _tilted(series, float(np.degrees(np.arctan(pixel / 2 / length))))
+
+
+@harmful("uneven-spacing")
+def one_slice_moved_aside_by_a_pixel(series: Series) -> Series:
+    """One slice lies one pixel beside the others."""
+    move(series[MIDDLE], np.array([float(series[0].PixelSpacing[1]), 0, 0]))
+    return series
+
+
+@harmful("uneven-spacing")
+def distances_differ_by_little(series: Series) -> Series:
+    """Half the stack with distances a little above the mean, half a little below: in the middle they add up."""
+    along, middle = step(series), (len(series) - 1) / 2
+    for index, dataset in enumerate(series):
+        move(dataset, along * 0.03 * (middle - abs(index - middle)))
+    return series
 
 
 @harmful("duplicate-position")
@@ -150,7 +174,7 @@ def spacing_halved(series: Series) -> Series:
     return each(series, PixelSpacing=decimals(float(number) / 2 for number in series[0].PixelSpacing))
 
 
-@harmful("wrong-pixel-spacing", needs="gate")
+@harmful("wrong-pixel-spacing")
 def spacing_in_micrometres(series: Series) -> Series:
     """A pixel spacing a thousand times too large: no patient is 500 m wide."""
     return each(series, PixelSpacing=decimals(float(number) * 1000 for number in series[0].PixelSpacing))
@@ -269,13 +293,13 @@ def a_single_slice(series: Series) -> Series:
     return series[:1]
 
 
-@harmful("wrong-slice-count", needs="gate")
+@harmful("wrong-slice-count")
 def three_slices(series: Series) -> Series:
     """Three slices, of which no network makes an organ."""
     return series[:3]
 
 
-@harmful("wrong-slice-spacing", needs="gate")
+@harmful("wrong-slice-spacing")
 def slices_far_apart(series: Series) -> Series:
     """Every fifth slice only, evenly: 10 mm apart and more."""
     return series[::5]

@@ -141,6 +141,35 @@ def positions_jitter(series: Series) -> Series:
 
 
 @harmless()
+def positions_jitter_aside(series: Series) -> Series:
+    """Positions of the inner slices off by a tenth of a pixel within their plane."""
+    for index in range(1, len(series) - 1):
+        x, y, z = position(series[index])
+        off = (0.1 if index % 2 else -0.1) * float(series[index].PixelSpacing[0])
+        series[index].ImagePositionPatient = decimals([x + off, y - off, z])
+    return series
+
+
+@harmless()
+def measured_times_jitter(series: Series) -> Series:
+    """Echo times and tube voltages as they were measured, slice by slice."""
+    for index, dataset in enumerate(series):
+        if dataset.Modality == "MR":
+            dataset.EchoTime = f"{10 + 0.01 * (index % 3)}"
+        else:
+            dataset.KVP = f"{120 + 0.2 * (index % 3)}"
+    return series
+
+
+@harmless()
+def padding_stated_and_nowhere(series: Series) -> Series:
+    """A Pixel Padding Value that no pixel has."""
+    for dataset in series:
+        dataset.add_new(0x00280120, "SS", -30000)
+    return series
+
+
+@harmless()
 def long_decimal_strings(series: Series) -> Series:
     """Decimal Strings of more than the 16 characters that are allowed."""
     for dataset in series:

@@ -87,13 +87,19 @@ def rows_halved(series: Series) -> Series:
     return each(series, Rows=int(series[0].Rows) // 2)
 
 
-@harmful("unreadable-instance", needs="open")
+@harmful("unreadable-instance")
 def rows_too_few(series: Series) -> Series:
     """Three quarters as many rows in the header as in the data, in every slice: the lowest would be lost."""
     return each(series, Rows=int(series[0].Rows) * 3 // 4)
 
 
-@harmful("mixed-matrix")
+@harmful("unreadable-instance")
+def one_row_too_few(series: Series) -> Series:
+    """One row less in the header than in the data, in every slice."""
+    return each(series, Rows=int(series[0].Rows) - 1)
+
+
+@harmful("mixed-matrix", "unreadable-instance")
 def rows_halved_in_one_slice(series: Series) -> Series:
     """Half as many rows in the header as in the data, in one slice."""
     return one(series, Rows=int(series[0].Rows) // 2)
@@ -146,7 +152,7 @@ def frames_that_are_not_there(series: Series) -> Series:
     return each(series, NumberOfFrames=3)
 
 
-@notable("lossy-compression", needs="gate")
+@notable("lossy-compression")
 def lossy(series: Series) -> Series:
     """Values that a lossy compression once changed, and that say so."""
     for dataset in series:
@@ -176,16 +182,19 @@ def bytes_swapped(series: Series) -> Series:
     return one(series, PixelData=np.frombuffer(series[MIDDLE].PixelData, "<u2").byteswap().tobytes())
 
 
-@notable("intensity-far", needs="gate", only="CT")
+@notable("bits-beyond-stored")
 def bits_stored_too_few(series: Series) -> Series:
-    """8 bits stored in the header, and values of more: what is above is cut off."""
+    """8 bits stored in the header, and values of more: what is above is no value (PS3.5 section 8.1.1), and cut off."""
     return each(series, BitsStored=8, HighBit=7)
 
 
-@harmful(needs="open", only="MR")
-def bits_stored_too_few_in_mr(series: Series) -> Series:
-    """8 bits stored in the header, and values of more: what is above is cut off, on no scale that could show it."""
-    return each(series, BitsStored=8, HighBit=7)
+@harmful("unreadable-instance")
+def high_bit_elsewhere(series: Series) -> Series:
+    """12 bits stored, said to be the highest of 16, as the Standard once allowed: readers take some or others."""
+    for dataset in series:
+        _twelve_bits(dataset)
+        dataset.PixelData = (np.frombuffer(dataset.PixelData, "<u2") << 4).tobytes()
+    return each(series, HighBit=15)
 
 
 @undetectable("whoever knows that nothing is below air")
@@ -194,6 +203,16 @@ def unsigned_called_signed(series: Series) -> Series:
     for dataset in series:
         _twelve_bits(dataset)
     return each(series, PixelRepresentation=1)
+
+
+@harmless()
+def sign_copied_into_unused_bits(series: Series) -> Series:
+    """Signed values of 13 bits, and the three bits above copies of the sign."""
+    for dataset in series:
+        store(dataset, rescaled(dataset))
+        dataset.BitsStored, dataset.HighBit = 13, 12
+        dataset.RescaleSlope, dataset.RescaleIntercept = "1", "0"
+    return series
 
 
 def _twelve_bits(dataset: Dataset) -> None:

@@ -24,7 +24,7 @@ def no_intercept_in_one_slice(series: Series) -> Series:
     return one(series, RescaleIntercept=None)
 
 
-@harmful("missing-rescale", needs="open", only="MR")
+@harmful("missing-rescale", only="MR")
 def rescale_missing_in_one_slice(series: Series) -> Series:
     """Every slice has a rescale slope, as scaled MR have, but one."""
     for dataset in series:
@@ -33,7 +33,7 @@ def rescale_missing_in_one_slice(series: Series) -> Series:
     return one(series, RescaleSlope=None, RescaleIntercept=None)
 
 
-@harmful("missing-rescale", needs="open", only="MR")
+@harmful("missing-rescale", only="MR")
 def slope_is_no_number(series: Series) -> Series:
     """A rescale slope that is no number, in every slice."""
     for dataset in series:
@@ -67,27 +67,21 @@ def lookup_table_instead(series: Series) -> Series:
     return each(series, RescaleSlope=None, RescaleIntercept=None, RescaleType=None, ModalityLUTSequence=[table])
 
 
-@notable("intensity-far", needs="gate", only="CT")
+@notable("intensity-far", only="CT")
 def intercept_of_the_wrong_sign(series: Series) -> Series:
     """A rescale intercept of +1024: air of +1024 HU."""
     return each(series, RescaleIntercept="1024")
 
 
-@notable("intensity-far", needs="gate", only="CT")
+@notable("intensity-far", only="CT")
 def intercept_of_zero(series: Series) -> Series:
     """A rescale intercept of 0 over values that are 1024 too high, as some archives write it."""
     return each(series, RescaleIntercept="0")
 
 
-@harmful(needs="open", only="MR")
-def slope_negative_in_mr(series: Series) -> Series:
-    """A rescale slope of -1: dark is bright, on no scale that could show it."""
-    return each(series, RescaleSlope="-1", RescaleIntercept="0")
-
-
-@notable("intensity-far", needs="gate", only="CT")
+@notable("rescale-negative")
 def slope_negative(series: Series) -> Series:
-    """A rescale slope of -1: dark is bright."""
+    """A rescale slope of -1, which the Standard does not forbid: dark is bright."""
     return each(series, RescaleSlope="-1", RescaleIntercept=str(series[0].get("RescaleIntercept", "0")))
 
 
@@ -99,11 +93,12 @@ def intercept_of_one_slice_wrong(series: Series) -> Series:
 
 @undetectable(_SCALE)
 def slope_doubled_in_one_slice(series: Series) -> Series:
-    """One slice with a slope of 2 over values that are right with 1."""
-    return one(series, RescaleSlope="2", RescaleIntercept=str(series[MIDDLE].get("RescaleIntercept", "0")))
+    """One slice with a slope of 2 over values that are right with 1, as all others have."""
+    each(series, RescaleSlope="1", RescaleIntercept=str(series[MIDDLE].get("RescaleIntercept", "0")))
+    return one(series, RescaleSlope="2")
 
 
-@repairable(needs="inputs")
+@repairable()
 def padding_far_below_air(series: Series) -> Series:
     """Where nothing was measured a value that is said (PS3.3 C.7.5.1.1.2), far below air and below all signal."""
     nothing = -1024.0 if series[0].Modality == "CT" else 0.0
