@@ -13,7 +13,7 @@ from pydicom.uid import SecondaryCaptureImageStorage
 
 from app.graph import FindingRecord
 from app.jobs.readback.computed import TOLERANCE_VOXELS, ComputedLabels, Floats, require
-from app.jobs.readback.sources import SLICE_TOLERANCE_VOXELS, SourceSlices
+from app.jobs.readback.sources import SourceSlices
 from operators.results.capture import NEIGHBOURS, most_captures
 from operators.results.common_modules import NOT_VERIFIED
 
@@ -51,7 +51,7 @@ def check_captures(
     _check_choice([one[0] for one in shown], labels, most_captures(datasets[0].Rows, datasets[0].Columns))
     colours: dict[int, Colour] = {}
     for dataset, (plane,) in zip(datasets, shown, strict=True):
-        _check_outlines(dataset, labels, plane, colours)
+        _check_outlines(dataset, labels, plane, slices.offsets[plane], colours)
 
 
 def _check_choice(shown: Sequence[int], labels: ComputedLabels, most: int) -> None:
@@ -64,10 +64,12 @@ def _check_choice(shown: Sequence[int], labels: ComputedLabels, most: int) -> No
     require(list(shown) == expected[::step], "the slices shown are not those with a finding, in their order")
 
 
-def _check_outlines(dataset: pydicom.Dataset, labels: ComputedLabels, plane: int, colours: dict[int, Colour]) -> None:
+def _check_outlines(
+    dataset: pydicom.Dataset, labels: ComputedLabels, plane: int, offset: Floats, colours: dict[int, Colour]
+) -> None:
     """Coloured are exactly the outermost pixels of the labels, each label's in one colour on all pictures."""
     require(dataset.FrameOfReferenceUID == labels.frame_of_reference_uid, "a picture is in another frame of reference")
-    place = _Place.of(dataset, labels, plane)
+    place = _Place.of(dataset, labels, plane, offset)
     picture = dataset.pixel_array[place.rows.shown, place.columns.shown]
     shown = labels.array[plane][np.ix_(place.rows.indices, place.columns.indices)]
     outermost = np.where(_ends(shown), shown, 0)
@@ -133,14 +135,14 @@ class _Place:
     columns: _Axis
 
     @classmethod
-    def of(cls, dataset: pydicom.Dataset, labels: ComputedLabels, plane: int) -> _Place:
+    def of(cls, dataset: pydicom.Dataset, labels: ComputedLabels, plane: int, offset: Floats) -> _Place:
         """Return it, if the picture lies along rows and columns of the slice `plane`."""
         cosines = np.array(dataset.ImageOrientationPatient, np.float64)
         first = np.array(dataset.ImagePositionPatient, np.float64)
         down, right = cosines[3:] * float(dataset.PixelSpacing[0]), cosines[:3] * float(dataset.PixelSpacing[1])
         ends = np.array([first, first + down * (dataset.Rows - 1), first + right * (dataset.Columns - 1)])
-        indices = labels.indices(ends)
-        on_slice = bool(np.all(np.abs(indices[:, 0] - plane) <= SLICE_TOLERANCE_VOXELS))
+        indices = labels.indices(ends) - offset
+        on_slice = bool(np.all(np.abs(indices[:, 0] - plane) <= TOLERANCE_VOXELS))
         require(on_slice, "a picture lies elsewhere than the slice that it refers to")
         across = np.abs([indices[1, 2] - indices[0, 2], indices[2, 1] - indices[0, 1]])
         require(bool(np.all(across <= TOLERANCE_VOXELS)), "a picture is turned against its slice")

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import pydicom
 
 from app.jobs.readback.computed import (
     ComputedLabels,
+    Floats,
     corner_positions,
     functional_group,
     require,
@@ -79,6 +81,9 @@ class SourceSlices:
     """All slices of each instance, also those that the gate left out."""
     classes: Mapping[str, str]
     """SOP Class UID by SOP Instance UID."""
+    offsets: Mapping[int, Floats]
+    """How far each slice lies beside its place on the label map's even grid: in slices, rows and columns. What is drawn
+    on a source slice lies as far beside it."""
 
     @property
     def every(self) -> list[int]:
@@ -126,6 +131,7 @@ def check_grid(
     planes = [plane for plane in everything if not _is_dropped(plane.reference, dropped)]
     require(len(planes) == labels.array.shape[0], "the label map has another number of slices than the series")
     found: dict[int, Reference] = {}
+    offsets: dict[int, Floats] = {}
     for plane in planes:
         source = plane.instance
         require((source.Rows, source.Columns) == labels.array.shape[1:], "the label map's matrix is not the source's")
@@ -133,12 +139,13 @@ def check_grid(
         corners = corner_positions(plane.position, plane.orientation, plane.spacing, source)
         index = source_slice_of(labels, corners)
         found[index] = plane.reference
+        offsets[index] = labels.indices(corners[:1])[0] - np.array([index, 0, 0])
     require(len(found) == len(planes), "two source slices fall on one slice of the label map")
     references: dict[str, list[Reference]] = {}
     for plane in everything:
         references.setdefault(plane.reference[0], []).append(plane.reference)
     classes = {str(source.SOPInstanceUID): str(source.SOPClassUID) for source in sources}
-    return SourceSlices({reference: index for index, reference in found.items()}, references, classes)
+    return SourceSlices({reference: index for index, reference in found.items()}, references, classes, offsets)
 
 
 def _is_dropped(reference: Reference, dropped: Dropped) -> bool:

@@ -13,7 +13,7 @@ from pydicom.uid import RTStructureSetStorage
 from app.graph import FindingRecord
 from app.jobs.readback.computed import TOLERANCE_VOXELS, ComputedLabels, Floats, require
 from app.jobs.readback.outlines import inside, require_shown
-from app.jobs.readback.sources import SLICE_TOLERANCE_VOXELS, SourceSlices
+from app.jobs.readback.sources import SourceSlices
 
 _VOLUME_TOLERANCE = 1e-3
 
@@ -80,12 +80,9 @@ def _painted(drawn: pydicom.Dataset, labels: ComputedLabels, slices: SourceSlice
         (plane,) = slices.named(contour.ContourImageSequence)
         points = _points(contour)
         require(len(points) == contour.NumberOfContourPoints, "a contour has another number of points than it says")
-        indices = labels.indices(points)
-        require(
-            bool(np.all(np.abs(indices[:, 0] - plane) <= SLICE_TOLERANCE_VOXELS))
-            and bool(np.ptp(indices[:, 0]) <= TOLERANCE_VOXELS),
-            "a contour lies elsewhere than the slice that it refers to",
-        )
+        indices = labels.indices(points) - slices.offsets[plane]
+        on_slice = bool(np.all(np.abs(indices[:, 0] - plane) <= TOLERANCE_VOXELS))
+        require(on_slice, "a contour lies elsewhere than the slice that it refers to")
         inside(indices[:, [2, 1]] + 0.5, (rows, columns)).add_to(found[plane])
     return found
 
