@@ -78,6 +78,7 @@ class SegmentationApp(sdk.Application):
             shared_memory=request.shared_memory,
             progress=self._steps.of("infer"),
             scratch_folder=request.output_folder,
+            probabilities_path=request.probabilities_path,
             name="infer",
         )
         algorithm = Algorithm(package.algorithm_name, package.version, package.weights_digest)
@@ -89,6 +90,7 @@ class SegmentationApp(sdk.Application):
             series_description=request.series_description or described,
             kinds=request.kinds,
             folder=request.output_folder,
+            probabilities_path=request.probabilities_path,
             progress=self._steps.of("write"),
             name="write",
         )

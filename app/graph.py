@@ -24,6 +24,9 @@ and ``frame_of_reference_uid``."""
 GENERALIST_LABELS_FILE = "generalist.npz"
 """The generalist's label map, in the same form."""
 
+PROBABILITIES_FILE = "probabilities.npy"
+"""What `operators.nnunet.probability_maps` keeps, where a FRACTIONAL Segmentation is wanted."""
+
 Role = Literal["specialist", "generalist"]
 """What a model is in a pipeline: the one that was trained for it, or the one that is prompted with what that found."""
 IMAGES_CHANNEL, PROMPT_CHANNEL = "images", "prompt"
@@ -100,6 +103,11 @@ class GraphRequest:
     gate: GateRequest = GateRequest()
 
     @property
+    def probabilities_path(self) -> Path | None:
+        """Where a specialist is to keep its probabilities; None if nobody wants them."""
+        return self.output_folder / PROBABILITIES_FILE if "fractional" in self.kinds else None
+
+    @property
     def primary_files(self) -> tuple[Path, ...]:
         """The instances of the first channel's series."""
         return self.inputs[0].files
@@ -121,7 +129,7 @@ class ObjectRecord:
 
 @dataclass(frozen=True)
 class LabelsRecord:
-    """The label map that was written."""
+    """The label map that was written, or the probabilities."""
 
     file: str
     digest: str
@@ -161,6 +169,8 @@ class FindingRecord:
     labels: LabelsRecord
     segments: tuple[SegmentRecord, ...]
     model: ModelRecord
+    probabilities: LabelsRecord | None = None
+    """Where a FRACTIONAL Segmentation was made of them."""
 
 
 @dataclass(frozen=True)
@@ -274,4 +284,5 @@ def _finding(entry: Mapping[str, Any]) -> FindingRecord:
         labels=LabelsRecord(**entry["labels"]),
         segments=tuple(SegmentRecord(**one) for one in entry["segments"]),
         model=ModelRecord(**entry["model"]),
+        probabilities=None if entry["probabilities"] is None else LabelsRecord(**entry["probabilities"]),
     )

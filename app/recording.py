@@ -37,6 +37,7 @@ from operators.agreement_limits import AgreementLimits
 from operators.derived_uids import generalist_identity
 from operators.durable import write_durably
 from operators.label_maps import label_counts, voxel_millilitres
+from operators.model_folder import file_digest
 from operators.model_package import ModelPackage
 from operators.object_kinds import REPORTED, REPORTS
 from operators.results.finding import Algorithm, Finding, PromptingObject, WrittenObject
@@ -130,6 +131,7 @@ class CompletionRecordOperator(sdk.Operator):
             labels=LabelsRecord(LABELS_FILE, write_labels(folder / LABELS_FILE, labels)),
             segments=segment_records(labels, self._segments),
             model=ModelRecord(package.name, package.version, package.weights_digest),
+            probabilities=_probabilities_record(self._request.probabilities_path),
         )
         record = CompletionRecord(
             self._request.identity,
@@ -244,6 +246,10 @@ def write_labels(path: Path, labels: highdicom.Volume) -> str:
         frame_of_reference_uid=np.array(str(labels.frame_of_reference_uid)),
     )
     return write_durably(path, buffer.getvalue())
+
+
+def _probabilities_record(path: Path | None) -> LabelsRecord | None:
+    return None if path is None else LabelsRecord(path.name, file_digest(path))
 
 
 def segment_records(labels: highdicom.Volume, segments: Sequence[SegmentSpec]) -> tuple[SegmentRecord, ...]:

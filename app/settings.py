@@ -249,6 +249,11 @@ class Settings(BaseSettings):
                 raise ValueError(
                     f"rule '{rule.name}' names the pipeline '{rule.pipeline}', and no [[pipeline]] has that name"
                 )
+            if "fractional" in rule.results and pipelines[rule.pipeline].prompt is not None:
+                raise ValueError(
+                    f"rule '{rule.name}' sends 'fractional', and the pipeline '{rule.pipeline}' is prompted: only an "
+                    "nnU-Net has probabilities; take it out of results"
+                )
             if rule.on_disagreement != "warn" and pipelines[rule.pipeline].generalist is None:
                 raise ValueError(
                     f"rule '{rule.name}' says what happens on a disagreement, and the pipeline '{rule.pipeline}' has "

@@ -100,7 +100,8 @@ class RuleSettings(Section):
         default=("segmentation",),
         min_length=1,
         description="What its destinations get of each finding: `segmentation`, `report` (measurements), "
-        "`structure-set`, `capture` (pictures), `presentation-state` (outlines). Each is a series of its own.",
+        "`structure-set`, `capture` (pictures), `presentation-state` (outlines), `fractional` (probabilities, of an "
+        "nnU-Net alone).",
     )
     no_result: NoResult = Field(
         default="nothing",

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-ResultKind = Literal["segmentation", "report", "structure-set", "capture", "presentation-state"]
+ResultKind = Literal["segmentation", "fractional", "report", "structure-set", "capture", "presentation-state"]
 """What a destination can get of a finding."""
 SegmentationForm = Literal["labelmap", "segmentation", "structure-set", "capture", "presentation-state"]
 """What can say where a segment is."""

@@ -34,6 +34,7 @@ from operators.derived_uids import (
     series_uid,
 )
 from operators.label_maps import is_label_type, label_counts
+from operators.model_folder import file_digest
 from operators.object_kinds import NEEDS, REPORTS, SEGMENTATIONS, Kind
 from operators.parse_errors import PARSE_ERRORS
 
@@ -139,7 +140,7 @@ def _verify_finding(
     labels = _read_labels(finding, folder)
     slices = check_grid(labels, sources, record.dropped)
     require(finding.objects[0].kind == "segmentation", "its first object is no BINARY Segmentation")
-    proof = Proof(labels, finding, sources, slices, list(_prompts(finding, record)))
+    proof = Proof(labels, finding, sources, slices, list(_prompts(finding, record)), _probabilities(finding, folder))
     by_kind: dict[Kind, list[ObjectRecord]] = {}
     for one in sorted(finding.objects, key=lambda each: each.kind in REPORTS):  # these refer to others
         by_kind.setdefault(one.kind, []).append(one)
@@ -162,6 +163,15 @@ def _verify_finding(
                 series_instance_uid=UID(one.series_instance_uid),
                 transfer_syntax_uid=transfer_syntax_uid,
             )
+
+
+def _probabilities(finding: FindingRecord, folder: Path) -> Path | None:
+    """The file of probabilities, if there is one and it is what was written."""
+    if finding.probabilities is None:
+        return None
+    path = folder / Path(finding.probabilities.file).name
+    require(file_digest(path) == finding.probabilities.digest, f"{path.name} is not the file that was written")
+    return path
 
 
 class _Objects(Sequence[pydicom.Dataset]):

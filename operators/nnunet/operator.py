@@ -11,6 +11,7 @@ from operators.model_package import ModelPackage
 from operators.nnunet.network import ServedNetwork, open_network
 from operators.nnunet.orientation import segment_series_volume
 from operators.nnunet.plans import read_configuration
+from operators.nnunet.probability_maps import ProbabilityMaps
 from operators.sdk import Fragment, Operator, OperatorSpec
 from operators.series_volume import SeriesVolume
 
@@ -36,6 +37,8 @@ class NnUNetOperator(Operator):
         Told the tiles done and the tiles in all.
     scratch_folder
         Where an ensemble keeps logits while it runs; the system's temporary folder if not given.
+    probabilities_path
+        Where to keep how sure the model is of each label (`ProbabilityMaps`); it is not kept if not given.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class NnUNetOperator(Operator):
         shared_memory: bool,
         progress: Callable[[int, int], None],
         scratch_folder: Path | None = None,
+        probabilities_path: Path | None = None,
         **kwargs: Any,
     ) -> None:
         self._package = package
@@ -56,6 +60,7 @@ class NnUNetOperator(Operator):
         self._shared_memory = shared_memory
         self._progress = progress
         self._scratch_folder = scratch_folder
+        self._probabilities_path = probabilities_path
         super().__init__(fragment, *args, **kwargs)
 
     def setup(self, spec: OperatorSpec) -> None:
@@ -79,6 +84,11 @@ class NnUNetOperator(Operator):
                 )
                 networks[network.name] = ServedNetwork(model, read_configuration(network))
             labels = segment_series_volume(
-                series.channels, self._package, networks, self._progress, self._scratch_folder
+                series.channels,
+                self._package,
+                networks,
+                self._progress,
+                self._scratch_folder,
+                None if self._probabilities_path is None else ProbabilityMaps(self._probabilities_path),
             )
         op_output.emit(labels, "labels")

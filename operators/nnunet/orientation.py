@@ -11,6 +11,7 @@ import numpy as np
 from operators.errors import ModelPackageError
 from operators.model_package import ModelPackage
 from operators.nnunet.prediction import Infer
+from operators.nnunet.probability_maps import ProbabilityMaps
 from operators.nnunet.segmentation import Progress, segment_volume
 
 _RAS = ("H", "A", "R")
@@ -23,6 +24,7 @@ def segment_series_volume(
     networks: Mapping[str, Infer],
     progress: Progress,
     scratch_folder: Path | None = None,
+    maps: ProbabilityMaps | None = None,
 ) -> highdicom.Volume:
     """Return labels for volumes with the axes slice, row, column, on exactly the first one's grid, which all share.
 
@@ -35,8 +37,10 @@ def segment_series_volume(
     turned = [reading_order(volume, package) for volume in channels]
     first, second, third = (float(value) for value in turned[0].spacing)
     arrays = [np.asarray(volume.array, dtype=np.float32) for volume in turned]
-    labels = segment_volume(arrays, (first, second, third), package, networks, progress, scratch_folder)
+    labels = segment_volume(arrays, (first, second, third), package, networks, progress, scratch_folder, maps)
     # turning is the same for labels: their grid is brought back to the first channel's
+    if maps is not None:
+        maps.turn(turned[0], channels[0])
     return turned[0].with_array(labels).match_geometry(channels[0])
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from operators.nnunet.painting import Columns, Rows, paint_plane
 from operators.nnunet.plans import Configuration
 from operators.nnunet.preprocess import Placement
+from operators.nnunet.probability_maps import ProbabilityMaps
 from operators.nnunet.resampling import Neighbours, grid_neighbours, separate_axis
 from operators.nnunet.sliding_window import Plane
 
@@ -51,8 +52,20 @@ class OutputGrid:
                 target += 1
             before = plane
 
+    def logits_between(self, below: Plane, above: Plane, index: int) -> NDArray[np.float32]:
+        """Return the interpolated logits (head, y, x) of output plane `index`, which lies between two planes."""
+        height = np.float32(self.planes.share[index])
+        mixed = below.logits if below is above else below.logits * (1 - height) + above.logits * height
+        for axis, neighbours in ((1, self.rows), (2, self.columns)):
+            first, second, share = neighbours.of(np.float32)
+            weight = share.reshape((-1, 1) if axis == 1 else (-1,))
+            mixed = mixed.take(first, axis) * (1 - weight) + mixed.take(second, axis) * weight
+        return np.asarray(mixed)
 
-def paint_labels(planes: Iterable[Plane], placement: Placement, configuration: Configuration) -> NDArray[Any]:
+
+def paint_labels(
+    planes: Iterable[Plane], placement: Placement, configuration: Configuration, maps: ProbabilityMaps | None = None
+) -> NDArray[Any]:
     """Return labels, axes z, y, x, on the grid the image came on; 0 is background and all that was cropped away.
 
     Parameters
@@ -63,9 +76,13 @@ def paint_labels(planes: Iterable[Plane], placement: Placement, configuration: C
         Where the image came from.
     configuration
         What was planned.
+    maps
+        Gets the probabilities, if it is given.
     """
     grid = OutputGrid.of(placement, configuration)
     canvas = Canvas(placement, configuration)
+    if maps is not None:
+        maps.begin(placement, configuration)
     rows, columns = grid.rows_and_columns()
     painted = np.empty((len(grid.rows.first), len(grid.columns.first)), canvas.labels.dtype)
     for index, below, above in grid.pairs(planes):
@@ -80,6 +97,8 @@ def paint_labels(planes: Iterable[Plane], placement: Placement, configuration: C
             painted,
         )
         canvas.paint(index, painted)
+        if maps is not None:
+            maps.keep(index, grid.logits_between(below, above, index))
     return canvas.labels
 
 

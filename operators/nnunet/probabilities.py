@@ -24,6 +24,7 @@ from operators.nnunet.painting import sure_winners
 from operators.nnunet.plans import Configuration
 from operators.nnunet.postprocess import Canvas, OutputGrid
 from operators.nnunet.preprocess import Placement
+from operators.nnunet.probability_maps import ProbabilityMaps, probabilities_of
 from operators.nnunet.sliding_window import Plane
 
 _HALF = 0.5
@@ -87,12 +88,14 @@ class Member:
     configuration: Configuration
 
 
-def paint_mean(members: Sequence[Member]) -> NDArray[Any]:
+def paint_mean(members: Sequence[Member], maps: ProbabilityMaps | None = None) -> NDArray[Any]:
     """Return the labels of the mean of the members' probabilities, axes z, y, x, on the grid the image came on.
 
-    All members have the same labels and the same transposed axes.
+    All members have the same labels and the same transposed axes. `maps` gets the mean itself, if it is given.
     """
     first = members[0]
+    if maps is not None:
+        maps.begin(first.placement, first.configuration)
     canvas = Canvas(first.placement, first.configuration)
     has_regions = first.configuration.labels.has_regions
     grids = [OutputGrid.of(member.placement, member.configuration) for member in members]
@@ -104,18 +107,23 @@ def paint_mean(members: Sequence[Member]) -> NDArray[Any]:
         rows, columns = np.nonzero(winners == UNSURE)
         for start in range(0, len(rows), _POINTS):
             points = rows[start : start + _POINTS], columns[start : start + _POINTS]
-            total = sum(_probabilities(view.logits(*points), has_regions) for view in views)
+            total = sum(probabilities_of(view.logits(*points), has_regions=has_regions) for view in views)
             winners[points] = _winners(np.asarray(total) / len(views), has_regions)
         canvas.paint(index, canvas.values[winners - UNSURE])
+        if maps is not None:
+            maps.keep_probabilities(index, _mean_of_all(views, winners.shape, has_regions))
     return canvas.labels
 
 
-def _probabilities(logits: NDArray[Any], has_regions: bool) -> NDArray[Any]:
-    """Softmax over the heads; with regions, each head's sigmoid."""
-    if has_regions:
-        return np.asarray(1 / (1 + np.exp(-logits)))
-    exponentials = np.exp(logits - logits.max(axis=0))
-    return np.asarray(exponentials / exponentials.sum(axis=0))
+def _mean_of_all(views: Sequence[_View], shape: tuple[int, ...], has_regions: bool) -> NDArray[np.float32]:
+    """The mean of the members' probabilities at all voxels of a plane: (head, y, x)."""
+    rows, columns = (axis.reshape(-1) for axis in np.indices(shape))
+    parts = []
+    for start in range(0, len(rows), _POINTS):
+        points = rows[start : start + _POINTS], columns[start : start + _POINTS]
+        total = sum(probabilities_of(view.logits(*points), has_regions=has_regions) for view in views)
+        parts.append((np.asarray(total) / len(views)).astype(np.float32))
+    return np.concatenate(parts, axis=1).reshape(-1, *shape)
 
 
 def _winners(probabilities: NDArray[Any], has_regions: bool) -> NDArray[Any]:

@@ -19,6 +19,7 @@ from operators.nnunet.postprocess import paint_labels
 from operators.nnunet.prediction import Infer, predict_planes
 from operators.nnunet.preprocess import Placement, place, preprocess
 from operators.nnunet.probabilities import Member, StoredPlanes, paint_mean
+from operators.nnunet.probability_maps import ProbabilityMaps
 from operators.nnunet.resampling import Spacing
 from operators.nnunet.sliding_window import Plane, TilePlan
 
@@ -34,6 +35,7 @@ def segment_volume(
     networks: Mapping[str, Infer],
     progress: Progress,
     scratch_folder: Path | None = None,
+    maps: ProbabilityMaps | None = None,
 ) -> NDArray[Any]:
     """Return the labels, axes z, y, x, that nnU-Net gives for the same arrays; uint8, or uint16 beyond 254 labels.
 
@@ -52,6 +54,8 @@ def segment_volume(
         Told the tiles done and the tiles in all, of all networks.
     scratch_folder
         Where an ensemble keeps logits; the system's temporary folder if not given.
+    maps
+        Gets the probabilities before postprocessing, if it is given. A merge of networks has none of one kind.
 
     Raises
     ------
@@ -70,7 +74,7 @@ def segment_volume(
         )
     runs = {network.name: _Run.of(network, channels, spacing) for network in package.all_networks}
     count = _Count(sum(run.plan.count for run in runs.values()), progress)
-    labels = _combined(package, _Predictions(channels, runs, networks, count), scratch_folder)
+    labels = _combined(package, _Predictions(channels, runs, networks, count), scratch_folder, maps)
     for group in package.postprocessing:
         labels = keep_largest_component(labels, group)
     return labels
@@ -122,10 +126,10 @@ class _Predictions:
         image = preprocess(self._channels, run.placement, run.configuration, previous)
         return predict_planes(image, run.configuration, self._networks[network.name], self._count.more)
 
-    def labels(self, network: Network) -> NDArray[Any]:
-        """Return a network's labels."""
+    def labels(self, network: Network, maps: ProbabilityMaps | None = None) -> NDArray[Any]:
+        """Return a network's labels; `maps` gets the probabilities."""
         run = self._runs[network.name]
-        return paint_labels(self.planes(network), run.placement, run.configuration)
+        return paint_labels(self.planes(network), run.placement, run.configuration, maps)
 
     def member(self, network: Network, folder: Path | None) -> Member:
         """Return a network's planes, kept on disk."""
@@ -133,11 +137,19 @@ class _Predictions:
         return Member(StoredPlanes(self.planes(network), folder), run.placement, run.configuration)
 
 
-def _combined(package: ModelPackage, predictions: _Predictions, folder: Path | None) -> NDArray[Any]:
+def _combined(
+    package: ModelPackage, predictions: _Predictions, folder: Path | None, maps: ProbabilityMaps | None
+) -> NDArray[Any]:
     match package.combination:
         case "single":
-            return predictions.labels(package.networks[0])
+            return predictions.labels(package.networks[0], maps)
         case "merge":
+            if maps is not None:
+                raise ModelPackageError(
+                    f"{package.name} is a merge of networks, which have no probabilities in common; take 'fractional' "
+                    "out of the rule's or the destination's results",
+                    code="probabilities-unsupported",
+                )
             return _merged(package.networks, predictions)
         case "mean-of-probabilities":
             _check_axes(package)
@@ -145,7 +157,7 @@ def _combined(package: ModelPackage, predictions: _Predictions, folder: Path | N
                 members = [predictions.member(network, folder) for network in package.networks]
                 for member in members:
                     stack.enter_context(member.planes)
-                return paint_mean(members)
+                return paint_mean(members, maps)
 
 
 def _check_axes(package: ModelPackage) -> None:

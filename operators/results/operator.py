@@ -32,6 +32,8 @@ class ResultsWriterOperator(Operator):
         Where to.
     progress
         Called before and after.
+    probabilities_path
+        Where the model has kept its probabilities, if it has.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class ResultsWriterOperator(Operator):
         kinds: Sequence[Kind],
         folder: Path,
         progress: Callable[[int, int], None],
+        probabilities_path: Path | None = None,
         **kwargs: Any,
     ) -> None:
         self._segments = tuple(segments)
@@ -54,6 +57,7 @@ class ResultsWriterOperator(Operator):
         self._kinds = tuple(kinds)
         self._folder = folder
         self._progress = progress
+        self._probabilities_path = probabilities_path
         super().__init__(fragment, *args, **kwargs)
 
     def setup(self, spec: OperatorSpec) -> None:
@@ -68,6 +72,6 @@ class ResultsWriterOperator(Operator):
         labels: highdicom.Volume = op_input.receive("labels")
         self._progress(0, 1)
         finding = Finding(labels, series, self._segments, self._algorithm, self._identity, self._series_description)
-        written = write_results(finding, self._kinds, self._folder)
+        written = write_results(finding, self._kinds, self._folder, probabilities=self._probabilities_path)
         self._progress(1, 1)
         op_output.emit(written, "written")

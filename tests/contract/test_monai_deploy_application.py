@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import highdicom
 import numpy as np
 import pydicom
 import pytest
@@ -81,6 +82,25 @@ def test_a_child_process_segments_the_real_ct(
     assert [step for step, done, total in seen if done == total] == ["read", "infer", "write"]
     assert set(record.steps) == {"read", "infer", "write"}
     assert all(seconds > 0 for seconds in record.steps.values())
+
+
+def test_its_probabilities_are_those_of_its_labels(
+    graphs: GraphProcess, triton: Any, abdominal_ct: list[Path], tmp_path: Path
+) -> None:
+    files = abdominal_ct[:12]
+    request = replace(_request(files, tmp_path, triton.target), kinds=("segmentation", "fractional"))
+    record = _run(graphs, request, [])
+    verified = {one.kind: one for one in verify_results(record, tmp_path, files)}
+    fractional = highdicom.seg.segread(verified["fractional"].path)
+    read = fractional.get_volume(combine_segments=False, rescale_fractional=True)
+    read = read.match_geometry(highdicom.Volume(_labels(tmp_path)["labels"], _labels(tmp_path)["affine"], "PATIENT"))
+    liver, spleen = (read.array[..., number] for number in range(2))
+    labels = _labels(tmp_path)["labels"]
+    half_a_step = 0.5 / 255
+    assert np.all(liver[labels == 1] >= spleen[labels == 1] - half_a_step)
+    assert np.all(np.maximum(liver, spleen)[labels > 0] >= 1 / 3 - half_a_step)
+    assert np.all(np.maximum(liver, spleen)[labels == 0] <= 1 / 2 + half_a_step)
+    assert np.median(liver[labels == 1]) > 0.9
 
 
 def test_alone_on_a_folder_it_gives_the_same_label_map(
