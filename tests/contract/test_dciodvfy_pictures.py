@@ -19,7 +19,8 @@ from operators.results.notice_page import write_notice_page
 from operators.results.presentation_state import write_presentation_state
 from operators.results.structure_set import write_structure_set
 from operators.sam.windowing import Window
-from tests.peers import require, run_dcentvfy, run_dciodvfy
+from tests.judges import run_dcentvfy, run_dciodvfy
+from tests.peers import require
 from tests.phantom import setting
 from tests.pictured_phantom import AS_MR, ORIENTED, PHANTOM, Pictured, intricate_labels, pictured
 from tests.segmented_phantom import ALGORITHM, no_labels

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
-from tests.peers import require, run_dciodvfy
+from tests.judges import run_dciodvfy
+from tests.peers import require
 from tests.phantom import Phantom
 from tests.prompt_objects import (
     in_patient,

@@ -18,7 +18,8 @@ from operators.results.labelmap import write_labelmap
 from operators.results.notice import Outcome, write_notice
 from operators.results.report import write_report
 from tests.finding_phantom import KINDS, PHANTOM, TUMOUR, WITHOUT_TYPE_2, planted_finding, planted_probabilities
-from tests.peers import require, run_dcentvfy, run_dciodvfy
+from tests.judges import run_dcentvfy, run_dciodvfy
+from tests.peers import require
 from tests.segmented_phantom import LIVER, MANY_SEGMENTS, many_labels, no_labels
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from operators.derived_uids import generalist_identity
 from operators.results.finding import PromptingObject
-from tests.peers import require, run_dcentvfy, run_dciodvfy
+from tests.judges import run_dcentvfy, run_dciodvfy
+from tests.peers import require
 from tests.phantom import CORONAL, OBLIQUE, Phantom, setting
 from tests.segmented_phantom import ALGORITHM, MANY_SEGMENTS, SEGMENTS, many_labels, no_labels, write_segmented
 from tests.written_segmentation import write_segmentation

@@ -13,7 +13,8 @@ from operators.results.labelmap import write_labelmap
 from operators.results.report import write_report
 from operators.results.segmentation import segment_numbers
 from tests.finding_phantom import KINDS, planted_finding, planted_probabilities
-from tests.peers import SegmentImage, dcmqi_fractions, dcmqi_labels, dcmqi_measurements, place, require
+from tests.judges import SegmentImage, dcmqi_fractions, dcmqi_labels, dcmqi_measurements, place
+from tests.peers import require
 from tests.segmented_phantom import MANY_SEGMENTS, SEGMENTS, many_labels
 
 

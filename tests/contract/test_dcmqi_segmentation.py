@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from operators.results.segmentation import segment_numbers
-from tests.peers import dcmqi_labels, place, require
+from tests.judges import dcmqi_labels, place
+from tests.peers import require
 from tests.phantom import Phantom, variants
 from tests.segmented_phantom import MANY_SEGMENTS, SEGMENTS, many_labels, no_labels, write_segmented
 

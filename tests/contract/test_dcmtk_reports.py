@@ -11,7 +11,8 @@ from operators.results.binary import write_binary
 from operators.results.notice import write_notice
 from operators.results.report import write_report
 from tests.finding_phantom import JAPANESE, KINDS, planted_finding
-from tests.peers import dsrdump, require
+from tests.judges import dsrdump
+from tests.peers import require
 
 
 @pytest.fixture(autouse=True)

@@ -19,8 +19,9 @@ from operators.errors import SeriesRefused
 from operators.results.segmentation import segment_numbers
 from operators.series_volume import SeriesVolume, read_series
 from operators.source_references import slice_references
+from tests.judges import dcmqi_labels, place, run_dcentvfy, run_dciodvfy
 from tests.multi_frame import write_concatenation, write_enhanced, write_legacy_converted
-from tests.peers import dcmqi_labels, place, require, run_dcentvfy, run_dciodvfy
+from tests.peers import require
 from tests.phantom import OBLIQUE, Phantom, value_at, variants
 from tests.segmented_phantom import SEGMENTS, write_segmented
 

@@ -15,8 +15,9 @@ from app.jobs.verification import verify_results
 from operators.gate.gate import Gate
 from operators.series_volume import read_series
 from tests.completed_run import completed_results
+from tests.judges import dsrdump, run_dcentvfy, run_dciodvfy
 from tests.multi_frame import write_concatenation, write_enhanced, write_legacy_converted, write_two_echoes
-from tests.peers import dsrdump, require, run_dcentvfy, run_dciodvfy
+from tests.peers import require
 from tests.phantom import OBLIQUE, Phantom
 from tests.segmented_phantom import asymmetric_labels, no_labels
 

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.judges import run_dciodvfy
 from tests.mutations import render, results
 from tests.mutations.judge import Outcome, Verdict, difference_of, holds, judge, reader_of_limner
 from tests.mutations.kind import KINDS, Truth
 from tests.mutations.series import MODALITIES, Modality, Placed, clean_series, clean_volume, encoded
-from tests.peers import require, run_dciodvfy
+from tests.peers import require
 
 RESULTS = results.load()
 CASES = [(kind.name, modality) for kind in KINDS.values() for modality in kind.modalities]

@@ -13,7 +13,7 @@ from pydicom.sr.codedict import codes
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, evt
 from pynetdicom.sop_class import CTImageStorage
 
-from tests import data, peers
+from tests import data, judges, peers
 
 
 def test_a_missing_peer_skips_the_test_here_and_fails_it_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,11 +100,11 @@ def test_dciodvfy_finds_no_error_in_a_right_object_and_one_in_a_broken_one(
 ) -> None:
     peers.require("dciodvfy")
     path, _ = segmentation
-    assert peers.run_dciodvfy(path) == []
+    assert judges.run_dciodvfy(path) == []
     dataset = pydicom.dcmread(path)
     del dataset.SegmentSequence[0].SegmentedPropertyTypeCodeSequence
     dataset.save_as(tmp_path / "broken.dcm")
-    assert any("SegmentedPropertyTypeCodeSequence" in line for line in peers.run_dciodvfy(tmp_path / "broken.dcm"))
+    assert any("SegmentedPropertyTypeCodeSequence" in line for line in judges.run_dciodvfy(tmp_path / "broken.dcm"))
 
 
 def test_dcentvfy_is_silent_only_when_the_study_is_consistent(
@@ -112,11 +112,11 @@ def test_dcentvfy_is_silent_only_when_the_study_is_consistent(
 ) -> None:
     peers.require("dcentvfy")
     path, _ = segmentation
-    assert peers.run_dcentvfy([*abdominal_ct, path]) == ""
+    assert judges.run_dcentvfy([*abdominal_ct, path]) == ""
     dataset = pydicom.dcmread(path)
     dataset.PatientName = "Somebody^Else"
     dataset.save_as(tmp_path / "other.dcm")
-    assert "PatientName" in peers.run_dcentvfy([*abdominal_ct, tmp_path / "other.dcm"])
+    assert "PatientName" in judges.run_dcentvfy([*abdominal_ct, tmp_path / "other.dcm"])
 
 
 def test_dcmqi_reads_the_label_map_back_in_its_place(
@@ -124,9 +124,9 @@ def test_dcmqi_reads_the_label_map_back_in_its_place(
 ) -> None:
     peers.require("segimage2itkimage")
     path, labels = segmentation
-    segments = peers.dcmqi_labels(path, tmp_path)
+    segments = judges.dcmqi_labels(path, tmp_path)
     assert {number: one.label for number, one in segments.items()} == {1: "Liver", 2: "Spleen"}
     affine = highdicom.seg.segread(path).get_volume_geometry().affine
     first = pydicom.dcmread(abdominal_ct[0], stop_before_pixels=True)
     ordered = labels if np.allclose(affine[:3, 3], first.ImagePositionPatient) else labels[::-1]
-    assert np.array_equal(peers.place(segments, ordered.shape, affine), ordered)
+    assert np.array_equal(judges.place(segments, ordered.shape, affine), ordered)

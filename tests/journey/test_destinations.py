@@ -14,7 +14,7 @@ import pydicom
 import pytest
 from pydicom.uid import RTStructureSetStorage
 
-from tests import peers
+from tests import judges, peers
 from tests.journey.limner_server import LimnerServer
 
 SETTINGS = """
@@ -83,7 +83,7 @@ def test_each_archive_gets_the_best_form_that_it_takes(
             computed, affine = stored["labels"], stored["affine"]
         for orthanc, instance in ((modern, in_modern), (archive, in_archive)):
             path = orthanc.download(instance["ID"], tmp_path / f"{instance['ID']}.dcm")
-            read = peers.place(peers.dcmqi_labels(path, tmp_path / instance["ID"]), computed.shape, affine)
+            read = judges.place(judges.dcmqi_labels(path, tmp_path / instance["ID"]), computed.shape, affine)
             np.testing.assert_array_equal(read, computed)
         structures = pydicom.dcmread(contours)
         assert [one.ROIName for one in structures.StructureSetROISequence] == ["Liver", "Spleen"]

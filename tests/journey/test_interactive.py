@@ -17,7 +17,7 @@ import pydicom
 import pytest
 from PIL import Image
 
-from tests import peers
+from tests import judges, peers
 from tests.journey.limner_server import REPOSITORY, LimnerServer, free_port
 from tests.web_fixture import (
     CENTRE,
@@ -185,7 +185,7 @@ def test_a_session_from_the_first_box_to_the_archive(
         assert (segment.SegmentLabel, segment.TrackingID) == ("Ball", "Ball")
         assert segment.TrackingUID
         assert segmentation.pixel_array.sum() == whole["voxels"]
-        assert peers.run_dciodvfy(file) == []
+        assert judges.run_dciodvfy(file) == []
         server.wait_for(lambda: viewer.ok("GET", f"/v1/jobs/{job['id']}")["state"] == "closed", expected="closed")
 
         # the same once more is the same; then the next structure, and the end

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydicom.uid import EnhancedSRStorage
 
 from lite_medsam import CACHE, MODEL, fetch, put
-from tests import ohif, peers
+from tests import judges, ohif, peers
 from tests.data import LIVER, SPLEEN
 from tests.journey.limner_server import LimnerServer
 from tests.journey.ohif_viewer import OhifViewer, browsing
@@ -104,7 +104,7 @@ def test_what_is_drawn_in_ohif_comes_back_as_a_segmentation(
         assert radiologist.complaints == []
     server.verify_audit()
 
-    assert peers.run_dciodvfy(path) == []
+    assert judges.run_dciodvfy(path) == []
     said = pydicom.dcmread(path)
     referenced = {
         (one.SeriesInstanceUID, instance.ReferencedSOPInstanceUID)
@@ -121,7 +121,7 @@ def test_what_is_drawn_in_ohif_comes_back_as_a_segmentation(
 
     with np.load(Path(job["results"][0]["path"]).parent / "labels.npz") as stored:
         shape, affine = stored["labels"].shape, stored["affine"]
-    labels = peers.place(peers.dcmqi_labels(path, tmp_path / "dcmqi"), shape, affine)
+    labels = judges.place(judges.dcmqi_labels(path, tmp_path / "dcmqi"), shape, affine)
     scores = {}
     for organ, number in {SPLEEN: spleen, LIVER: liver}.items():
         index = ct.largest(organ)

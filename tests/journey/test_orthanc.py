@@ -7,7 +7,7 @@ import pydicom
 import pytest
 
 from operators.series_volume import read_series
-from tests import peers
+from tests import judges, peers
 from tests.journey.limner_server import LimnerServer, settings_for
 
 
@@ -36,8 +36,8 @@ def test_a_routed_ct_comes_back_as_a_segmentation_in_its_study(
         assert len(orthanc.find("Study")) == 1
 
         # valid, and consistent with its study
-        assert peers.run_dciodvfy(path) == []
-        assert peers.run_dcentvfy([*abdominal_ct, path]) == ""
+        assert judges.run_dciodvfy(path) == []
+        assert judges.run_dcentvfy([*abdominal_ct, path]) == ""
         _dcmqi_reads_what_limner_computed(path, job, abdominal_ct, tmp_path)
 
         # a second send of the same series is the same question: no second answer
@@ -64,7 +64,7 @@ def _dcmqi_reads_what_limner_computed(path: Path, job: dict[str, object], source
     assert isinstance(results, list)
     with np.load(Path(results[0]["path"]).parent / "labels.npz") as stored:
         computed, affine = stored["labels"], stored["affine"]
-    read = peers.place(peers.dcmqi_labels(path, scratch / "dcmqi"), computed.shape, affine)
+    read = judges.place(judges.dcmqi_labels(path, scratch / "dcmqi"), computed.shape, affine)
     assert {1, 2} <= set(np.unique(computed))
     np.testing.assert_array_equal(read, computed)  # Dice 1.0, and at the same place
     np.testing.assert_allclose(read_series(source).volume.affine, affine, atol=1e-6)

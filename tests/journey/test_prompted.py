@@ -19,7 +19,7 @@ from pydicom.uid import UID
 
 from lite_medsam import CACHE, MODEL, fetch, put
 from operators.label_maps import LabelMap
-from tests import peers
+from tests import judges, peers
 from tests.data import LIVER, SPLEEN
 from tests.journey.limner_server import LimnerServer
 from tests.prompted_ct import SPLEEN_SEGMENT, RealCt, contours, ellipse, long_axis, segmentation
@@ -102,7 +102,7 @@ class Bed:
         path = self.orthanc.download(instance["ID"], self.folder / f"{job['id']}.dcm")
         with np.load(Path(result["path"]).parent / "labels.npz") as stored:
             computed, affine = stored["labels"], stored["affine"]
-        read = peers.place(peers.dcmqi_labels(path, self.folder / job["id"]), computed.shape, affine)
+        read = judges.place(judges.dcmqi_labels(path, self.folder / job["id"]), computed.shape, affine)
         return path, read
 
 
@@ -156,8 +156,8 @@ def test_each_annotation_comes_back_as_a_segmentation_on_its_images(bed: Bed) ->
     found = {name: bed.answer(job) for name, job in jobs.items()}
     for name, (path, _) in found.items():
         said, prompt = pydicom.dcmread(path), drawn[name]
-        assert peers.run_dciodvfy(path) == [], name
-        judged = peers.run_dcentvfy([*bed.files, bed.folder / f"{name}.dcm", path]).splitlines()
+        assert judges.run_dciodvfy(path) == [], name
+        judged = judges.run_dcentvfy([*bed.files, bed.folder / f"{name}.dcm", path]).splitlines()
         assert [line for line in judged if "Error" in line and str(path) in line] == [], name
         assert references(path)[prompt.SOPInstanceUID] == prompt.SeriesInstanceUID, name
         assert said.StudyInstanceUID == prompt.StudyInstanceUID
