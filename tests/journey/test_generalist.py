@@ -174,7 +174,7 @@ def _check_both(journey: _Journey) -> None:
         "flagged: disagreement",
         "Spleen",
         "beyond the limits",
-        "generalist's object",
+        "generalist's segmentation",
     ):
         assert told in text.stdout, told
 
