@@ -125,6 +125,9 @@ def segmentation(ct: RealCt, value: int, files: list[Path], folder: Path) -> Pat
         series_description="drawn",
         path=path,
     )
+    dataset = pydicom.dcmread(path)
+    dataset.Manufacturer = "A workstation"  # what is made here would start no job
+    dataset.save_as(path, enforce_file_format=True)
     return path
 
 
