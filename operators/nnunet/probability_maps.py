@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import highdicom
 import numpy as np
 from numpy.typing import NDArray
 
 from operators.nnunet.plans import Configuration
 from operators.nnunet.preprocess import Placement
+
+if TYPE_CHECKING:  # the exporter environment computes labels too, and has no highdicom
+    import highdicom
 
 STEPS = 255
 """What a probability of 1 is kept as."""
