@@ -102,6 +102,6 @@ def test_a_mask_is_sams_own(
         assert np.abs(found.logits - logits).max() < 1e-4 * np.ptp(logits)
         assert np.abs(found.iou - iou).max() < 1e-3
         assert np.mean(found.masks == (on_image > 0)) > 0.9999
-        assert 0 < np.mean(found.logits > 0) < 1
-        if is_trained(variant):
+        assert np.ptp(found.logits) > 1, "a flat answer proves nothing"
+        if is_trained(variant):  # with drawn weights it is chance whether any logit crosses the threshold
             assert overlap(found.mask, phantom_of(shape).structures[0]) > BOUND
