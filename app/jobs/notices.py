@@ -78,8 +78,8 @@ class Notices:
             return [self._written(kind, job, attempt, notice, headers, folder) for kind in kinds]
         except (LimnerError, OperatorError) as error:
             _log.warning("notice.not_written", job_id=str(job.id), code=error.code)
-        except (OSError, *PARSE_ERRORS) as error:  # the source's headers may be anything
-            _log.warning("notice.not_written", job_id=str(job.id), error=type(error).__name__)
+        except Exception as error:  # noqa: BLE001 - a notice never keeps its job from ending; headers may be anything
+            _log.error("notice.defect", job_id=str(job.id), error=type(error).__name__)
         return []
 
     def send(self, connection: Connection, job: Job | NewJob, results: Sequence[Result]) -> None:

@@ -49,5 +49,8 @@ def keep_accepted(records: Records, settings: Settings, destination: Destination
     except (DeliveryError, psycopg.Error) as error:
         _log.warning("destination.not_asked", destination=destination.name, error=type(error).__name__)
         return False
+    except Exception as error:  # noqa: BLE001 - a peer's border: nobody waits for this answer, and the server goes on
+        _log.error("destination.defect", destination=destination.name, error=type(error).__name__)
+        return False
     _log.info("destination.asked", destination=destination.name, kinds=list(accepted))
     return True

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from app.audit.log import verify as verify_audit
+from app.errors import DeliveryError
 from app.jobs.probing import keep_accepted
 from operators.object_kinds import Kind
 from tests.database_fixture import fresh_database
-from tests.job_harness import Bench, bench, instance
+from tests.job_harness import Bench, PlantedDestination, bench, instance
 
 LABELMAP_FIRST = {"segmentation_as": ("labelmap", "segmentation", "structure-set")}
 
@@ -87,6 +88,19 @@ def test_what_nobody_takes_fails_where_everybody_sees_it(tmp_path: Path, url: st
         assert made.job().reason == "not delivered to archive"
         assert _sent(made) == {"archive": [], "viewer": ["labelmap"]}
         assert _told(made, "archive") == [("failed", "labelmap")]
+
+
+@pytest.mark.parametrize("error", [DeliveryError("down", code="unreachable"), RuntimeError("a defect")])
+def test_what_a_destination_said_stays_where_it_can_not_be_asked(error: Exception, tmp_path: Path, url: str) -> None:
+    class Silent(PlantedDestination):
+        def accepted_kinds(self) -> tuple[Kind, ...]:
+            raise error
+
+    with bench(tmp_path, url) as made:
+        address = made.settings.destination_named("archive").address
+        made.records.keep_profile("archive", address, ["report"])
+        assert not keep_accepted(made.records, made.settings, Silent("archive", tmp_path))
+        assert made.records.profiles()["archive"].accepted == ("report",)
 
 
 def test_a_profile_of_another_peer_says_nothing(tmp_path: Path, url: str) -> None:

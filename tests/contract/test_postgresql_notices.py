@@ -133,6 +133,21 @@ def test_headers_that_can_not_be_read_change_nothing(tmp_path: Path, url: str) -
         assert made.job().results == ()
 
 
+def test_a_defect_in_a_notice_does_not_keep_its_job_from_ending(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_down(*_: object) -> None:
+        raise IndexError("a defect")
+
+    monkeypatch.setattr("app.jobs.notices._write", break_down)
+
+    def check(made: Bench) -> None:
+        assert (made.job().state, made.job().code, made.job().attempt) == ("refused", "slice-missing", 1)
+        assert made.job().results == ()
+
+    _run(tmp_path, url, PlantedGraph(plan=_refusing), check, rule=BOTH)
+
+
 def test_a_destination_gets_those_that_it_takes(tmp_path: Path, url: str) -> None:
     with bench(tmp_path, url, graph=PlantedGraph(plan=_refusing), rule=BOTH) as made:
         made.destinations["archive"].accepted = ("notice-page", "segmentation")
