@@ -6,8 +6,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import get_args
 
+import pytest
+
 from app.identifiers import UID
 from app.jobs import records
+from app.jobs.connections import read_statements
 from app.jobs.records import Delivery, Job, JobState, Step, describe_way
 
 _NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -47,6 +50,13 @@ def test_only_four_states_are_final() -> None:
     assert [state for state in get_args(JobState) if _job(state=state).ended] == final
 
 
-def test_every_statement_is_there_and_used() -> None:
-    used = set(re.findall(r'_SQL\["(\w+)"\]', Path(records.__file__).read_text()))
-    assert used == set(records._SQL)
+@pytest.mark.parametrize("step", ["receiving", "deciding", "working", "returning", "watching"])
+def test_every_statement_is_there_and_used(step: str) -> None:
+    module = Path(records.__file__).with_name(f"{step}.py")
+    used = set(re.findall(r'_SQL\["(\w+)"\]', module.read_text()))
+    assert used == set(read_statements(f"{step}.sql"))
+
+
+def test_every_module_of_the_records_is_a_step() -> None:
+    modules = {path.stem for path in Path(records.__file__).parent.glob("*.py")}
+    assert modules == {"__init__", "receiving", "deciding", "working", "returning", "watching"}

@@ -1,0 +1,63 @@
+"""Step 4: deliveries, and what destinations take."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+
+from app.jobs.connections import Connection, Connections, read_statements
+from app.jobs.entries import BegunDelivery, Delivery, DeliveryState, DestinationProfile, JobState
+from operators.object_kinds import Kind
+
+_SQL = read_statements("returning.sql")
+
+
+class ReturnRecords(Connections):
+    """Where what they made goes."""
+
+    def begin_delivery(self, job_id: uuid.UUID, digest: str, destination: str) -> BegunDelivery | None:
+        """Start the next attempt of a delivery; None if it has ended."""
+        facts = {"job_id": job_id, "digest": digest, "destination": destination}
+        with self.transaction() as connection:
+            row = connection.execute(_SQL["begin_delivery"], facts).fetchone()
+        return None if row is None else BegunDelivery(**row)
+
+    def postpone_delivery(self, connection: Connection, delivery: Delivery, seconds: float) -> datetime | None:
+        """Record a failed attempt and when the next comes, by the database's clock; None if it was overtaken."""
+        row = connection.execute(_SQL["postpone_delivery"], {**asdict(delivery), "seconds": seconds}).fetchone()
+        return None if row is None else row["next_attempt_at"]
+
+    def end_delivery(self, connection: Connection, delivery: Delivery, state: DeliveryState) -> bool:
+        """End a delivery; True if it was the job's last one. One that was overtaken changes nothing."""
+        connection.execute(_SQL["lock_job"], (delivery.job_id,))
+        facts = {**asdict(delivery), "to_state": state}
+        if connection.execute(_SQL["end_delivery"], facts).fetchone() is None:
+            return False
+        row = connection.execute(_SQL["open_deliveries"], (delivery.job_id,)).fetchone()
+        return row is not None and row["open"] == 0
+
+    def keep_profile(self, destination: str, address: str, accepted: Sequence[Kind]) -> None:
+        """Keep what a destination said that it accepts, in place of what it said before."""
+        facts = {"destination": destination, "address": address, "accepted": list(accepted)}
+        with self.transaction() as connection:
+            connection.execute(_SQL["keep_profile"], facts)
+
+    def profiles(self) -> dict[str, DestinationProfile]:
+        """Return what each destination said last, by its name."""
+        rows = self._rows(_SQL["profiles"], ())
+        found = [DestinationProfile(**{**row, "accepted": tuple(row["accepted"])}) for row in rows]
+        return {one.destination: one for one in found}
+
+    def open_destinations(self) -> set[str]:
+        """Return the destinations that deliveries are still to go to."""
+        return {row["destination"] for row in self._rows(_SQL["open_destinations"], ())}
+
+    def failed_destinations(self, job_id: uuid.UUID) -> list[str]:
+        """Return the destinations that did not get all of the job's objects."""
+        return [row["destination"] for row in self._rows(_SQL["failed_deliveries"], (job_id,))]
+
+    def close_job(self, job_id: uuid.UUID, state: JobState, code: str = "", reason: str = "") -> bool:
+        """End a job whose deliveries have ended; False if it has ended before."""
+        return self._happened(_SQL["close_job"], {"id": job_id, "to_state": state, "code": code, "reason": reason})

@@ -1,0 +1,118 @@
+-- The statements of app/jobs/records/deciding.py. A statement starts at its `-- name:` line.
+
+-- name: mend_clock
+-- A clock that was set back would keep series waiting for as long as it was set back: their quiet time starts again.
+UPDATE series SET last_received_at = clock_timestamp()
+WHERE state IN ('receiving', 'waiting-for-study') AND last_received_at > clock_timestamp() + interval '1 second';
+
+-- name: restart_quiet_times
+-- While the server was down nothing could come: that time says nothing about whether a series is complete.
+UPDATE series SET last_received_at = clock_timestamp() WHERE state IN ('receiving', 'waiting-for-study');
+
+-- name: undecided_series
+SELECT study_instance_uid, series_instance_uid, state, revision, calling_ae_title, last_received_at,
+       extract(epoch FROM clock_timestamp() - last_received_at)::float8 AS quiet_seconds,
+       extract(epoch FROM clock_timestamp() - (
+           SELECT max(whole.last_received_at) FROM series AS whole
+           WHERE whole.study_instance_uid = series.study_instance_uid))::float8 AS study_quiet_seconds,
+       (SELECT min(digest) FROM instances
+        WHERE instances.study_instance_uid = series.study_instance_uid
+          AND instances.series_instance_uid = series.series_instance_uid) AS lowest_digest
+FROM series
+WHERE state IN ('receiving', 'waiting-for-study')
+ORDER BY last_received_at;
+
+-- name: series_of_study
+SELECT study_instance_uid, series_instance_uid, state, revision, calling_ae_title, last_received_at,
+       extract(epoch FROM clock_timestamp() - last_received_at)::float8 AS quiet_seconds,
+       extract(epoch FROM clock_timestamp() - (
+           SELECT max(whole.last_received_at) FROM series AS whole
+           WHERE whole.study_instance_uid = series.study_instance_uid))::float8 AS study_quiet_seconds,
+       (SELECT min(digest) FROM instances
+        WHERE instances.study_instance_uid = series.study_instance_uid
+          AND instances.series_instance_uid = series.series_instance_uid) AS lowest_digest
+FROM series
+WHERE study_instance_uid = %s
+ORDER BY first_received_at, series_instance_uid;
+
+-- name: lock_series
+SELECT 1 FROM series
+WHERE study_instance_uid = %(study_instance_uid)s AND series_instance_uid = %(series_instance_uid)s
+  AND revision = %(revision)s AND last_received_at = %(last_received_at)s
+  AND state IN ('receiving', 'waiting-for-study')
+FOR UPDATE;
+
+-- name: lock_study
+SELECT series_instance_uid, state, revision, last_received_at FROM series
+WHERE study_instance_uid = %s
+ORDER BY series_instance_uid  -- always in one order, so that two that lock a study take turns
+FOR UPDATE;
+
+-- name: conclude_series
+-- The decision stands only for what was looked at: nothing came since.
+UPDATE series SET state = %(to_state)s, rule = %(rule)s, reason = %(reason)s, decided_at = clock_timestamp()
+WHERE study_instance_uid = %(study_instance_uid)s AND series_instance_uid = %(series_instance_uid)s
+  AND revision = %(revision)s AND last_received_at = %(last_received_at)s
+  AND state IN ('receiving', 'waiting-for-study')
+RETURNING 1;
+
+-- name: conclude_locked_series
+-- For a series that this transaction has locked: one that was decided before may be decided anew with its study.
+UPDATE series SET state = %(to_state)s, rule = %(rule)s, reason = %(reason)s, decided_at = clock_timestamp()
+WHERE study_instance_uid = %(study_instance_uid)s AND series_instance_uid = %(series_instance_uid)s
+RETURNING 1;
+
+-- name: inputs_of_series
+-- Of two contents under one SOP Instance UID the later one counts: corrections are legal.
+SELECT DISTINCT ON (sop_instance_uid) sop_instance_uid, digest
+FROM instances
+WHERE study_instance_uid = %(study_instance_uid)s AND series_instance_uid = %(series_instance_uid)s
+ORDER BY sop_instance_uid, number DESC;
+
+-- name: insert_job
+INSERT INTO jobs (id, key, study_instance_uid, series_instance_uid, series_revision, rule, pipeline, model_name,
+                  model_version, weights_digest, destinations, priority, generalist_name, generalist_version,
+                  generalist_digest, on_disagreement)
+VALUES (%(id)s, %(key)s, %(study_instance_uid)s, %(series_instance_uid)s, %(series_revision)s, %(rule)s, %(pipeline)s,
+        %(model_name)s, %(model_version)s, %(weights_digest)s, %(destinations)s, %(priority)s, %(generalist_name)s,
+        %(generalist_version)s, %(generalist_digest)s, %(on_disagreement)s)
+ON CONFLICT (key) DO NOTHING
+RETURNING id;
+
+-- name: insert_input
+INSERT INTO job_inputs (job_id, sop_instance_uid, digest, channel) VALUES (%s, %s, %s, %s);
+
+-- name: refuse_job
+-- A job that is refused as it is made: no attempt ever begins.
+UPDATE jobs SET state = 'refused', code = %(code)s, reason = %(reason)s, finished_at = clock_timestamp()
+WHERE id = %(id)s AND state = 'queued'
+RETURNING 1;
+
+-- name: reopen_series
+UPDATE series SET state = 'receiving'
+FROM jobs
+WHERE jobs.id = %s AND series.study_instance_uid = jobs.study_instance_uid
+  AND series.series_instance_uid = jobs.series_instance_uid AND series.state = 'routed';
+
+-- name: reopen_prompts
+-- Prompts whose last job was refused because their images were not held.
+UPDATE series SET state = 'receiving'
+WHERE study_instance_uid = %s AND state = 'routed'
+  AND (SELECT jobs.code FROM jobs
+       WHERE jobs.study_instance_uid = series.study_instance_uid
+         AND jobs.series_instance_uid = series.series_instance_uid
+       ORDER BY jobs.created_at DESC LIMIT 1) IN ('images-not-held', 'images-not-found')
+  AND EXISTS (SELECT 1 FROM series AS other
+              WHERE other.study_instance_uid = series.study_instance_uid
+                AND other.last_received_at > series.decided_at);
+
+-- name: pipelines_of_results
+SELECT DISTINCT jobs.pipeline FROM results JOIN jobs ON jobs.id = results.job_id
+WHERE results.sop_instance_uid = ANY(%s);
+
+-- name: has_own_results
+SELECT EXISTS (
+    SELECT FROM instances JOIN results USING (sop_instance_uid)
+    WHERE instances.study_instance_uid = %(study_instance_uid)s
+      AND instances.series_instance_uid = %(series_instance_uid)s
+) AS found;

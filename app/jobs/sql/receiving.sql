@@ -1,0 +1,24 @@
+-- The statements of app/jobs/records/receiving.py. A statement starts at its `-- name:` line.
+
+-- name: record_instance
+-- One statement, one commit: the instance's row, and its series back to receiving. A known instance changes nothing;
+-- content that comes after the decision makes a new revision of the series.
+WITH fresh AS (
+    INSERT INTO instances (sop_instance_uid, digest, sop_class_uid, transfer_syntax_uid, series_instance_uid,
+                           study_instance_uid, size_bytes, calling_ae_title, source_host)
+    VALUES (%(sop_instance_uid)s, %(digest)s, %(sop_class_uid)s, %(transfer_syntax_uid)s, %(series_instance_uid)s,
+            %(study_instance_uid)s, %(size_bytes)s, %(calling_ae_title)s, %(source_host)s)
+    ON CONFLICT DO NOTHING
+    RETURNING study_instance_uid, series_instance_uid, calling_ae_title
+)
+INSERT INTO series (study_instance_uid, series_instance_uid, state, calling_ae_title)
+SELECT study_instance_uid, series_instance_uid, 'receiving', calling_ae_title FROM fresh
+ON CONFLICT (study_instance_uid, series_instance_uid) DO UPDATE SET
+    last_received_at = clock_timestamp(),
+    calling_ae_title = EXCLUDED.calling_ae_title,
+    revision = series.revision + CASE WHEN series.state IN ('receiving', 'waiting-for-study') THEN 0 ELSE 1 END,
+    state = 'receiving';
+
+-- name: unknown_digests
+SELECT digest FROM unnest(%s::text[]) AS spooled (digest)
+WHERE NOT EXISTS (SELECT 1 FROM instances WHERE instances.digest = spooled.digest);
