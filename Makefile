@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-oracle bench-nnunet bench-sam check environment exporter lite-medsam image clean
+.PHONY: help demo test test-chaos test-oracle bench-nnunet bench-sam check environment exporter lite-medsam image clean
 
 VENV := .venv/bin
 
@@ -20,6 +20,11 @@ test: ## the whole test suite; as root on Debian or Ubuntu it installs the peers
 	@$(MAKE) --no-print-directory check
 	@$(VENV)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST)
 	@$(MAKE) --no-print-directory test-oracle
+
+test-chaos: ## break things on purpose, many times over: what is lost by it, as a table; an hour, as root
+	@tests/install_peers.sh
+	@deploy/environment.sh server triton development tools
+	@CHAOS=full $(VENV)/python -m pytest --timeout 3600 $(or $(PYTEST),tests/chaos)
 
 test-oracle: ## the tests that need torch and nnU-Net itself, in the exporter environment
 	@deploy/environment.sh exporter

@@ -63,8 +63,8 @@ def network() -> Iterator[Any]:
 
 @pytest.hookimpl(trylast=True)  # after the order was shuffled
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the journeys: one at the end would leave the other workers without work for minutes."""
-    items.sort(key=lambda item: "journey" not in item.path.parts)
+    """Begin with the journeys and the chaos: one at the end would leave the other workers without work for minutes."""
+    items.sort(key=lambda item: not {"journey", "chaos"} & set(item.path.parts))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -1,0 +1,43 @@
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.figures import BEGIN, END, Figures, read, write_page
+
+_FIRST, _SECOND = "2. Disk full", "10. Network cut"
+
+
+def test_a_figure_is_kept_before_it_is_judged(tmp_path: Path) -> None:
+    figures = Figures(tmp_path / "figures.jsonl", is_full=False)
+    figures.show(_FIRST, "objects lost", seen=0, exactly=0)
+    with pytest.raises(AssertionError, match="seconds until it is back: 12.50, and the goal is at most 10"):
+        figures.show(_FIRST, "seconds until it is back", seen=12.5, most=10)
+    with pytest.raises(AssertionError, match="at least 100"):
+        figures.show(_SECOND, "objects sent", seen=99, least=100)
+    assert [one.seen for one in read(tmp_path / "figures.jsonl")] == ["0", "12.50", "99"]
+
+
+def test_a_run_replaces_the_rows_of_its_promises_alone(tmp_path: Path) -> None:
+    page, kept = tmp_path / "page.md", tmp_path / "figures.jsonl"
+    page.write_text(f"# Before\n{BEGIN}\n| What was done | Figure | Goal | Seen |\n|---|---|---|---|\n{END}\nafter\n")
+    first = Figures(kept, is_full=True)
+    first.show(_SECOND, "lost", seen=0, exactly=0)
+    first.show(_FIRST, "lost", seen=0, exactly=0)
+    write_page(page, read(kept))
+    kept.unlink()
+    first.show(_FIRST, "lost", seen=1, most=1)
+    first.show(_FIRST, "objects", seen=10000, least=10000)
+    write_page(page, read(kept))
+    rows = [line for line in page.read_text().splitlines() if line.startswith("| ")][1:]
+    assert rows == [
+        "| 2. Disk full | lost | at most 1 | 1 |",
+        "| 2. Disk full | objects | at least 10,000 | 10,000 |",
+        "| 10. Network cut | lost | exactly 0 | 0 |",
+    ]
+    assert page.read_text().startswith("# Before\n")
+    assert page.read_text().endswith("\nafter\n")
+
+
+def test_the_short_form_does_less(tmp_path: Path) -> None:
+    assert Figures(tmp_path / "f", is_full=False).of(short=3, full=100) == 3
+    assert Figures(tmp_path / "f", is_full=True).of(short=3, full=100) == 100
