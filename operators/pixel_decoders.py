@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -27,7 +28,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from operators import twelve_bit_jpeg
+from operators import twelve_bit_jpeg, undecoded_syntaxes
 from operators.errors import SeriesRefused
 
 
@@ -43,10 +44,14 @@ class PixelDecoder:
     """Of all that runs, SPDX."""
 
 
+OWN = "undecoded-syntaxes"
+"""The plug-in of the transfer syntaxes that pydicom has no decoder for: `operators.undecoded_syntaxes`."""
+
 _NATIVE = PixelDecoder("", "pydicom", "MIT")
 _JPEG_LS = PixelDecoder("pyjpegls", "pyjpegls (CharLS)", "MIT, BSD-3-Clause")
 _JPEG_2000 = PixelDecoder("pylibjpeg", "pylibjpeg-openjpeg (OpenJPEG)", "MIT, BSD-2-Clause")
 _GDCM = PixelDecoder("gdcm", "python-gdcm (GDCM, its libjpeg)", "Apache-2.0, BSD-3-Clause, IJG")
+_JPEG_XL = PixelDecoder(OWN, "imagecodecs (libjxl)", "BSD-3-Clause")
 
 DECODERS: Mapping[UID, PixelDecoder] = {
     ImplicitVRLittleEndian: _NATIVE,
@@ -65,6 +70,10 @@ DECODERS: Mapping[UID, PixelDecoder] = {
     HTJ2KLossless: _JPEG_2000,
     HTJ2KLosslessRPCL: _JPEG_2000,
     HTJ2K: _JPEG_2000,
+    undecoded_syntaxes.ENCAPSULATED_UNCOMPRESSED: PixelDecoder(OWN, "pydicom", "MIT"),
+    undecoded_syntaxes.JPEG_XL_LOSSLESS: _JPEG_XL,
+    undecoded_syntaxes.JPEG_XL_RECOMPRESSION: _JPEG_XL,
+    undecoded_syntaxes.JPEG_XL: _JPEG_XL,
 }
 """Every transfer syntax whose pixels can be read. docs/reference/inputs.md has them as a table."""
 
@@ -80,10 +89,16 @@ def decoder_for(transfer_syntax_uid: UID) -> PixelDecoder:
         ``transfer-syntax-unsupported`` if nothing does.
     """
     found = DECODERS.get(transfer_syntax_uid)
-    if found is None or (found.plugin and found.plugin not in get_decoder(transfer_syntax_uid).available_plugins):
+    if found is None or not _is_there(found, transfer_syntax_uid):
         raise SeriesRefused(
             f"the pixel data is compressed as {transfer_syntax_uid.name}, for which no decoder is installed; "
             "send it uncompressed or as JPEG, JPEG-LS, JPEG 2000 or RLE",
             code="transfer-syntax-unsupported",
         )
     return found
+
+
+def _is_there(decoder: PixelDecoder, transfer_syntax_uid: UID) -> bool:
+    if decoder.plugin == OWN:
+        return importlib.util.find_spec(decoder.library.split(" ")[0]) is not None
+    return not decoder.plugin or decoder.plugin in get_decoder(transfer_syntax_uid).available_plugins

@@ -29,9 +29,10 @@ from pydicom.uid import (
     JPEGLSTransferSyntaxes,
 )
 
+from operators import undecoded_syntaxes
 from operators.instances import MULTI_FRAME_SOP_CLASSES, unreadable
 from operators.parse_errors import PARSE_ERRORS
-from operators.pixel_decoders import decoder_for
+from operators.pixel_decoders import OWN, decoder_for
 from operators.slices import Slice
 
 CT_NOTHING = -1024.0
@@ -93,11 +94,15 @@ def _frames(slices: Sequence[Slice], syntax: UID) -> Generator[NDArray[Any], Non
     """The slices' frames as they are decoded, each pixel in as many bits as are allocated; no others are decoded."""
     first = slices[0]
     numbers = [one.frame_number or 1 for one in slices]
+    decoder = decoder_for(syntax)
+    if decoder.plugin == OWN:
+        yield from undecoded_syntaxes.frames(first.path, [number - 1 for number in numbers], first.frame_count)
+        return
     is_whole = numbers == list(range(1, first.frame_count + 1))
     indices = None if is_whole else [number - 1 for number in numbers]
     # what is inflated is so as a whole, and pydicom can't look for frames in what is not
     source = pydicom.dcmread(first.path) if syntax == DeflatedExplicitVRLittleEndian else first.path
-    options: dict[str, Any] = {"decoding_plugin": decoder_for(syntax).plugin, "number_of_frames": first.frame_count}
+    options: dict[str, Any] = {"decoding_plugin": decoder.plugin, "number_of_frames": first.frame_count}
     yield from iter_pixels(source, indices=indices, raw=True, correct_unused_bits=False, **options)
 
 

@@ -1,7 +1,7 @@
 """Every transfer syntax that can be read, encoded by other programs, gives the pixels that were encoded.
 
 The encoders are DCMTK, GDCM and OpenJPH; what is lossy is held against what DCMTK, GDCM, OpenJPH or the publisher of
-the image decoded.
+the image decoded. JPEG XL is in test_undecoded_syntaxes.py.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ from operators.pixel_decoders import DECODERS
 from operators.pixels import Decoded, read_pixels
 from operators.series_volume import read_series
 from operators.slices import Slice
+from operators.undecoded_syntaxes import ENCAPSULATED_UNCOMPRESSED, JPEG_XL, JPEG_XL_LOSSLESS, JPEG_XL_RECOMPRESSION
 from tests import peers
 from tests.fixtures.htj2k.make_codestreams import FOLDER as HTJ2K_FOLDER
 from tests.fixtures.htj2k.make_codestreams import textured
@@ -72,6 +73,8 @@ LOSSY: dict[UID, tuple[Sequence[str], Sequence[str]]] = {
 }
 """Who encodes what, and who else decodes it."""
 HTJ2K_SYNTAXES = (HTJ2KLossless, HTJ2KLosslessRPCL, HTJ2K)
+UNDECODED_SYNTAXES = (ENCAPSULATED_UNCOMPRESSED, JPEG_XL_LOSSLESS, JPEG_XL_RECOMPRESSION, JPEG_XL)
+"""Those that pydicom has no decoder for, tests/contract/test_undecoded_syntaxes.py."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,7 @@ def _decoded(path: Path) -> Array:
 
 
 def test_each_readable_syntax_is_tested_here() -> None:
-    assert set(DECODERS) == {*LOSSLESS, *LOSSY, *HTJ2K_SYNTAXES}
+    assert set(DECODERS) == {*LOSSLESS, *LOSSY, *HTJ2K_SYNTAXES, *UNDECODED_SYNTAXES}
 
 
 def test_each_readable_syntax_is_taken_from_the_wire_but_the_deflated() -> None:

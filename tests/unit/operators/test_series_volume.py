@@ -456,7 +456,7 @@ def test_a_series_that_is_no_images(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("uid", "name"),
-    [("1.2.840.10008.1.2.4.92", "JPEG 2000 Part 2"), ("1.2.840.10008.1.2.4.110", "JPEG XL|1.2.840.10008")],
+    [("1.2.840.10008.1.2.4.92", "JPEG 2000 Part 2"), ("1.2.840.10008.1.2.4.100", "MPEG2")],
 )
 def test_a_compression_without_a_decoder(uid: str, name: str, tmp_path: Path) -> None:
     files = Phantom().write(tmp_path, syntax=RLELossless)
