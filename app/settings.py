@@ -50,6 +50,11 @@ class ListenerSettings(Section):
     low_water_bytes: int = Field(
         default=1 << 30, ge=0, description="Free space below which instances are answered with 0xA700."
     )
+    maximum_object_bytes: int = Field(
+        default=4 << 30,
+        ge=1 << 20,
+        description="Longest data set of an instance; longer ones are answered with 0xC000.",
+    )
     shutdown_seconds: float = Field(default=20.0, gt=0, description="Time that running associations get to finish.")
     source: tuple[SourceSettings, ...] = Field(default=(), description="The peers that may send; none means any.")
 

@@ -18,11 +18,12 @@ from app.audit.events import AuditEvent, Outcome
 from app.errors import AuditError, ServingError, SettingsError
 from app.identifiers import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from app.jobs.records import Instance
-from app.listener.connection import BoundedServer
+from app.listener.connection import BoundedServer, TakenRequestHandler
 from app.listener.handlers import StorageHandlers
 from app.listener.presentation import supported_contexts
 from app.listener.sessions import Session, Sessions
 from app.listener.spool import Spool
+from app.listener.takeover import Takeover
 from app.settings import ListenerSettings, SourceSettings
 
 if TYPE_CHECKING:
@@ -97,7 +98,8 @@ class Listener:
         self._audit = audit
         self._allowed = AllowList(settings.source)
         self._sessions = Sessions()
-        self._handlers = StorageHandlers(spool, record, audit, self._sessions)
+        self._handlers = StorageHandlers(spool, record, audit, self._sessions, settings.maximum_object_bytes)
+        self._takeover = Takeover(settings, self._handlers, self._sessions)
         self._server: BoundedServer | None = None
         self._port = settings.port
 
@@ -137,6 +139,7 @@ class Listener:
                     (evt.EVT_CONN_CLOSE, self._on_ended),
                 ],
                 server_class=BoundedServer,
+                request_handler=TakenRequestHandler,
             )
         except OSError as error:
             raise ServingError(
@@ -145,6 +148,7 @@ class Listener:
                 code="listener-address",
             ) from error
         server.bounds = self._settings
+        server.takeover = self._takeover
         self._server = server
         self._port = server.server_address[1]
         threading.Thread(target=server.serve_forever, name="listener", daemon=True).start()
@@ -161,7 +165,7 @@ class Listener:
         server.close()
         _wait_for_associations(server, self._settings.shutdown_seconds)
         for association in server.active_associations:
-            association.abort(block=False)
+            self._takeover.abort(association)
         _wait_for_associations(server, _ABORT_SECONDS)
         if not self._handlers.wait_idle(_ABORT_SECONDS):
             _log.error("an instance is still being kept; it will not be acknowledged")

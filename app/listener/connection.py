@@ -11,11 +11,15 @@ import socket
 import struct
 import time
 from socketserver import BaseServer
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-from pynetdicom.transport import ThreadedAssociationServer
+from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
+from app.listener.takeover import Takeover
 from app.settings import ListenerSettings
+
+if TYPE_CHECKING:
+    from pynetdicom.association import Association
 
 _HEADER = struct.Struct(">BxI")
 _LEAST_BYTES_PER_SECOND = 64 * 1024
@@ -99,11 +103,23 @@ class BoundedSocket(socket.socket):
         return data
 
 
+class TakenRequestHandler(RequestHandler):
+    """Makes the toolkit's association of a connection, prepared for the one that may take it over."""
+
+    server: BoundedServer
+
+    def _create_association(self) -> Association:
+        association = super()._create_association()
+        self.server.takeover.prepare(association)
+        return association
+
+
 class BoundedServer(ThreadedAssociationServer):
-    """An association server whose connections are bounded. `bounds` must be set before it serves."""
+    """An association server whose connections are bounded. `bounds` and `takeover` must be set before it serves."""
 
     request_queue_size = 64
     bounds: ListenerSettings
+    takeover: Takeover
 
     def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
         """Accept a connection."""

@@ -27,7 +27,7 @@ from app.delivery.sending import send_folder
 from app.errors import AuditError, DeliveryError, OutOfResources
 from app.identifiers import UID
 from app.jobs.records import Instance
-from app.listener import handlers
+from app.listener import reception
 from app.listener.connection import BoundedSocket
 from app.listener.spool import read_instance_header
 from tests.listening import CT, EXPLICIT, IMPLICIT, Listening, RawPeer, listening, make_ct, wait_until, write_ct
@@ -93,17 +93,17 @@ def test_the_order_of_an_acknowledgement(tmp_path: Path, monkeypatch: pytest.Mon
 
         return noted
 
-    def noting_send(self: BoundedSocket, data: bytes, *arguments: Any) -> int:
+    def noting_send(self: BoundedSocket, data: bytes, *arguments: Any) -> None:
         if data[0] == 4:
             order.append("response")
-        return socket.socket.send(self, data, *arguments)
+        socket.socket.sendall(self, data, *arguments)
 
     source = write_ct(tmp_path / "ct.dcm", 1)
     with listening(tmp_path / "spool", record=noting("ledger", lambda _: None)) as at:
         monkeypatch.setattr(at.audit, "append", noting("audit", at.audit.append))
         monkeypatch.setattr(os, "fsync", noting("fsync", os.fsync))
         monkeypatch.setattr(os, "rename", noting("rename", os.rename))
-        monkeypatch.setattr(BoundedSocket, "send", noting_send, raising=False)
+        monkeypatch.setattr(BoundedSocket, "sendall", noting_send, raising=False)
         assert send(at, source) == [0]
     assert order[:6] == ["fsync", "rename", "fsync", "audit", "ledger", "response"]
     assert order[6:] == ["audit"]  # what the association brought
@@ -484,11 +484,13 @@ def test_nothing_of_the_patient_is_logged(tmp_path: Path, capsys: pytest.Capture
 
 def test_the_toolkits_names_that_are_relied_on() -> None:
     """Not all of them are in its documentation; a new release must not drop them unnoticed."""
-    from pynetdicom import _config
+    from pynetdicom import AE, _config
     from pynetdicom.association import Association
     from pynetdicom.dimse_primitives import C_STORE
+    from pynetdicom.dul import DULServiceProvider
+    from pynetdicom.fsm import ACTIONS, TRANSITION_TABLE
     from pynetdicom.service_class import StorageServiceClass
-    from pynetdicom.transport import AssociationServer, AssociationSocket
+    from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
 
     for switch in (
         "LOG_HANDLER_LEVEL",
@@ -509,7 +511,23 @@ def test_the_toolkits_names_that_are_relied_on() -> None:
     assert isinstance(AssociationServer.active_associations, property)
     assert callable(AssociationSocket.recv)
     assert callable(Association.kill)
-    assert handlers.SUCCESS == 0
+    assert reception.SUCCESS == 0
+    # where our own loop takes an association over
+    for owner, name in (
+        (Association, "_run_reactor"),
+        (Association, "run_reactor"),
+        (DULServiceProvider, "_is_transport_event"),
+        (DULServiceProvider, "kill_dul"),
+        (RequestHandler, "_create_association"),
+    ):
+        assert callable(getattr(owner, name, None)), (
+            f"this pynetdicom has no {owner.__name__}.{name}; app/listener/takeover.py must take associations over "
+            "in another way"
+        )
+    association = Association(AE("LIMNER"), "acceptor")
+    assert association.dul.state_machine.current_state == "Sta1"
+    assert association.dul.socket is None
+    assert ACTIONS[TRANSITION_TABLE["Evt7", "Sta3"]][2] == "Sta6", "an association is established in another state"
 
 
 class Receiver:
