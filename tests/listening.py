@@ -61,7 +61,9 @@ class Listening:
 
 
 @contextmanager
-def listening(folder: Path, *, low_water_bytes: int = 0, record: Any = None, **settings: Any) -> Iterator[Listening]:
+def listening(
+    folder: Path, *, low_water_bytes: int = 0, record: Any = None, backlog: Any = None, **settings: Any
+) -> Iterator[Listening]:
     """A running listener called LIMNER on an ephemeral port, with its spool in `folder`."""
     spool = Spool(folder, low_water_bytes)
     spool.prepare()
@@ -72,6 +74,7 @@ def listening(folder: Path, *, low_water_bytes: int = 0, record: Any = None, **s
         spool,
         record or instances.append,
         audit,  # type: ignore[arg-type]
+        backlog or (lambda: 0),
     )
     listener.start()
     try:
@@ -122,8 +125,9 @@ def write_ct(path: Path, number: int = 1, **changes: Any) -> Path:
 class RawPeer:
     """A connection that sends what it is told (PS3.8 section 9.3)."""
 
-    def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=30)
+    def __init__(self, port: int, *, host: str = "127.0.0.1", source: str = "") -> None:
+        self.socket = socket.create_connection((host, port), timeout=30, source_address=(source, 0) if source else None)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def __enter__(self) -> RawPeer:
         return self
@@ -133,6 +137,12 @@ class RawPeer:
 
     def associate(self, sop_class: str = CT, transfer_syntax: str = EXPLICIT, called: str = "LIMNER") -> None:
         """Request an association with one presentation context, 1; it must be accepted."""
+        self.request(sop_class, transfer_syntax, called)
+        kind, _ = self.read_pdu()
+        assert kind == 2, f"not accepted: PDU type {kind}"
+
+    def request(self, sop_class: str = CT, transfer_syntax: str = EXPLICIT, called: str = "LIMNER") -> None:
+        """Send an association request with one presentation context, 1."""
 
         def item(kind: int, body: bytes) -> bytes:
             return struct.pack(">BxH", kind, len(body)) + body
@@ -149,8 +159,6 @@ class RawPeer:
             + item(0x50, user)
         )
         self.send_pdu(1, body)
-        kind, _ = self.read_pdu()
-        assert kind == 2, f"not accepted: PDU type {kind}"
 
     def send_pdu(self, kind: int, body: bytes) -> None:
         self.socket.sendall(struct.pack(">BxI", kind, len(body)) + body)

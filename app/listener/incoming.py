@@ -7,6 +7,7 @@ bytes that are already in the spool need no room to be acknowledged.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import uuid
@@ -38,7 +39,8 @@ class IncomingFile:
         self._spool = spool
         self._head_bytes = len(head)
         self._digest = hashlib.sha256()
-        self._path: Path | None = None
+        self.path: Path | None = None
+        """Where it is written; None if it is not."""
         self._descriptor = -1
         self._next_check = _ROOM_STEP_BYTES
         self.shortage: OutOfResources | None = None
@@ -49,7 +51,8 @@ class IncomingFile:
             spool.check_room(0)
             path = spool.incoming_folder / f"{uuid.uuid4().hex}.part"
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            self._path = path
+            self.path = path
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX)  # says that it is not abandoned
         except OutOfResources as error:
             self.shortage = error
         except OSError as error:
@@ -105,10 +108,10 @@ class IncomingFile:
                 # it may have been renamed by a thread, or a process that was killed, that has not synced it yet
                 sync_folder(known.path.parent)
                 return known
-            if self.shortage is not None or self._path is None:
+            if self.shortage is not None or self.path is None:
                 raise self.shortage or OutOfResources("the file was discarded")
             kept = KeptFile(self._digest.hexdigest(), self.size_bytes, self._spool.path_of(self._digest.hexdigest()))
-            self._move(self._path, kept.path)
+            self._move(self.path, kept.path)
         except OSError as error:
             raise write_failed(error) from error
         finally:
@@ -119,8 +122,8 @@ class IncomingFile:
         """Put the file into quarantine for whoever looks into the refusal, and return its digest. Best effort."""
         digest = self._digest.hexdigest()
         try:
-            if self._path is not None:
-                self._move(self._path, self._spool.quarantine_path_of(digest))
+            if self.path is not None:
+                self._move(self.path, self._spool.quarantine_path_of(digest))
                 self._spool.write_reason(digest, self.size_bytes, code)
         except (OSError, OutOfResources):
             pass
@@ -131,7 +134,7 @@ class IncomingFile:
     def discard(self) -> None:
         """Remove what was written and not kept; nothing happens the second time."""
         descriptor, self._descriptor = self._descriptor, -1
-        path, self._path = self._path, None
+        path, self.path = self.path, None
         if descriptor >= 0:
             os.close(descriptor)
         if path is not None:
@@ -150,7 +153,7 @@ class IncomingFile:
     def _move(self, path: Path, target: Path) -> None:
         os.fsync(self._descriptor)
         os.rename(path, target)
-        self._path = None
+        self.path = None
         sync_folder(target.parent)
 
     def _drop(self, shortage: OutOfResources) -> None:

@@ -12,11 +12,13 @@ machine. The same bytes have the same name, so a repeat is kept once, and no nam
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import re
 import struct
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +32,7 @@ from app.listener.presentation import TRANSFER_SYNTAXES
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _PREAMBLE_BYTES = 128
+_ABANDONED_SECONDS = 3600.0
 
 
 class Spool:
@@ -51,15 +54,26 @@ class Spool:
         self._quarantine = folder / "quarantine"
 
     def prepare(self) -> None:
-        """Make the folders, and remove what was being received when the process ended: it was never acknowledged."""
+        """Make the folders, and remove what was being received when a process ended: it was never acknowledged."""
         for folder in (self._folder, self._incoming, self._instances, self._quarantine):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for number in range(256):
             (self._instances / f"{number:02x}").mkdir(mode=0o700, exist_ok=True)
-        for part in self._incoming.iterdir():
-            part.unlink()
+        self.sweep()
         for folder in (self._instances, self._folder, self._folder.parent):
             sync_folder(folder)
+
+    def sweep(self) -> int:
+        """Remove what is half received and has no process any more, or has not grown for an hour; return how many."""
+        removed = 0
+        for part in self._incoming.iterdir():
+            try:
+                if _is_abandoned(part):
+                    part.unlink()
+                    removed += 1
+            except FileNotFoundError:  # it was kept or discarded meanwhile
+                continue
+        return removed
 
     def keep(self, *parts: Buffer) -> KeptFile:
         """Write a file made of `parts`, in order, so that it survives a crash; the same bytes are kept once.
@@ -154,6 +168,7 @@ class Spool:
         try:
             descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with open(descriptor, "wb", buffering=0) as file:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
                 for part in parts:
                     write_all(descriptor, part)
                 os.fsync(file.fileno())
@@ -221,6 +236,20 @@ def read_instance_header(source: Path | Buffer) -> InstanceHeader:
             code="transfer-syntax-refused",
         )
     return inspect_data_set(data[start:], transfer_syntax_uid)
+
+
+def _is_abandoned(part: Path) -> bool:
+    """Whether nobody writes a file: whoever does holds its lock, until the process ends (also on another host)."""
+    if time.time() - part.stat().st_mtime > _ABANDONED_SECONDS:
+        return True
+    descriptor = os.open(part, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def _map_file(path: Path) -> memoryview:

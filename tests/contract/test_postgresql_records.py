@@ -57,6 +57,15 @@ def test_an_instance_is_recorded_once(records: Records) -> None:
     assert (after.state, after.revision, after.calling_ae_title) == ("receiving", 1, "MODALITY")
 
 
+def test_the_backlog_counts_series_and_jobs_that_wait(records: Records, url: str) -> None:
+    assert records.backlog() == 0
+    records.record_instance(instance(1))
+    assert records.backlog() == 1
+    with psycopg.connect(url) as connection:
+        connection.execute("UPDATE series SET state = 'no-rule'")
+    assert records.backlog() == 0
+
+
 def test_other_content_of_an_instance_counts_from_then_on(records: Records) -> None:
     records.record_instance(instance(1))
     records.record_instance(instance(1, content="corrected"))

@@ -1,6 +1,7 @@
 """The listener against a pynetdicom sender, and against peers that keep to no rule."""
 
 import hashlib
+import inspect
 import os
 import random
 import socket
@@ -147,15 +148,20 @@ def test_changed_content_under_the_same_uid_is_kept_beside(tmp_path: Path) -> No
 
 
 def test_below_the_watermark_a_repeat_is_acknowledged_and_the_rest_told_to_come_again(tmp_path: Path) -> None:
-    known, new = write_ct(tmp_path / "1.dcm", 1), write_ct(tmp_path / "2.dcm", 2)
+    known, new = make_ct(1), make_ct(2)
     with listening(tmp_path / "spool") as at:
-        assert send(at, known) == [0]
-    with listening(tmp_path / "spool", low_water_bytes=1 << 62) as full:
-        assert send(full, known, new, new) == [0, 0xA700, 0xA700]
-        echo(peer(full.port))
-    assert [one.sop_instance_uid for one in full.instances] == [make_ct(1).SOPInstanceUID]
-    assert [one["code"] for one in full.audit.of(AuditEvent.STORAGE_BELOW_WATERMARK)] == ["storage-below-watermark"]
-    assert full.quarantined() == []
+        assert store_raw(at.port, encode(known), known.SOPInstanceUID) == 0
+        with RawPeer(at.port) as raw:
+            raw.associate()
+            at.spool._low_water_bytes = 1 << 62
+            for image, status in ((known, 0), (new, 0xA700), (new, 0xA700)):
+                raw.send_store_command(image.SOPInstanceUID)
+                raw.send_fragment(encode(image), command=False, last=True)
+                assert raw.read_status() == status
+        echo(peer(at.port))
+    assert [one.sop_instance_uid for one in at.instances] == [known.SOPInstanceUID] * 2
+    assert [one["code"] for one in at.audit.of(AuditEvent.STORAGE_BELOW_WATERMARK)] == ["storage-below-watermark"]
+    assert at.quarantined() == []
 
 
 def test_a_ledger_that_fails_is_told_as_out_of_resources(tmp_path: Path) -> None:
@@ -524,6 +530,9 @@ def test_the_toolkits_names_that_are_relied_on() -> None:
             f"this pynetdicom has no {owner.__name__}.{name}; app/listener/takeover.py must take associations over "
             "in another way"
         )
+    assert "supported_contexts = deepcopy(self.server.contexts)" in inspect.getsource(RequestHandler), (
+        "contexts are given to associations in another way: app/listener/connection.py must not share them"
+    )
     association = Association(AE("LIMNER"), "acceptor")
     assert association.dul.state_machine.current_state == "Sta1"
     assert association.dul.socket is None

@@ -31,6 +31,19 @@ class ReceiveRecords(Connections):
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             raise OutOfResources(f"the records can't be written: {type(error).__name__}") from error
 
+    def backlog(self) -> int:
+        """Return how many series are undecided and how many jobs are queued, together.
+
+        Raises
+        ------
+        OutOfResources
+            If the database can't be reached.
+        """
+        try:
+            return int(self._rows(_SQL["backlog"], ())[0]["waiting"])
+        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            raise OutOfResources(f"the records can't be read: {type(error).__name__}") from error
+
     def unknown_digests(self, digests: Iterable[str]) -> set[str]:
         """Return those of the spool's digests that have no record."""
         return {row["digest"] for row in self._rows(_SQL["unknown_digests"], (list(digests),))}
