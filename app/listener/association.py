@@ -47,7 +47,8 @@ _REASONS = {
     "calling-ae-title-not-recognized": _CALLING_AE_TITLE_NOT_RECOGNIZED,
     "host-not-allowed": _CALLING_AE_TITLE_NOT_RECOGNIZED,
 }
-_TOOLKIT_REFUSAL = "too-many-associations"
+_TOOLKIT_REFUSAL = "refused-by-toolkit"
+_NO_LIMIT = 1 << 16
 _ABORT_SECONDS = 5.0
 _STOP_POLL_SECONDS = 0.05
 
@@ -132,7 +133,7 @@ class Listener:
         entity = AE(self._settings.ae_title)
         entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
         entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-        entity.maximum_associations = self._settings.maximum_associations
+        entity.maximum_associations = _NO_LIMIT  # it would count connections that have asked for nothing yet
         entity.maximum_pdu_size = self._settings.maximum_pdu_size
         entity.acse_timeout = self._settings.acse_timeout_seconds
         entity.dimse_timeout = self._settings.dimse_timeout_seconds
@@ -239,6 +240,9 @@ class Listener:
         session = self._sessions.of(event.assoc)
         if session is not None:
             self._audit_received(session)
+        elif event.assoc.requestor.primitive is None:
+            # gone before it asked for anything: its thread would wait on for the request
+            event.assoc.dul.to_user_queue.put(None)
 
     def _audit_received(self, session: Session) -> None:
         """Write what an association brought, once for each study. More may follow what was queued at its end."""

@@ -28,7 +28,7 @@ _LEAST_BYTES_PER_SECOND = 64 * 1024
 _LONGEST_ASSOCIATE_REQUEST = 1 << 20
 _PDU_OVERHEAD = 1024
 _READ_AHEAD_BYTES = 1 << 16
-_WAITING_CONNECTIONS = 16
+_WAITING_CONNECTIONS = 40
 _WAITING_FROM_ADDRESS = 4
 
 
@@ -153,7 +153,8 @@ class BoundedServer(ThreadedAssociationServer):
     def verify_request(self, request: socket.socket, client_address: tuple[str, int]) -> bool:
         """Whether to serve a connection: a flood of them must not become a flood of threads.
 
-        A few more than the maximum are served, so that a peer above it gets a rejection it understands.
+        More than the maximum are served, so that a peer above it gets a rejection it understands, and those that have
+        asked for nothing yet keep out nobody.
         """
         address = client_address[0]
         open_ones = [other for one, other in list(self._addresses.items()) if one.fileno() >= 0]

@@ -21,6 +21,7 @@ from app.settings import ListenerSettings
 if TYPE_CHECKING:
     from pynetdicom.association import Association
 
+TOO_MANY = "too-many-associations"
 TOO_MANY_FROM_ADDRESS = "too-many-from-address"
 STORAGE_BELOW_WATERMARK = "storage-below-watermark"
 BACKLOG_TOO_LONG = "backlog-too-long"
@@ -31,6 +32,7 @@ _SERVICE_PROVIDER_PRESENTATION = 0x03
 _TEMPORARY_CONGESTION = 0x01
 _LOCAL_LIMIT_EXCEEDED = 0x02
 TRANSIENT_REJECTIONS = {
+    TOO_MANY: (_REJECTED_TRANSIENT, _SERVICE_PROVIDER_PRESENTATION, _LOCAL_LIMIT_EXCEEDED),
     TOO_MANY_FROM_ADDRESS: (_REJECTED_TRANSIENT, _SERVICE_PROVIDER_PRESENTATION, _LOCAL_LIMIT_EXCEEDED),
     STORAGE_BELOW_WATERMARK: (_REJECTED_TRANSIENT, _SERVICE_PROVIDER_PRESENTATION, _TEMPORARY_CONGESTION),
     BACKLOG_TOO_LONG: (_REJECTED_TRANSIENT, _SERVICE_PROVIDER_PRESENTATION, _LOCAL_LIMIT_EXCEEDED),
@@ -71,8 +73,8 @@ class AssociationLimits:
 
         An association that asks for Verification only is not turned away for want of room: monitors ask that way.
         """
-        if not self._admit(association, others):
-            return TOO_MANY_FROM_ADDRESS
+        if too_many := self._admit(association, others):
+            return too_many
         if all(str(one.abstract_syntax) == VERIFICATION_SOP_CLASS for one in association.requestor.requested_contexts):
             return ""
         try:
@@ -95,20 +97,20 @@ class AssociationLimits:
                 self._reported_at[code] = now
         return is_new
 
-    def _admit(self, association: Association, others: list[Association]) -> bool:
-        """Count an association among those of its address, unless they are too many. Silent connections don't count."""
-        address = association.requestor.address
+    def _admit(self, association: Association, others: list[Association]) -> str:
+        """Count an association, unless they are too many. Connections that asked for nothing yet don't count."""
         with self._lock:
-            from_address = sum(
-                one in self._admitted
-                and one.requestor.address == address
-                and not (one.is_released or one.is_aborted or one.is_rejected)
+            admitted = [
+                one.requestor.address
                 for one in others
-            )
-            if from_address >= self._settings.maximum_associations_per_address:
-                return False
+                if one in self._admitted and not (one.is_released or one.is_aborted or one.is_rejected)
+            ]
+            if len(admitted) >= self._settings.maximum_associations:
+                return TOO_MANY
+            if admitted.count(association.requestor.address) >= self._settings.maximum_associations_per_address:
+                return TOO_MANY_FROM_ADDRESS
             self._admitted.add(association)
-        return True
+        return ""
 
     def _known_backlog(self) -> int:
         with self._lock:
