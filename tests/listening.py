@@ -138,8 +138,9 @@ class RawPeer:
     def associate(self, sop_class: str = CT, transfer_syntax: str = EXPLICIT, called: str = "LIMNER") -> None:
         """Request an association with one presentation context, 1; it must be accepted."""
         self.request(sop_class, transfer_syntax, called)
-        kind, _ = self.read_pdu()
+        kind, body = self.read_pdu()
         assert kind == 2, f"not accepted: PDU type {kind}"
+        self.longest_pdu = _longest_pdu(body)
 
     def request(self, sop_class: str = CT, transfer_syntax: str = EXPLICIT, called: str = "LIMNER") -> None:
         """Send an association request with one presentation context, 1."""
@@ -213,6 +214,18 @@ class RawPeer:
                 break
             data += more
         return data
+
+
+def _longest_pdu(acceptance: bytes) -> int:
+    """The Maximum Length that an A-ASSOCIATE-AC names (PS3.8 section 9.3.3, annex D.1); 0 if any may come."""
+    offset = 68
+    while offset < len(acceptance):
+        kind, length = struct.unpack_from(">BxH", acceptance, offset)
+        offset += 4
+        if kind == 0x51:
+            return int(struct.unpack_from(">I", acceptance, offset)[0])
+        offset += 0 if kind == 0x50 else length  # the item of user information holds it
+    raise AssertionError("the acceptance names no Maximum Length")
 
 
 def wait_until(condition: Any, seconds: float = 20.0) -> None:

@@ -83,7 +83,7 @@ class StoreSender(RawPeer):
 
     def send_data_set(self, data: bytes | memoryview) -> None:
         """Send a data set without waiting for the answer."""
-        view, room = memoryview(data), LONGEST_PDU - 6
+        view, room = memoryview(data), min(self.longest_pdu or LONGEST_PDU, LONGEST_PDU) - 6
         for start in range(0, len(view), room):
             part = view[start : start + room]
             is_last = start + room >= len(view)
