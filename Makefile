@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-chaos test-oracle bench-nnunet bench-sam check environment exporter lite-medsam image clean
+.PHONY: help demo test test-chaos test-oracle bench-nnunet bench-sam bench-receive check environment exporter lite-medsam image clean
 
 VENV := .venv/bin
 
@@ -37,6 +37,11 @@ bench-nnunet: ## nnU-Net's own predictor beside Limner: seconds, memory, labels;
 bench-sam: ## LiteMedSAM in torch beside Limner: seconds a slice, milliseconds a prompt, memory; 10 minutes at most
 	@deploy/environment.sh server triton exporter
 	@$(VENV)/python -m benchmarks.sam $(BENCH)
+
+bench-receive: ## Limner beside Orthanc, storescp and pynetdicom: objects a second by C-STORE; 10 minutes at most, as root
+	@tests/install_peers.sh
+	@deploy/environment.sh server development
+	@$(VENV)/python -m benchmarks.receive $(BENCH)
 
 check: ## style, types, import contracts and spelling
 	@deploy/environment.sh server development

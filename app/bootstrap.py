@@ -118,7 +118,7 @@ async def serve(settings: Settings) -> None:
             create_study_job=workflow.create_study_job,
         )
         worker = Worker(records=records, tasks=workflow, destinations=[one.name for one in settings.destination])
-        listener = Listener(settings.listener, spool, records.record_instance, audit)
+        listener = Listener(settings.listener, spool, records.record_instance, audit, records.backlog)
         if settings.web.enabled:
             from app.web.service import WebService  # here, since it takes half a second and few need it
 

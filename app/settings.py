@@ -43,12 +43,25 @@ class ListenerSettings(Section):
     port: int = Field(default=11112, ge=0, le=65535, description="The TCP port to listen on.")
     check_called_ae_title: bool = Field(default=True, description="Reject associations that call another AE title.")
     maximum_associations: int = Field(default=40, ge=1, le=200, description="Associations served at once.")
+    maximum_associations_per_address: int = Field(
+        default=20, ge=1, le=200, description="Associations served at once for one address."
+    )
     maximum_pdu_size: int = Field(default=131072, ge=4096, le=1048576, description="Largest P-DATA PDU to ask for.")
     acse_timeout_seconds: float = Field(default=5.0, gt=0, description="Longest wait for an association request.")
     dimse_timeout_seconds: float = Field(default=60.0, gt=0, description="Longest wait for a message once it began.")
     network_timeout_seconds: float = Field(default=30.0, gt=0, description="Longest silence on an association.")
     low_water_bytes: int = Field(
         default=1 << 30, ge=0, description="Free space below which instances are answered with 0xA700."
+    )
+    backlog_limit: int = Field(
+        default=0,
+        ge=0,
+        description="Undecided series and queued jobs from which on associations are rejected for now; 0: no limit.",
+    )
+    maximum_object_bytes: int = Field(
+        default=4 << 30,
+        ge=1 << 20,
+        description="Longest data set of an instance; longer ones are answered with 0xC000.",
     )
     shutdown_seconds: float = Field(default=20.0, gt=0, description="Time that running associations get to finish.")
     source: tuple[SourceSettings, ...] = Field(default=(), description="The peers that may send; none means any.")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pydicom.uid
@@ -61,7 +61,9 @@ class Listening:
 
 
 @contextmanager
-def listening(folder: Path, *, low_water_bytes: int = 0, record: Any = None, **settings: Any) -> Iterator[Listening]:
+def listening(
+    folder: Path, *, low_water_bytes: int = 0, record: Any = None, backlog: Any = None, **settings: Any
+) -> Iterator[Listening]:
     """A running listener called LIMNER on an ephemeral port, with its spool in `folder`."""
     spool = Spool(folder, low_water_bytes)
     spool.prepare()
@@ -72,6 +74,7 @@ def listening(folder: Path, *, low_water_bytes: int = 0, record: Any = None, **s
         spool,
         record or instances.append,
         audit,  # type: ignore[arg-type]
+        backlog or (lambda: 0),
     )
     listener.start()
     try:
@@ -122,10 +125,11 @@ def write_ct(path: Path, number: int = 1, **changes: Any) -> Path:
 class RawPeer:
     """A connection that sends what it is told (PS3.8 section 9.3)."""
 
-    def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=30)
+    def __init__(self, port: int, *, host: str = "127.0.0.1", source: str = "") -> None:
+        self.socket = socket.create_connection((host, port), timeout=30, source_address=(source, 0) if source else None)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    def __enter__(self) -> RawPeer:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -133,6 +137,13 @@ class RawPeer:
 
     def associate(self, sop_class: str = CT, transfer_syntax: str = EXPLICIT, called: str = "LIMNER") -> None:
         """Request an association with one presentation context, 1; it must be accepted."""
+        self.request(sop_class, transfer_syntax, called)
+        kind, body = self.read_pdu()
+        assert kind == 2, f"not accepted: PDU type {kind}"
+        self.longest_pdu = _longest_pdu(body)
+
+    def request(self, sop_class: str = CT, transfer_syntax: str = EXPLICIT, called: str = "LIMNER") -> None:
+        """Send an association request with one presentation context, 1."""
 
         def item(kind: int, body: bytes) -> bytes:
             return struct.pack(">BxH", kind, len(body)) + body
@@ -149,8 +160,6 @@ class RawPeer:
             + item(0x50, user)
         )
         self.send_pdu(1, body)
-        kind, _ = self.read_pdu()
-        assert kind == 2, f"not accepted: PDU type {kind}"
 
     def send_pdu(self, kind: int, body: bytes) -> None:
         self.socket.sendall(struct.pack(">BxI", kind, len(body)) + body)
@@ -205,6 +214,18 @@ class RawPeer:
                 break
             data += more
         return data
+
+
+def _longest_pdu(acceptance: bytes) -> int:
+    """The Maximum Length that an A-ASSOCIATE-AC names (PS3.8 section 9.3.3, annex D.1); 0 if any may come."""
+    offset = 68
+    while offset < len(acceptance):
+        kind, length = struct.unpack_from(">BxH", acceptance, offset)
+        offset += 4
+        if kind == 0x51:
+            return int(struct.unpack_from(">I", acceptance, offset)[0])
+        offset += 0 if kind == 0x50 else length  # the item of user information holds it
+    raise AssertionError("the acceptance names no Maximum Length")
 
 
 def wait_until(condition: Any, seconds: float = 20.0) -> None:

@@ -18,14 +18,18 @@ from app.audit.events import AuditEvent, Outcome
 from app.errors import AuditError, ServingError, SettingsError
 from app.identifiers import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from app.jobs.records import Instance
-from app.listener.connection import BoundedServer
+from app.listener.connection import BoundedServer, SharedContexts, TakenRequestHandler
 from app.listener.handlers import StorageHandlers
+from app.listener.janitor import Janitor
+from app.listener.limits import STORAGE_BELOW_WATERMARK, TRANSIENT_REJECTIONS, AssociationLimits
 from app.listener.presentation import supported_contexts
 from app.listener.sessions import Session, Sessions
 from app.listener.spool import Spool
+from app.listener.takeover import Takeover
 from app.settings import ListenerSettings, SourceSettings
 
 if TYPE_CHECKING:
+    from pynetdicom.association import Association
     from pynetdicom.events import Event
 
     from app.audit.log import AuditLog
@@ -43,7 +47,8 @@ _REASONS = {
     "calling-ae-title-not-recognized": _CALLING_AE_TITLE_NOT_RECOGNIZED,
     "host-not-allowed": _CALLING_AE_TITLE_NOT_RECOGNIZED,
 }
-_TOOLKIT_REFUSAL = "too-many-associations"
+_TOOLKIT_REFUSAL = "refused-by-toolkit"
+_NO_LIMIT = 1 << 16
 _ABORT_SECONDS = 5.0
 _STOP_POLL_SECONDS = 0.05
 
@@ -88,16 +93,26 @@ class Listener:
         Commits an instance to the ledger; may be called again for one that it has. May raise OutOfResources.
     audit
         Where transfers and refusals are written.
+    backlog
+        How many series and jobs wait, for `backlog_limit`. May raise OutOfResources.
     """
 
     def __init__(
-        self, settings: ListenerSettings, spool: Spool, record: Callable[[Instance], None], audit: AuditLog
+        self,
+        settings: ListenerSettings,
+        spool: Spool,
+        record: Callable[[Instance], None],
+        audit: AuditLog,
+        backlog: Callable[[], int] = lambda: 0,
     ) -> None:
         self._settings = settings
         self._audit = audit
         self._allowed = AllowList(settings.source)
+        self._limits = AssociationLimits(settings, spool, backlog)
+        self._janitor = Janitor(spool)
         self._sessions = Sessions()
-        self._handlers = StorageHandlers(spool, record, audit, self._sessions)
+        self._handlers = StorageHandlers(spool, record, audit, self._sessions, settings.maximum_object_bytes)
+        self._takeover = Takeover(settings, self._handlers, self._sessions)
         self._server: BoundedServer | None = None
         self._port = settings.port
 
@@ -118,7 +133,7 @@ class Listener:
         entity = AE(self._settings.ae_title)
         entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
         entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-        entity.maximum_associations = self._settings.maximum_associations
+        entity.maximum_associations = _NO_LIMIT  # it would count connections that have asked for nothing yet
         entity.maximum_pdu_size = self._settings.maximum_pdu_size
         entity.acse_timeout = self._settings.acse_timeout_seconds
         entity.dimse_timeout = self._settings.dimse_timeout_seconds
@@ -137,6 +152,7 @@ class Listener:
                     (evt.EVT_CONN_CLOSE, self._on_ended),
                 ],
                 server_class=BoundedServer,
+                request_handler=TakenRequestHandler,
             )
         except OSError as error:
             raise ServingError(
@@ -145,8 +161,11 @@ class Listener:
                 code="listener-address",
             ) from error
         server.bounds = self._settings
+        server.contexts = SharedContexts(server.contexts)
+        server.takeover = self._takeover
         self._server = server
         self._port = server.server_address[1]
+        self._janitor.start()
         threading.Thread(target=server.serve_forever, name="listener", daemon=True).start()
 
     def stop(self) -> None:
@@ -158,10 +177,11 @@ class Listener:
         server, self._server = self._server, None
         if server is None:
             return
+        self._janitor.stop()
         server.close()
         _wait_for_associations(server, self._settings.shutdown_seconds)
         for association in server.active_associations:
-            association.abort(block=False)
+            self._takeover.abort(association)
         _wait_for_associations(server, _ABORT_SECONDS)
         if not self._handlers.wait_idle(_ABORT_SECONDS):
             _log.error("an instance is still being kept; it will not be acknowledged")
@@ -179,19 +199,23 @@ class Listener:
         )
         self._sessions.add(event.assoc, session)
         try:
-            session.refusal = self._refusal(session)
+            session.refusal = self._refusal(session) or self._congestion(event.assoc)
             session.admitted = not session.refusal
         except Exception:  # noqa: BLE001  # a border of the process; what can't be judged is not admitted
             _log.exception("an association request could not be judged")
         if not session.admitted:
-            reason = _REASONS.get(session.refusal, _NO_REASON_GIVEN)
-            event.assoc.acse.send_reject(_REJECTED_PERMANENT, _SERVICE_USER, reason)
+            permanent = (_REJECTED_PERMANENT, _SERVICE_USER, _REASONS.get(session.refusal, _NO_REASON_GIVEN))
+            event.assoc.acse.send_reject(*TRANSIENT_REJECTIONS.get(session.refusal, permanent))
             event.assoc.kill()
 
     def _refusal(self, session: Session) -> str:
         if self._settings.check_called_ae_title and session.called_ae_title != self._settings.ae_title:
             return "called-ae-title-not-recognized"
         return self._allowed.refusal(session.calling_ae_title, session.source_host)
+
+    def _congestion(self, association: Association) -> str:
+        server = self._server
+        return self._limits.refusal(association, server.active_associations if server is not None else [])
 
     def _on_acse_sent(self, event: Event) -> None:
         """Write each rejection, ours or the toolkit's, to the audit log before it leaves."""
@@ -202,10 +226,13 @@ class Listener:
             return
         code = session.refusal or _TOOLKIT_REFUSAL
         _log.warning("association refused", code=code, source_host=session.source_host)
+        if not self._limits.is_new_report(code):
+            return
+        is_full = code == STORAGE_BELOW_WATERMARK
+        event_of_code = AuditEvent.STORAGE_BELOW_WATERMARK if is_full else AuditEvent.ASSOCIATION_REFUSED
+        outcome = Outcome.SERIOUS_FAILURE if is_full else Outcome.MINOR_FAILURE
         try:
-            self._audit.append(
-                AuditEvent.ASSOCIATION_REFUSED, Outcome.MINOR_FAILURE, **session.participants(), code=code
-            )
+            self._audit.append(event_of_code, outcome, **session.participants(), code=code)
         except AuditError as error:  # it is refused all the same
             _log.error("a refusal could not be written to the audit log", code=error.code)
 
@@ -213,6 +240,9 @@ class Listener:
         session = self._sessions.of(event.assoc)
         if session is not None:
             self._audit_received(session)
+        elif event.assoc.requestor.primitive is None:
+            # gone before it asked for anything: its thread would wait on for the request
+            event.assoc.dul.to_user_queue.put(None)
 
     def _audit_received(self, session: Session) -> None:
         """Write what an association brought, once for each study. More may follow what was queued at its end."""

@@ -11,18 +11,25 @@ import socket
 import struct
 import time
 from socketserver import BaseServer
-from typing import cast
+from typing import TYPE_CHECKING, cast
+from weakref import WeakKeyDictionary
 
-from pynetdicom.transport import ThreadedAssociationServer
+from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
+from app.listener.takeover import Takeover
 from app.settings import ListenerSettings
+
+if TYPE_CHECKING:
+    from pynetdicom.association import Association
+    from pynetdicom.presentation import PresentationContext
 
 _HEADER = struct.Struct(">BxI")
 _LEAST_BYTES_PER_SECOND = 64 * 1024
 _LONGEST_ASSOCIATE_REQUEST = 1 << 20
 _PDU_OVERHEAD = 1024
 _READ_AHEAD_BYTES = 1 << 16
-_WAITING_CONNECTIONS = 16
+_WAITING_CONNECTIONS = 40
+_WAITING_FROM_ADDRESS = 4
 
 
 class BoundedSocket(socket.socket):
@@ -99,11 +106,36 @@ class BoundedSocket(socket.socket):
         return data
 
 
+class SharedContexts(list["PresentationContext"]):
+    """The contexts that every association supports. None changes them, and the toolkit's copy for each takes 40 ms."""
+
+    def __deepcopy__(self, memo: object) -> SharedContexts:
+        return self
+
+
+class TakenRequestHandler(RequestHandler):
+    """Makes the toolkit's association of a connection, prepared for the one that may take it over."""
+
+    server: BoundedServer
+
+    def _create_association(self) -> Association:
+        association = super()._create_association()
+        self.server.takeover.prepare(association)
+        return association
+
+
 class BoundedServer(ThreadedAssociationServer):
-    """An association server whose connections are bounded. `bounds` must be set before it serves."""
+    """An association server whose connections are bounded. `bounds` and `takeover` must be set before it serves."""
 
     request_queue_size = 64
     bounds: ListenerSettings
+    takeover: Takeover
+    _addresses: WeakKeyDictionary[socket.socket, str]
+
+    def server_activate(self) -> None:
+        """Begin to listen."""
+        self._addresses = WeakKeyDictionary()
+        super().server_activate()
 
     def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
         """Accept a connection."""
@@ -118,12 +150,21 @@ class BoundedServer(ThreadedAssociationServer):
         )
         return bounded, cast("tuple[str, int]", address)
 
-    def verify_request(self, request: object, client_address: object) -> bool:
+    def verify_request(self, request: socket.socket, client_address: tuple[str, int]) -> bool:
         """Whether to serve a connection: a flood of them must not become a flood of threads.
 
-        A few more than the maximum are served, so that a peer above it gets a rejection it understands.
+        More than the maximum are served, so that a peer above it gets a rejection it understands, and those that have
+        asked for nothing yet keep out nobody.
         """
-        return len(self.active_associations) < self.bounds.maximum_associations + _WAITING_CONNECTIONS
+        address = client_address[0]
+        open_ones = [other for one, other in list(self._addresses.items()) if one.fileno() >= 0]
+        is_served = (
+            len(open_ones) < self.bounds.maximum_associations + _WAITING_CONNECTIONS
+            and open_ones.count(address) < self.bounds.maximum_associations_per_address + _WAITING_FROM_ADDRESS
+        )
+        if is_served:
+            self._addresses[request] = address
+        return is_served
 
     def close(self) -> None:
         """Stop accepting and free the port; running associations go on."""

@@ -7,42 +7,32 @@
     quarantine/<sha256>.dcm    refused bytes, with the reason's code beside them in <sha256>.json
 
 An instance is written aside, synced, renamed, and its folder synced: then it survives a crash of the process or the
-machine. The same bytes have the same name, so a repeat costs nothing, and no name comes from a peer's text.
+machine. The same bytes have the same name, so a repeat is kept once, and no name comes from a peer's text.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import re
+import struct
+import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-
-import pydicom.uid
-from pydicom.dataset import FileMetaDataset
-from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_file_meta_info
 
 from app.errors import CannotUnderstand, OutOfResources
 from app.identifiers import IMPLEMENTATION_CLASS_UID, UID, parse_uid
+from app.listener.durable import KeptFile, mapped, sync_folder, write_all, write_failed
+from app.listener.incoming import IncomingFile
 from app.listener.inspection import PREFIX, Buffer, InstanceHeader, inspect_data_set, split_part_10
 from app.listener.presentation import TRANSFER_SYNTAXES
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _PREAMBLE_BYTES = 128
-
-
-@dataclass(frozen=True)
-class KeptFile:
-    """A file in the spool."""
-
-    digest: str
-    """SHA-256 of its bytes, as 64 hexadecimal digits."""
-    size_bytes: int
-    path: Path
+_ABANDONED_SECONDS = 3600.0
 
 
 class Spool:
@@ -64,15 +54,26 @@ class Spool:
         self._quarantine = folder / "quarantine"
 
     def prepare(self) -> None:
-        """Make the folders, and remove what was being received when the process ended: it was never acknowledged."""
+        """Make the folders, and remove what was being received when a process ended: it was never acknowledged."""
         for folder in (self._folder, self._incoming, self._instances, self._quarantine):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for number in range(256):
             (self._instances / f"{number:02x}").mkdir(mode=0o700, exist_ok=True)
-        for part in self._incoming.iterdir():
-            part.unlink()
+        self.sweep()
         for folder in (self._instances, self._folder, self._folder.parent):
-            _sync_folder(folder)
+            sync_folder(folder)
+
+    def sweep(self) -> int:
+        """Remove what is half received and has no process any more, or has not grown for an hour; return how many."""
+        removed = 0
+        for part in self._incoming.iterdir():
+            try:
+                if _is_abandoned(part):
+                    part.unlink()
+                    removed += 1
+            except FileNotFoundError:  # it was kept or discarded meanwhile
+                continue
+        return removed
 
     def keep(self, *parts: Buffer) -> KeptFile:
         """Write a file made of `parts`, in order, so that it survives a crash; the same bytes are kept once.
@@ -88,16 +89,17 @@ class Spool:
         try:
             if path.exists() and path.stat().st_size == size_bytes:
                 # it may have been renamed by a thread, or a process that was killed, that has not synced it yet
-                _sync_folder(path.parent)
+                sync_folder(path.parent)
                 return kept
-            self._check_room(size_bytes)
+            self.check_room(size_bytes)
             self._write(parts, path)
         except OSError as error:
-            raise OutOfResources(
-                f"the spool can't be written ({os.strerror(error.errno or 0)}); free or mend the disk",
-                code="spool-write-failed",
-            ) from error
+            raise write_failed(error) from error
         return kept
+
+    def receive(self, head: bytes) -> IncomingFile:
+        """Begin a file whose bytes come one after the other; `head` are its first ones. Never raises."""
+        return IncomingFile(self, head)
 
     def quarantine(self, *parts: Buffer, code: str) -> str:
         """Keep refused bytes for whoever looks into the refusal, and return their digest.
@@ -105,11 +107,10 @@ class Spool:
         Best effort: below the watermark, or if the disk fails, nothing is kept.
         """
         digest, size_bytes = _digest_of(parts)
-        reason = json.dumps({"code": code, "size_bytes": size_bytes}).encode()
         try:
-            self._check_room(size_bytes)
-            self._write(parts, self._quarantine / f"{digest}.dcm")
-            self._write((reason,), self._quarantine / f"{digest}.json")
+            self.check_room(size_bytes)
+            self._write(parts, self.quarantine_path_of(digest))
+            self.write_reason(digest, size_bytes, code)
         except (OSError, OutOfResources):
             return digest
         return digest
@@ -130,7 +131,7 @@ class Spool:
         """Remove the file with this digest, for good; nothing happens if there is none."""
         path = self.path_of(digest)
         path.unlink(missing_ok=True)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
     def all_digests(self) -> Iterator[str]:
         """Yield the digest of every kept file, in order."""
@@ -138,7 +139,22 @@ class Spool:
             for path in sorted(folder.glob("*.dcm")):
                 yield path.stem
 
-    def _check_room(self, size_bytes: int) -> None:
+    @property
+    def incoming_folder(self) -> Path:
+        """Where files are written before they are kept."""
+        return self._incoming
+
+    def quarantine_path_of(self, digest: str) -> Path:
+        """Return where refused bytes with this digest lie."""
+        return self._quarantine / f"{digest}.dcm"
+
+    def write_reason(self, digest: str, size_bytes: int, code: str) -> None:
+        """Write why bytes are in quarantine beside them; OSError if the disk fails."""
+        reason = json.dumps({"code": code, "size_bytes": size_bytes}).encode()
+        self._write((reason,), self._quarantine / f"{digest}.json")
+
+    def check_room(self, size_bytes: int) -> None:
+        """Raise OutOfResources if the disk would be below its watermark with `size_bytes` more."""
         room = os.statvfs(self._folder)
         free = room.f_bavail * room.f_frsize
         if free - size_bytes < self._low_water_bytes:
@@ -152,14 +168,15 @@ class Spool:
         try:
             descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with open(descriptor, "wb", buffering=0) as file:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
                 for part in parts:
-                    _write_all(descriptor, part)
+                    write_all(descriptor, part)
                 os.fsync(file.fileno())
             os.rename(aside, path)
         except BaseException:
             aside.unlink(missing_ok=True)
             raise
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
 def encode_file_meta(sop_class_uid: UID, sop_instance_uid: UID, transfer_syntax_uid: UID) -> bytes:
@@ -168,18 +185,29 @@ def encode_file_meta(sop_class_uid: UID, sop_instance_uid: UID, transfer_syntax_
     They depend on nothing but the arguments (no source AE title, no version name), so that an instance sent again,
     also to a later release, has the same digest.
     """
-    meta = FileMetaDataset()
-    meta.FileMetaInformationGroupLength = 0  # replaced when encoded
-    meta.FileMetaInformationVersion = b"\x00\x01"
-    meta.MediaStorageSOPClassUID = pydicom.uid.UID(sop_class_uid)
-    meta.MediaStorageSOPInstanceUID = pydicom.uid.UID(sop_instance_uid)
-    meta.TransferSyntaxUID = pydicom.uid.UID(transfer_syntax_uid)
-    meta.ImplementationClassUID = pydicom.uid.UID(IMPLEMENTATION_CLASS_UID)
-    buffer = DicomBytesIO()
-    buffer.is_little_endian = True
-    buffer.is_implicit_VR = False
-    write_file_meta_info(buffer, meta, enforce_standard=False)  # else pydicom adds its own version's name
-    return b"".join((bytes(_PREAMBLE_BYTES), PREFIX, buffer.getvalue()))
+    elements = b"".join(
+        (
+            _VERSION,
+            _uid_element(0x0002, sop_class_uid),
+            _uid_element(0x0003, sop_instance_uid),
+            _uid_element(0x0010, transfer_syntax_uid),
+            _IMPLEMENTATION,
+        )
+    )
+    return b"".join((bytes(_PREAMBLE_BYTES), PREFIX, _GROUP_LENGTH.pack(2, 0, b"UL", 4, len(elements)), elements))
+
+
+def _uid_element(number: int, uid: str) -> bytes:
+    """Encode an element of group 0002 with VR UI in Explicit VR Little Endian (PS3.5 section 7.1.2)."""
+    value = uid.encode("ascii")
+    value += b"\0" * (len(value) % 2)
+    return _UID_HEADER.pack(2, number, b"UI", len(value)) + value
+
+
+_GROUP_LENGTH = struct.Struct("<HH2sHI")
+_UID_HEADER = struct.Struct("<HH2sH")
+_VERSION = struct.pack("<HH2sHI2s", 2, 1, b"OB", 0, 2, b"\0\1")
+_IMPLEMENTATION = _uid_element(0x0012, IMPLEMENTATION_CLASS_UID)
 
 
 def read_instance_header(source: Path | Buffer) -> InstanceHeader:
@@ -196,7 +224,7 @@ def read_instance_header(source: Path | Buffer) -> InstanceHeader:
         If it is no Part 10 file (code ``not-dicom``), is in a transfer syntax that the listener refuses
         (``transfer-syntax-refused``), or its data set does not pass `inspect_data_set`.
     """
-    data = memoryview(source.read_bytes() if isinstance(source, Path) else source)
+    data = _map_file(source) if isinstance(source, Path) else memoryview(source)
     transfer_syntax, start = split_part_10(data)
     try:
         transfer_syntax_uid = parse_uid(transfer_syntax)
@@ -210,24 +238,31 @@ def read_instance_header(source: Path | Buffer) -> InstanceHeader:
     return inspect_data_set(data[start:], transfer_syntax_uid)
 
 
+def _is_abandoned(part: Path) -> bool:
+    """Whether nobody writes a file: whoever does holds its lock, until the process ends (also on another host)."""
+    if time.time() - part.stat().st_mtime > _ABANDONED_SECONDS:
+        return True
+    descriptor = os.open(part, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _map_file(path: Path) -> memoryview:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return mapped(descriptor) if os.fstat(descriptor).st_size else memoryview(b"")
+    finally:
+        os.close(descriptor)
+
+
 def _digest_of(parts: tuple[Buffer, ...]) -> tuple[str, int]:
     """Return SHA-256 in hexadecimal and length in bytes of `parts` put together."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part)
     return digest.hexdigest(), sum(len(part) for part in parts)
-
-
-def _write_all(descriptor: int, data: Buffer) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make what was renamed into or made in a folder survive a crash of the machine."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -57,6 +57,15 @@ def test_an_instance_is_recorded_once(records: Records) -> None:
     assert (after.state, after.revision, after.calling_ae_title) == ("receiving", 1, "MODALITY")
 
 
+def test_the_backlog_counts_series_and_jobs_that_wait(records: Records, url: str) -> None:
+    assert records.backlog() == 0
+    records.record_instance(instance(1))
+    assert records.backlog() == 1
+    with psycopg.connect(url) as connection:
+        connection.execute("UPDATE series SET state = 'no-rule'")
+    assert records.backlog() == 0
+
+
 def test_other_content_of_an_instance_counts_from_then_on(records: Records) -> None:
     records.record_instance(instance(1))
     records.record_instance(instance(1, content="corrected"))
@@ -156,3 +165,24 @@ def test_a_lost_connection_is_replaced(records: Records, postgres: str) -> None:
 def test_an_unknown_job_is_none(records: Records) -> None:
     assert records.jobs() == []
     assert records.job(uuid.uuid4()) is None
+
+
+def test_an_instance_is_recorded_though_the_database_has_ended_its_connections(records: Records, url: str) -> None:
+    """A database that was started again: the connections of before are dead, and nobody has noticed yet."""
+    records.record_instance(instance(1))
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+    records.record_instance(instance(2))
+    with psycopg.connect(url) as connection:
+        assert connection.execute("SELECT count(*) FROM instances").fetchone() == (2,)
+
+
+def test_a_recorded_instance_is_committed(records: Records, url: str) -> None:
+    records.record_instance(instance(1))
+    with psycopg.connect(url) as connection:
+        found = connection.execute("SELECT xact_start FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'")
+        assert found.fetchall() == []
+        assert connection.execute("SELECT count(*) FROM instances").fetchone() == (1,)

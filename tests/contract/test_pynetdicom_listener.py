@@ -1,6 +1,7 @@
 """The listener against a pynetdicom sender, and against peers that keep to no rule."""
 
 import hashlib
+import inspect
 import os
 import random
 import socket
@@ -27,7 +28,7 @@ from app.delivery.sending import send_folder
 from app.errors import AuditError, DeliveryError, OutOfResources
 from app.identifiers import UID
 from app.jobs.records import Instance
-from app.listener import handlers
+from app.listener import reception
 from app.listener.connection import BoundedSocket
 from app.listener.spool import read_instance_header
 from tests.listening import CT, EXPLICIT, IMPLICIT, Listening, RawPeer, listening, make_ct, wait_until, write_ct
@@ -93,17 +94,17 @@ def test_the_order_of_an_acknowledgement(tmp_path: Path, monkeypatch: pytest.Mon
 
         return noted
 
-    def noting_send(self: BoundedSocket, data: bytes, *arguments: Any) -> int:
+    def noting_send(self: BoundedSocket, data: bytes, *arguments: Any) -> None:
         if data[0] == 4:
             order.append("response")
-        return socket.socket.send(self, data, *arguments)
+        socket.socket.sendall(self, data, *arguments)
 
     source = write_ct(tmp_path / "ct.dcm", 1)
     with listening(tmp_path / "spool", record=noting("ledger", lambda _: None)) as at:
         monkeypatch.setattr(at.audit, "append", noting("audit", at.audit.append))
         monkeypatch.setattr(os, "fsync", noting("fsync", os.fsync))
         monkeypatch.setattr(os, "rename", noting("rename", os.rename))
-        monkeypatch.setattr(BoundedSocket, "send", noting_send, raising=False)
+        monkeypatch.setattr(BoundedSocket, "sendall", noting_send, raising=False)
         assert send(at, source) == [0]
     assert order[:6] == ["fsync", "rename", "fsync", "audit", "ledger", "response"]
     assert order[6:] == ["audit"]  # what the association brought
@@ -147,15 +148,20 @@ def test_changed_content_under_the_same_uid_is_kept_beside(tmp_path: Path) -> No
 
 
 def test_below_the_watermark_a_repeat_is_acknowledged_and_the_rest_told_to_come_again(tmp_path: Path) -> None:
-    known, new = write_ct(tmp_path / "1.dcm", 1), write_ct(tmp_path / "2.dcm", 2)
+    known, new = make_ct(1), make_ct(2)
     with listening(tmp_path / "spool") as at:
-        assert send(at, known) == [0]
-    with listening(tmp_path / "spool", low_water_bytes=1 << 62) as full:
-        assert send(full, known, new, new) == [0, 0xA700, 0xA700]
-        echo(peer(full.port))
-    assert [one.sop_instance_uid for one in full.instances] == [make_ct(1).SOPInstanceUID]
-    assert [one["code"] for one in full.audit.of(AuditEvent.STORAGE_BELOW_WATERMARK)] == ["storage-below-watermark"]
-    assert full.quarantined() == []
+        assert store_raw(at.port, encode(known), known.SOPInstanceUID) == 0
+        with RawPeer(at.port) as raw:
+            raw.associate()
+            at.spool._low_water_bytes = 1 << 62
+            for image, status in ((known, 0), (new, 0xA700), (new, 0xA700)):
+                raw.send_store_command(image.SOPInstanceUID)
+                raw.send_fragment(encode(image), command=False, last=True)
+                assert raw.read_status() == status
+        echo(peer(at.port))
+    assert [one.sop_instance_uid for one in at.instances] == [known.SOPInstanceUID] * 2
+    assert [one["code"] for one in at.audit.of(AuditEvent.STORAGE_BELOW_WATERMARK)] == ["storage-below-watermark"]
+    assert at.quarantined() == []
 
 
 def test_a_ledger_that_fails_is_told_as_out_of_resources(tmp_path: Path) -> None:
@@ -484,11 +490,13 @@ def test_nothing_of_the_patient_is_logged(tmp_path: Path, capsys: pytest.Capture
 
 def test_the_toolkits_names_that_are_relied_on() -> None:
     """Not all of them are in its documentation; a new release must not drop them unnoticed."""
-    from pynetdicom import _config
+    from pynetdicom import AE, _config
     from pynetdicom.association import Association
     from pynetdicom.dimse_primitives import C_STORE
+    from pynetdicom.dul import DULServiceProvider
+    from pynetdicom.fsm import ACTIONS, TRANSITION_TABLE
     from pynetdicom.service_class import StorageServiceClass
-    from pynetdicom.transport import AssociationServer, AssociationSocket
+    from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
 
     for switch in (
         "LOG_HANDLER_LEVEL",
@@ -509,7 +517,26 @@ def test_the_toolkits_names_that_are_relied_on() -> None:
     assert isinstance(AssociationServer.active_associations, property)
     assert callable(AssociationSocket.recv)
     assert callable(Association.kill)
-    assert handlers.SUCCESS == 0
+    assert reception.SUCCESS == 0
+    # where our own loop takes an association over
+    for owner, name in (
+        (Association, "_run_reactor"),
+        (Association, "run_reactor"),
+        (DULServiceProvider, "_is_transport_event"),
+        (DULServiceProvider, "kill_dul"),
+        (RequestHandler, "_create_association"),
+    ):
+        assert callable(getattr(owner, name, None)), (
+            f"this pynetdicom has no {owner.__name__}.{name}; app/listener/takeover.py must take associations over "
+            "in another way"
+        )
+    assert "supported_contexts = deepcopy(self.server.contexts)" in inspect.getsource(RequestHandler), (
+        "contexts are given to associations in another way: app/listener/connection.py must not share them"
+    )
+    association = Association(AE("LIMNER"), "acceptor")
+    assert association.dul.state_machine.current_state == "Sta1"
+    assert association.dul.socket is None
+    assert ACTIONS[TRANSITION_TABLE["Evt7", "Sta3"]][2] == "Sta6", "an association is established in another state"
 
 
 class Receiver:

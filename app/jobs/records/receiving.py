@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, fields
+from typing import Any
 
 import psycopg
+from psycopg.rows import dict_row
+from psycopg_pool import ConnectionPool, PoolClosed
 
 from app.errors import OutOfResources
-from app.jobs.connections import Connections, read_statements
+from app.jobs.connections import Connection, Connections, read_statements
 from app.jobs.entries import Instance
 
 _SQL = read_statements("receiving.sql")
 
 
+_FACTS = tuple(one.name for one in fields(Instance))
+_RECEIVING_CONNECTIONS = 8
+_CONNECTION_SECONDS = 10.0
+
+
 class ReceiveRecords(Connections):
     """What comes in."""
+
+    def __init__(
+        self, url: str, *, maximum_connections: int = 16, timeout_seconds: float = _CONNECTION_SECONDS
+    ) -> None:
+        super().__init__(url, maximum_connections=maximum_connections, timeout_seconds=timeout_seconds)
+        self._receiving_lock = threading.Lock()
+        self._receiving: ConnectionPool[Connection] | None = None
+        self._receiving_seconds = timeout_seconds
+        self._is_closed = False
 
     def record_instance(self, instance: Instance) -> None:
         """Record a kept instance; committed when this returns. A known one (UID and digest) changes nothing.
@@ -25,11 +43,64 @@ class ReceiveRecords(Connections):
         OutOfResources
             If the database can't be reached or has no room: the sender should try again later.
         """
+        facts = {name: getattr(instance, name) for name in _FACTS}
         try:
-            with self.transaction() as connection:
-                connection.execute(_SQL["record_instance"], asdict(instance))
+            try:
+                self._commit(facts)
+            except (psycopg.OperationalError, psycopg.InterfaceError):
+                # a connection may be one that the database has ended since; what is recorded twice is recorded once
+                self._receiving_pool().check()
+                self._commit(facts)
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             raise OutOfResources(f"the records can't be written: {type(error).__name__}") from error
+
+    def close(self) -> None:
+        """Close the connections."""
+        with self._receiving_lock:
+            pool, self._receiving = self._receiving, None
+            self._is_closed = True
+        if pool is not None:
+            pool.close()
+        super().close()
+
+    def _commit(self, facts: dict[str, Any]) -> None:
+        with self._receiving_pool().connection() as connection:
+            connection.execute(_SQL["record_instance"], facts)
+
+    def _receiving_pool(self) -> ConnectionPool[Connection]:
+        """Return connections on which a statement is its own transaction: one message there and back an instance.
+
+        A transaction of `Connections` takes four, one of them to see that the connection lives. Those who record
+        nothing open none.
+        """
+        with self._receiving_lock:
+            if self._is_closed:
+                raise PoolClosed("the records are closed")
+            if self._receiving is None:
+                self._receiving = ConnectionPool(
+                    self.url,
+                    kwargs={"row_factory": dict_row, "connect_timeout": 5, "autocommit": True},
+                    min_size=1,
+                    max_size=_RECEIVING_CONNECTIONS,
+                    timeout=self._receiving_seconds,
+                    num_workers=1,
+                    name="receiving",
+                    open=True,
+                )
+            return self._receiving
+
+    def backlog(self) -> int:
+        """Return how many series are undecided and how many jobs are queued, together.
+
+        Raises
+        ------
+        OutOfResources
+            If the database can't be reached.
+        """
+        try:
+            return int(self._rows(_SQL["backlog"], ())[0]["waiting"])
+        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            raise OutOfResources(f"the records can't be read: {type(error).__name__}") from error
 
     def unknown_digests(self, digests: Iterable[str]) -> set[str]:
         """Return those of the spool's digests that have no record."""

@@ -22,3 +22,7 @@ ON CONFLICT (study_instance_uid, series_instance_uid) DO UPDATE SET
 -- name: unknown_digests
 SELECT digest FROM unnest(%s::text[]) AS spooled (digest)
 WHERE NOT EXISTS (SELECT 1 FROM instances WHERE instances.digest = spooled.digest);
+
+-- name: backlog
+SELECT (SELECT count(*) FROM series WHERE state IN ('receiving', 'waiting-for-study'))
+     + (SELECT count(*) FROM jobs WHERE state = 'queued') AS waiting;

@@ -1,0 +1,50 @@
+"""Measures receivers of C-STORE side by side: `make bench-receive`, or `python -m benchmarks.receive --quick`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+from benchmarks.driver import Steps
+from benchmarks.folders import CACHE, REPOSITORY_ROOT
+from benchmarks.receive.measure import measure, summarize
+from benchmarks.receive.receivers import receivers
+from benchmarks.receive.report import markdown
+from benchmarks.report import machine, write_page
+
+PAGE = REPOSITORY_ROOT / "docs" / "reference" / "performance-receive.md"
+_ROUNDS, _OBJECTS = 7, 120
+_QUICK_ROUNDS, _QUICK_OBJECTS = 1, 40
+
+
+def main() -> None:
+    """Run what the command line asks for."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.receive", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one round of 40 objects, about 40 s")
+    parser.add_argument("--rounds", type=int, help="rounds of each receiver, instead of 7")
+    parser.add_argument("--folder", type=Path, help="where the receivers keep what comes; a temporary folder else")
+    parser.add_argument("--output", type=Path, default=CACHE / "figures-receive.json", help="where the JSON goes")
+    parser.add_argument("--write-page", action="store_true", help=f"put the tables into {PAGE.name}")
+    arguments = parser.parse_args()
+    progress, where = Steps(lambda line: print(line, flush=True)), machine()
+    rounds, objects = (_QUICK_ROUNDS, _QUICK_OBJECTS) if arguments.quick else (arguments.rounds or _ROUNDS, _OBJECTS)
+    with (
+        tempfile.TemporaryDirectory(prefix="limner-bench-", dir=arguments.folder) as scratch,
+        receivers(Path(scratch)) as running,
+    ):
+        done = measure(running, rounds=rounds, objects=objects, say=progress)
+    summaries = summarize(done)
+    tables = markdown(summaries, where)
+    print(f"\n{tables}")
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.write_text(json.dumps({"machine": where, "rounds": [asdict(one) for one in done]}, indent=1))
+    if arguments.write_page:
+        write_page(PAGE, tables)
+    progress(f"all rounds are in {arguments.output}")
+
+
+if __name__ == "__main__":
+    main()

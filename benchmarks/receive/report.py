@@ -1,0 +1,46 @@
+"""The figures as tables, for a terminal and for the page of the documentation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from benchmarks.figures import Figure
+from benchmarks.receive.measure import ASSOCIATIONS, Summary
+from benchmarks.report import figure_table, machine_lines
+
+
+def figures_of(summaries: Mapping[tuple[str, int], Summary]) -> list[Figure]:
+    """Return Limner's rate beside each other receiver's."""
+    goals = {"Orthanc": 1.0, "storescp": None, "pynetdicom": 1.0}
+    return [
+        Figure(
+            f"{associations} associations",
+            f"Limner's objects/s over {name}'s, {associations} association{'s' if associations > 1 else ''}",
+            summaries["Limner", associations].objects_per_second / summaries[name, associations].objects_per_second,
+            "x",
+            goal,
+        )
+        for associations in ASSOCIATIONS
+        for name, goal in goals.items()
+    ]
+
+
+def markdown(summaries: Mapping[tuple[str, int], Summary], where: dict[str, Any]) -> str:
+    """Return the tables."""
+    lines = machine_lines(where)
+    for associations in ASSOCIATIONS:
+        lines += [
+            f"| {associations} association{'s' if associations > 1 else ''} | objects/s | least to most | MB/s "
+            "| CPU of the receiver, ms an object | CPU of its database |",
+            "|---|---|---|---|---|---|",
+        ]
+        for (name, number), one in summaries.items():
+            if number == associations:
+                beside = f"{one.beside_milliseconds:.1f}" if one.beside_milliseconds else ""
+                lines.append(
+                    f"| {name} | {one.objects_per_second:.0f} | {one.least:.0f} to {one.most:.0f} "
+                    f"| {one.megabytes_per_second:.0f} | {one.cpu_milliseconds:.1f} | {beside} |"
+                )
+        lines.append("")
+    return "\n".join([*lines, *figure_table(figures_of(summaries))])

@@ -1,0 +1,41 @@
+"""The receive path as a process of its own: FOLDER DATABASE_URL LOW_WATER_BYTES SETTINGS (the listener's, as JSON).
+
+The real listener, spool, records on PostgreSQL and audit log, put together as the server does it; no jobs. It writes
+its port to standard output once it listens.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+
+from app.audit.log import AuditLog
+from app.jobs.records import Records
+from app.listener.adoption import adopt_unrecorded
+from app.listener.association import Listener
+from app.listener.spool import Spool
+from app.settings import ListenerSettings, LoggingSettings
+from app.telemetry import configure_logging
+
+
+def main(folder: Path, database_url: str, low_water_bytes: int, settings: dict[str, object]) -> None:
+    configure_logging(LoggingSettings())
+    with AuditLog(folder / "audit") as audit, Records(database_url) as records:
+        spool = Spool(folder / "spool", low_water_bytes)
+        spool.prepare()
+        adopt_unrecorded(spool, records)
+        listener = Listener(
+            ListenerSettings.model_validate(settings), spool, records.record_instance, audit, records.backlog
+        )
+        listener.start()
+        sys.stdout.write(f"{listener.port}\n")
+        sys.stdout.flush()
+        signal.sigwait({signal.SIGTERM})
+        listener.stop()
+
+
+if __name__ == "__main__":
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), json.loads(sys.argv[4]))

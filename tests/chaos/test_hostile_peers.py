@@ -1,0 +1,132 @@
+"""Many associations at once, and all hostile and slow peers at once: who asks from elsewhere is answered in time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.chaos.figures import Figures
+from tests.chaos.hostility import Attackers, abort_within_a_value
+from tests.chaos.test_large_object import MEGABYTE, Watched
+from tests.database_fixture import fresh_database
+from tests.listening import wait_until
+from tests.storing import Receiver, Slices, StoreSender
+
+VERIFICATION = "1.2.840.10008.1.1"
+ELSEWHERE = "127.0.0.21"
+
+
+@pytest.fixture
+def receiver(tmp_path: Path, postgres: str) -> Iterator[Receiver]:
+    bounds: dict[str, Any] = {"acse_timeout_seconds": 3, "dimse_timeout_seconds": 5, "network_timeout_seconds": 5}
+    with (
+        fresh_database(postgres) as url,
+        Receiver(tmp_path / "receiver", url, maximum_object_bytes=64 << 20, **bounds) as running,
+    ):
+        yield running
+
+
+def echo_seconds(port: int) -> float:
+    """Associate, C-ECHO and release from an address that does nothing else; return how long that took."""
+    began = time.monotonic()
+    with StoreSender(port, source=ELSEWHERE) as peer:
+        peer.associate(VERIFICATION)
+        peer.send_echo_command()
+        assert peer.read_status() == 0
+        peer.release()
+    return time.monotonic() - began
+
+
+def test_forty_associations_at_once(receiver: Receiver, figures: Figures) -> None:
+    promise, rounds = "4. 40 associations at once", figures.of(short=3, full=100)
+    slices = Slices(size=64)
+    with StoreSender(receiver.port) as warming:  # the first instance loads what is loaded once
+        warming.associate()
+        assert warming.store(slices.uid(10**6), slices.data_set(10**6)) == 0
+    errors: list[object] = []
+    slowest: list[float] = []
+    ready, go_on = threading.Barrier(41), threading.Event()
+
+    def send(number: int) -> None:
+        try:
+            with StoreSender(receiver.port, source=f"127.0.0.{2 + number % 2}") as sender:
+                sender.associate()
+                ready.wait(60)
+                go_on.wait(60)
+                for index in range(rounds):
+                    began = time.monotonic()
+                    which = number * rounds + index
+                    if sender.store(slices.uid(which), slices.data_set(which)) != 0:
+                        errors.append(which)
+                    slowest.append(time.monotonic() - began)
+                sender.release()
+        except (OSError, AssertionError, threading.BrokenBarrierError) as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=send, args=(number,), daemon=True) for number in range(40)]
+    for thread in threads:
+        thread.start()
+    ready.wait(60)
+    with StoreSender(receiver.port, source="127.0.0.4") as one_more:
+        one_more.request()
+        kind, body = one_more.read_pdu()
+    go_on.set()
+    for thread in threads:
+        thread.join(250)
+    figures.show(promise, "errors", seen=len(errors), exactly=0)
+    figures.show(promise, "objects kept", seen=len(receiver.ledger()), exactly=40 * rounds + 1)
+    figures.show(promise, "the next one is rejected for now (transient)", seen=kind == 3 and body[1] == 2, exactly=1)
+    slowest.sort()
+    figures.show(
+        promise, "99 % of objects answered within, s", seen=slowest[len(slowest) * 99 // 100],
+        most=1 if figures.is_full else 10,
+    )  # fmt: skip
+
+
+def test_all_hostile_peers_at_once(receiver: Receiver, figures: Figures) -> None:
+    promise, seconds = "4. All hostile and slow peers at once", figures.of(short=10, full=60)
+    echo_seconds(receiver.port)
+    watched, echoes = Watched(receiver.process()), []
+    watched.start()
+    with Attackers(receiver.port) as attackers:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            echoes.append(echo_seconds(receiver.port))
+            time.sleep(0.1)
+    watched.ended.set()
+    watched.join()
+    kinds_done = {name for name, count in attackers.done.items() if count}
+    figures.show(promise, "kinds of attack that came to their point", seen=len(kinds_done), least=len(attackers.kinds))
+    figures.show(promise, "slowest C-ECHO from another address, s", seen=max(echoes), most=1 if figures.is_full else 10)
+    growth = (watched.most_bytes - watched.idle_bytes) / MEGABYTE
+    figures.show(promise, "resident memory over idle, MB", seen=growth, most=50)
+    wait_until(lambda: receiver.parts() == [], 30)
+    assert not Path("/tmp/limner-evil").exists()
+    assert "Traceback" not in receiver.log()
+
+
+def test_aborts_within_a_value_leave_nothing(receiver: Receiver, figures: Figures) -> None:
+    aborts = figures.of(short=30, full=1000)
+    promise = "4. Aborts within a data value"
+    echo_seconds(receiver.port)
+    threads = receiver.process().num_threads()
+    for number in range(aborts):
+        with StoreSender(receiver.port) as peer:
+            abort_within_a_value(peer, number % 3)
+
+    def left(process: psutil.Process) -> int:
+        return max(0, process.num_threads() - threads)
+
+    until = time.monotonic() + 60
+    while (receiver.parts() or left(receiver.process())) and time.monotonic() < until:
+        time.sleep(0.1)
+    figures.show(promise, "aborts", seen=aborts, least=aborts)
+    figures.show(promise, "files left", seen=len(receiver.parts()), exactly=0)
+    figures.show(promise, "threads left", seen=left(receiver.process()), exactly=0)
+    assert echo_seconds(receiver.port) < 10

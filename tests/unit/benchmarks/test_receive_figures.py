@@ -1,0 +1,48 @@
+from typing import Any
+
+import pytest
+
+from benchmarks.receive.measure import Round, summarize
+from benchmarks.receive.report import figures_of, markdown
+from benchmarks.report import machine
+
+
+def rounds(rates: dict[str, list[float]]) -> list[Round]:
+    return [
+        Round(name, associations, 100, 100 / (rate * associations), 0.2, 0.1 if name == "Limner" else 0.0)
+        for name, of_name in rates.items()
+        for rate in of_name
+        for associations in (1, 4)
+    ]
+
+
+@pytest.fixture
+def measured() -> list[Round]:
+    return rounds(
+        {"Limner": [90, 100, 500], "Orthanc": [50, 50, 60], "storescp": [200, 200, 10], "pynetdicom": [80, 90, 125]}
+    )
+
+
+def test_a_summary_is_the_median_of_the_rounds(measured: list[Round]) -> None:
+    summary = summarize(measured)["Limner", 1]
+    assert (summary.objects_per_second, summary.least, summary.most) == (100, 90, 500)
+    assert summary.megabytes_per_second == pytest.approx(52.5, abs=0.1)
+    assert (summary.cpu_milliseconds, summary.beside_milliseconds) == (2, 1)
+    assert summarize(measured)["Limner", 4].objects_per_second == 400
+
+
+def test_ratios_are_of_rates_and_the_goal_is_to_be_ahead(measured: list[Round]) -> None:
+    figures = {figure.name: figure for figure in figures_of(summarize(measured))}
+    orthanc = figures["Limner's objects/s over Orthanc's, 1 association"]
+    assert (orthanc.value, orthanc.is_met) == (2, True)
+    assert figures["Limner's objects/s over storescp's, 4 associations"].is_met is None
+    slow = figures_of(summarize(rounds({"Limner": [1], "Orthanc": [2], "storescp": [2], "pynetdicom": [2]})))
+    assert [figure.is_met for figure in slow if "Orthanc" in figure.name] == [False, False]
+
+
+def test_the_tables_have_a_row_for_each_receiver(measured: list[Round]) -> None:
+    where: dict[str, Any] = machine()
+    tables = markdown(summarize(measured), where)
+    assert tables.count("| Limner | 100 | 90 to 500 | 52 | 2.0 | 1.0 |") == 1
+    assert tables.count("| storescp |") == 2
+    assert where["date"] in tables
