@@ -155,7 +155,7 @@ def _check_web(settings: Settings) -> Iterator[CheckResult]:
 
 def _check_triton(settings: Settings) -> CheckResult:
     running = bootstrap.running_server(settings)
-    address = settings.triton.address if running is None else running.triton_target
+    address = running.triton_target if running is not None and running.triton_target else settings.triton.address
     try:
         if address is not None:
             probe(address, deadline_seconds=_PROBE_SECONDS)

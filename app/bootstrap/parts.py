@@ -26,7 +26,9 @@ class RunningServer:
     """Number and start of its process: a number alone comes back, in a container with each restart."""
     database_url: str
     triton_target: str
+    """Empty where it needs none."""
     listener_port: int
+    """0 where it does not listen."""
 
 
 @contextlib.contextmanager
@@ -40,17 +42,22 @@ def open_records(settings: Settings) -> Iterator[Records]:
 
 def running_server(settings: Settings) -> RunningServer | None:
     """Return where the running server's parts are; None if no server runs on this data folder."""
-    try:
-        found = RunningServer(**json.loads((settings.run_folder / _SERVER_FILE).read_text()))
-    except (OSError, ValueError, TypeError):
-        return None
-    return found if is_running(found.process_mark) else None
+    own = settings.run_folder / _SERVER_FILE
+    files = [own, *sorted(settings.run_folder.glob(f"*/{_SERVER_FILE}"))]  # those of processes with a name
+    for path in files:
+        try:
+            found = RunningServer(**json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError):
+            continue
+        if is_running(found.process_mark):
+            return found
+    return None
 
 
 @contextlib.contextmanager
-def announced(settings: Settings, running: RunningServer) -> Iterator[None]:
+def announced(run_folder: Path, running: RunningServer) -> Iterator[None]:
     """Tell the command line where the running server's parts are, as long as the context lasts."""
-    path = settings.run_folder / _SERVER_FILE
+    path = run_folder / _SERVER_FILE
     aside = path.with_suffix(".part")
     aside.write_text(json.dumps(asdict(running)))
     aside.replace(path)
@@ -75,12 +82,12 @@ def database(settings: Settings) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def triton(settings: Settings) -> Iterator[str]:
+def triton(settings: Settings, run_folder: Path) -> Iterator[str]:
     """Give Triton's address: the external one's, or that of the embedded one, which ends with the context."""
     if settings.triton.address is not None:
         yield settings.triton.address
         return
-    with embedded_triton(settings, settings.run_folder) as server:
+    with embedded_triton(settings, run_folder) as server:
         yield server.target
 
 

@@ -12,10 +12,12 @@ machine. The same bytes have the same name, so a repeat costs nothing, and no na
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import re
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,6 +35,8 @@ from app.listener.presentation import TRANSFER_SYNTAXES
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _PREAMBLE_BYTES = 128
+_ABANDONED_SECONDS = 3600.0
+"""Nothing takes so long to be received: its process died."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +67,20 @@ class Spool:
         self._instances = folder / "instances"
         self._quarantine = folder / "quarantine"
 
-    def prepare(self) -> None:
-        """Make the folders, and remove what was being received when the process ended: it was never acknowledged."""
+    def prepare(self, *, alone: bool = True) -> None:
+        """Make the folders, and remove what was being received when the process ended: it was never acknowledged.
+
+        Where other processes receive into the same spool (`alone` is False), only what is too old to be theirs.
+        """
+        youngest = time.time() - _ABANDONED_SECONDS
         for folder in (self._folder, self._incoming, self._instances, self._quarantine):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for number in range(256):
             (self._instances / f"{number:02x}").mkdir(mode=0o700, exist_ok=True)
         for part in self._incoming.iterdir():
-            part.unlink()
+            with contextlib.suppress(FileNotFoundError):  # received in this moment
+                if alone or part.stat().st_mtime < youngest:
+                    part.unlink()
         for folder in (self._instances, self._folder, self._folder.parent):
             _sync_folder(folder)
 

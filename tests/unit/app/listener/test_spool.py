@@ -3,6 +3,7 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -221,3 +222,17 @@ def test_what_is_no_usable_file_is_refused(content: bytes, code: str) -> None:
     with pytest.raises(CannotUnderstand) as caught:
         read_instance_header(content)
     assert caught.value.code == code
+
+
+def test_what_another_process_is_receiving_is_left_alone(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool", 0)
+    spool.prepare()
+    incoming = tmp_path / "spool" / "incoming"
+    for name, age in (("young.part", 10), ("old.part", 7200)):
+        (incoming / name).write_bytes(b"half")
+        then = time.time() - age
+        os.utime(incoming / name, (then, then))
+    spool.prepare(alone=False)
+    assert [one.name for one in incoming.iterdir()] == ["young.part"]
+    spool.prepare()
+    assert not list(incoming.iterdir())
