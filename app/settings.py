@@ -17,6 +17,7 @@ from app.identifiers import parse_ae_title
 from app.settings_pipeline import PipelineSettings, RuleSettings
 from app.settings_section import NoResult, ResultKind, Section, SegmentationForm, checked_name
 from app.settings_web import INTERACTIVE, WebSettings
+from app.settings_worker import WorkerSettings
 
 _REPOSITORY_FOLDER = Path(__file__).resolve().parent.parent
 
@@ -194,6 +195,7 @@ class Settings(BaseSettings):
     routing: RoutingSettings = RoutingSettings()
     triton: TritonSettings = TritonSettings()
     models: ModelsSettings = ModelsSettings()
+    worker: WorkerSettings = WorkerSettings()
     database: DatabaseSettings = DatabaseSettings()
     logging: LoggingSettings = LoggingSettings()
     web: WebSettings = WebSettings()

@@ -140,7 +140,13 @@ async def _make_services(
     services: list[Service] = []
     if share.has(Role.WORKER):
         services += [
-            Worker(records=records, tasks=workflow, destinations=list(destinations)).run,
+            Worker(
+                records=records,
+                tasks=workflow,
+                destinations=list(destinations),
+                limits=settings.worker,
+                shares_database=settings.database.url is not None,
+            ).run,
             DestinationProbing(settings=settings, records=records, destinations=destinations).run,
         ]
     if not share.has(Role.LISTENER):
