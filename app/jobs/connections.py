@@ -14,6 +14,10 @@ from psycopg_pool import ConnectionPool
 
 from app.jobs.migrations import migrate
 
+RECONNECT_SECONDS = 5.0
+"""A pool that can't connect gives up after this time, and tries anew when it is asked. Else its tries would become ever
+rarer, and a database that is back not be noticed for minutes."""
+
 Connection = psycopg.Connection[DictRow]
 """A connection in a transaction of `Connections.transaction`."""
 
@@ -43,6 +47,7 @@ class Connections:
             min_size=1,
             max_size=maximum_connections,
             timeout=timeout_seconds,
+            reconnect_timeout=RECONNECT_SECONDS,
             check=ConnectionPool.check_connection,
             name="records",
             open=False,
