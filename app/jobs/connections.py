@@ -18,6 +18,9 @@ RECONNECT_SECONDS = 5.0
 """A pool that can't connect gives up after this time, and tries anew when it is asked. Else its tries would become ever
 rarer, and a database that is back not be noticed for minutes."""
 
+UNPREPARED: Mapping[str, Any] = {"prepare_threshold": None}
+"""For connections that last: a prepared statement fails, each time, once a newer program has added a column."""
+
 Connection = psycopg.Connection[DictRow]
 """A connection in a transaction of `Connections.transaction`."""
 
@@ -43,7 +46,7 @@ class Connections:
         self.url = url
         self._pool: ConnectionPool[Connection] = ConnectionPool(
             url,
-            kwargs={"row_factory": dict_row, "connect_timeout": 5},
+            kwargs={"row_factory": dict_row, "connect_timeout": 5, **UNPREPARED},
             min_size=1,
             max_size=maximum_connections,
             timeout=timeout_seconds,

@@ -13,7 +13,7 @@ from procrastinate import PsycopgConnector
 from procrastinate.exceptions import ConnectorException
 from procrastinate.worker import Worker as QueueWorker
 
-from app.jobs.connections import RECONNECT_SECONDS
+from app.jobs.connections import RECONNECT_SECONDS, UNPREPARED
 from app.jobs.heartbeat import Heartbeat
 from app.jobs.queue import GRAPH_QUEUE, SYSTEM_QUEUE, delivery_queue
 from app.jobs.records import Records
@@ -81,7 +81,11 @@ class Worker:
         queues = await self._queues()
         app = procrastinate.App(
             connector=PsycopgConnector(
-                conninfo=self._records.url, min_size=1, max_size=len(queues) + 4, reconnect_timeout=RECONNECT_SECONDS
+                conninfo=self._records.url,
+                min_size=1,
+                max_size=len(queues) + 4,
+                reconnect_timeout=RECONNECT_SECONDS,
+                kwargs=dict(UNPREPARED),
             )
         )
         self._tasks.register(app)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pynetdicom import AE
-from pynetdicom.sop_class import CTImageStorage  # type: ignore[attr-defined]
+from pynetdicom.sop_class import CTImageStorage
 
 from app.jobs.presence import COMPLETION, Turn
 from app.jobs.records import Instance

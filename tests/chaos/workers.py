@@ -16,16 +16,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import procrastinate
+
 from app.audit.log import AuditLog
 from app.audit.log import verify as verify_audit
 from app.graph import CompletionRecord, GraphRequest
-from app.jobs.worker import Worker
+from app.jobs.queue import SYSTEM_QUEUE, WhenPossible
+from app.jobs.worker import Tasks, Worker
 from app.settings_worker import WorkerSettings
 from tests.job_harness import DESTINATIONS, Bench, PlantedGraph, instance
 
 LIMITS = WorkerSettings(heartbeat_seconds=0.5, dead_after_seconds=3.0)
 TAKE_OVER_SECONDS = LIMITS.dead_after_seconds + 3.0
 """What is promised: from a worker's death to the next run of its job."""
+NEXT_VERSION = "LIMNER_TEST_NEXT_VERSION"
+"""In a worker's environment: it is of a version to come."""
+FURTHER_TASK = "further"
 
 
 @dataclass(frozen=True)
@@ -103,6 +109,12 @@ class WorkerProcess:
         self._process.wait()
         return time.monotonic()
 
+    def stop(self) -> int:
+        """Tell it to stop; return its exit code."""
+        assert self._process is not None
+        self._process.terminate()
+        return self._process.wait(60)
+
     def pause(self) -> None:
         """Stop it, as a machine that hangs does."""
         os.kill(self.process, signal.SIGSTOP)
@@ -144,18 +156,46 @@ def audit_problems(made: Bench, names: Sequence[str]) -> list[str]:
     return problems
 
 
+@dataclass(frozen=True)
+class NextVersion:
+    """The tasks of a version to come: one more, that writes a file."""
+
+    tasks: Tasks
+    folder: Path
+
+    def register(self, app: procrastinate.App) -> None:
+        """Give the tasks to the queue."""
+        self.tasks.register(app)
+
+        async def further() -> None:
+            (self.folder / FURTHER_TASK).touch()
+
+        app.task(name=FURTHER_TASK, queue=SYSTEM_QUEUE, retry=WhenPossible())(further)
+
+    def interrupt(self) -> None:
+        """End the graph for a shutdown."""
+        self.tasks.interrupt()
+
+
+async def work(worker: Worker, started: Path) -> None:
+    """Work until SIGTERM."""
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    await worker.run(stop, started=started.touch)
+
+
 def main(folder: str, url: str, name: str, seconds: str) -> None:
-    """Work until killed."""
+    """Work until killed, or told to stop."""
     made = Bench(Path(folder), url, graph=HistoryGraph(seconds=float(seconds)), name=name)
     with made.records, made.audit:
         worker = Worker(
             records=made.records,
-            tasks=made.workflow,
+            tasks=NextVersion(made.workflow, Path(folder)) if NEXT_VERSION in os.environ else made.workflow,
             destinations=DESTINATIONS,
             limits=LIMITS,
             shares_database=True,
         )
-        asyncio.run(worker.run(asyncio.Event(), started=(Path(folder) / f"started.{os.getpid()}").touch))
+        asyncio.run(work(worker, Path(folder) / f"started.{os.getpid()}"))
 
 
 if __name__ == "__main__":
