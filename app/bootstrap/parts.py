@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from app.delivery.dimse import DimseDestination
 from app.jobs.records import Records
 from app.serving.postgres import EmbeddedPostgres
 from app.serving.triton import EmbeddedTriton
+from app.serving.triton_addresses import TritonAddresses
 from app.settings import Settings
 from operators.shared_memory import is_running
 
@@ -82,13 +83,13 @@ def database(settings: Settings) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def triton(settings: Settings, run_folder: Path) -> Iterator[str]:
-    """Give Triton's address: the external one's, or that of the embedded one, which ends with the context."""
-    if settings.triton.address is not None:
-        yield settings.triton.address
+def triton(settings: Settings, run_folder: Path) -> Iterator[Callable[[], str]]:
+    """Tell where the next run's Triton is: an external one, or the embedded one, which ends with the context."""
+    if settings.triton.addresses:
+        yield TritonAddresses(settings.triton.addresses).next
         return
     with embedded_triton(settings, run_folder) as server:
-        yield server.target
+        yield lambda: server.target
 
 
 def embedded_triton(settings: Settings, run_folder: Path) -> EmbeddedTriton:

@@ -68,7 +68,7 @@ class Share:
             raise SettingsError(
                 "the role web is to offer the API, and web.enabled is false; set it to true", code="role-needs-web"
             )
-        if self.roles == {Role.WEB} and settings.triton.address is None:
+        if self.roles == {Role.WEB} and not settings.triton.addresses:
             raise SettingsError(
                 "the role web prompts models on the Triton that the workers use, and an embedded one serves its own "
                 "process only; set triton.address",

@@ -115,17 +115,18 @@ async def serve(settings: Settings, roles: Collection[Role] = (), name: str | No
         audit = stack.enter_context(AuditLog(share.audit_folder(settings)))
         database_url = stack.enter_context(database(settings))
         needs_triton = share.has(Role.WORKER) or share.has(Role.WEB)
-        target = stack.enter_context(triton(settings, share.run_folder(settings))) if needs_triton else ""
-        if share.has(Role.WORKER):
-            check_all_served(loaded.packages, target)
-            check_generalists_served(loaded.second, target)
+        target = stack.enter_context(triton(settings, share.run_folder(settings))) if needs_triton else str  # none
+        addresses = settings.triton.addresses or (target(),)
+        for address in addresses if share.has(Role.WORKER) else ():
+            check_all_served(loaded.packages, address)
+            check_generalists_served(loaded.second, address)
         records = stack.enter_context(Records(database_url))
         spool = Spool(settings.spool_folder, settings.listener.low_water_bytes)
-        ground = _Ground(settings, share, loaded, audit, records, spool, lambda: target)
+        ground = _Ground(settings, share, loaded, audit, records, spool, target)
         services, listener = await _make_services(ground, rules, runner)
         if loaded.offered:
             stack.enter_context(_make_web(ground))
-        await _run(ground, stop, services, listener, RunningServer(process_mark(), database_url, target, 0))
+        await _run(ground, stop, services, listener, RunningServer(process_mark(), database_url, addresses[0], 0))
 
 
 async def _make_services(
