@@ -31,6 +31,18 @@ def read_statements(file_name: str) -> dict[str, str]:
     return {name.strip(): text.strip().rstrip(";") for name, text in (one.split("\n", 1) for one in sections)}
 
 
+_SILENT_SECONDS = 30
+
+
+def _limit_silence(connection: Connection) -> None:
+    """Have the database end a transaction in which nobody says anything: its process hangs, or its machine is gone.
+
+    It would hold its locks for as long; others wait for them.
+    """
+    connection.execute(f"SET idle_in_transaction_session_timeout = '{_SILENT_SECONDS}s'")
+    connection.commit()
+
+
 class Connections:
     """A pool of connections. Thread-safe: the listener's threads and the workers' threads share it.
 
@@ -52,6 +64,7 @@ class Connections:
             timeout=timeout_seconds,
             reconnect_timeout=RECONNECT_SECONDS,
             check=ConnectionPool.check_connection,
+            configure=_limit_silence,
             name="records",
             open=False,
         )

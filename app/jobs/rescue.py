@@ -143,6 +143,7 @@ class Rescuer:
 
     async def _take_over(self, connection: psycopg.AsyncConnection, worker: int, seen: Any) -> None:
         """Take the tasks of a worker, unless it shows a sign of life in this moment or another process takes them."""
+        await connection.execute(_SQL["end_silent_transactions"], (self._dead_after / 2,))
         async with connection.transaction():
             if not await _rows(connection, "lock_silent_worker", {"worker": worker, "seen": seen}):
                 return

@@ -80,6 +80,17 @@ def test_a_silent_workers_task_is_put_back_and_its_attempt_fenced(tmp_path: Path
         assert records.begin_attempt(job.id) == (3, 2)  # 2 is the fence; it is no try
 
 
+def test_a_worker_that_stopped_in_a_transaction_is_taken_over_too(tmp_path: Path, url: str) -> None:
+    _taken_by_somebody(tmp_path, url)
+    with psycopg.connect(url) as stopped:
+        stopped.execute("SELECT 1 FROM jobs FOR UPDATE")  # and nothing more comes
+        asyncio.run(_watch(url, 2.5))
+        assert [status for _, status, _ in _tasks(url)] == ["todo"]
+        with pytest.raises(psycopg.OperationalError):
+            stopped.execute("UPDATE jobs SET state = 'closed'")
+        stopped.close()
+
+
 def test_a_heartbeat_that_moves_keeps_the_worker(tmp_path: Path, url: str) -> None:
     worker = _taken_by_somebody(tmp_path, url)
     asyncio.run(_watch(url, 2.5, each_look=f"SELECT procrastinate_update_heartbeat_v1({worker})"))

@@ -17,6 +17,12 @@ WHERE status = 'doing' AND NOT id = ANY(%(running)s) AND (worker_id IS NULL OR w
 -- name: running_tasks
 SELECT id FROM procrastinate_jobs WHERE status = 'doing';
 
+-- name: end_silent_transactions
+-- A process that was stopped in the midst of a transaction holds its locks, and a take-over would wait for them.
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE datname = current_database() AND usename = current_user AND state = 'idle in transaction'
+  AND state_change < clock_timestamp() - make_interval(secs => %s);
+
 -- name: lock_silent_worker
 -- A heartbeat that comes now waits, and finds no row; one that came before keeps the worker.
 SELECT 1 FROM procrastinate_workers WHERE id = %(worker)s AND last_heartbeat = %(seen)s FOR UPDATE;
