@@ -12,6 +12,7 @@ dcmsend dcmtk
 gdcmconv libgdcm-tools
 ip iproute2
 strace strace
+faketime faketime
 podman podman
 buildah buildah
 runc runc

@@ -13,11 +13,14 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import procrastinate
+import procrastinate.utils
 
+from app.audit import chain
 from app.audit.log import AuditLog
 from app.audit.log import verify as verify_audit
 from app.graph import CompletionRecord, GraphRequest
@@ -29,6 +32,8 @@ from tests.job_harness import DESTINATIONS, Bench, PlantedGraph, instance
 LIMITS = WorkerSettings(heartbeat_seconds=0.5, dead_after_seconds=3.0)
 TAKE_OVER_SECONDS = LIMITS.dead_after_seconds + 3.0
 """What is promised: from a worker's death to the next run of its job."""
+CLOCK = "LIMNER_TEST_CLOCK"
+"""In a worker's environment: the file that says by how many seconds its clock is off."""
 NEXT_VERSION = "LIMNER_TEST_NEXT_VERSION"
 """In a worker's environment: it is of a version to come."""
 FURTHER_TASK = "further"
@@ -177,6 +182,25 @@ class NextVersion:
         self.tasks.interrupt()
 
 
+def follow_clock(file: Path) -> None:
+    """Let what this program takes for the time be off as the file says.
+
+    libfaketime can't do it: under it the waiting of CPython 3.11, which is for a moment of the monotonic clock, fails.
+    """
+    right = time.time
+
+    class Moved(datetime):
+        """A datetime that knows what time it is said to be."""
+
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return cls.fromtimestamp(time.time(), tz)
+
+    time.time = lambda: right() + float(file.read_text())
+    chain.datetime = Moved  # type: ignore[misc]
+    procrastinate.utils.utcnow = lambda: Moved.now(UTC)
+
+
 async def work(worker: Worker, started: Path) -> None:
     """Work until SIGTERM."""
     stop = asyncio.Event()
@@ -186,6 +210,8 @@ async def work(worker: Worker, started: Path) -> None:
 
 def main(folder: str, url: str, name: str, seconds: str) -> None:
     """Work until killed, or told to stop."""
+    if CLOCK in os.environ:
+        follow_clock(Path(os.environ[CLOCK]))
     made = Bench(Path(folder), url, graph=HistoryGraph(seconds=float(seconds)), name=name)
     with made.records, made.audit:
         worker = Worker(
