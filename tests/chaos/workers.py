@@ -197,7 +197,7 @@ def follow_clock(file: Path) -> None:
             return cls.fromtimestamp(time.time(), tz)
 
     time.time = lambda: right() + float(file.read_text())
-    chain.datetime = Moved  # type: ignore[misc]
+    vars(chain)["datetime"] = Moved
     procrastinate.utils.utcnow = lambda: Moved.now(UTC)
 
 
