@@ -83,9 +83,9 @@ def _jump(made: Bench, clock: Path, jumps: int) -> None:
     def go_on() -> None:
         done = len(read_history(clock.parent))
         least = 3 + 2 * round(LIMITS.dead_after_seconds)  # two workers, a second a run
-        wait_until(lambda: len(read_history(clock.parent)) >= done + least, 60, "work goes on")
+        wait_until(lambda: len(read_history(clock.parent)) >= done + least, 180, "work goes on")
 
-    wait_until(lambda: len(read_history(clock.parent)) >= 2, 60, "both work")
+    wait_until(lambda: len(read_history(clock.parent)) >= 2, 180, "both work")
     right = _hour(made.records.url)
     for _ in range(jumps):
         for offset, hours in (("+3600", 1), ("-3600", -1), ("+0", 0)):

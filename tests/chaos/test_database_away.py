@@ -37,10 +37,10 @@ def _under_load(folder: Path, url: str, figures: Figures, promise: str) -> Itera
         for one in workers:
             stack.callback(one.end)
             one.start()
-        wait_until(lambda: len(list(folder.glob("started.*"))) == len(_NAMES), 60, "all workers work")
+        wait_until(lambda: len(list(folder.glob("started.*"))) == len(_NAMES), 180, "all workers work")
         sender = Sender(at.port)
         with sender.sending():
-            wait_until(lambda: any(one.state == "closed" for one in made.records.jobs()), 60, "jobs are done")
+            wait_until(lambda: any(one.state == "closed" for one in made.records.jobs()), 180, "jobs are done")
             yield made, sender
             began = time.monotonic()
             before = sender.acknowledged

@@ -70,7 +70,7 @@ def _upgrade_and_go_back(made: Bench, workers: list[WorkerProcess], next_schema:
 
     def go_on() -> None:
         least = next(steps) * jobs // 7
-        wait_until(lambda: _closed(made) >= least, 120, "work goes on")
+        wait_until(lambda: _closed(made) >= least, 240, "work goes on")
 
     go_on()
     migrate(url, next_schema)

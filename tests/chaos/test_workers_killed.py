@@ -37,7 +37,7 @@ def _workers(folder: Path, url: str, seconds: float) -> Iterator[list[WorkerProc
     try:
         for one in workers:
             one.start()
-        wait_until(lambda: len(list(folder.glob("started.*"))) == len(_NAMES), 60, "all workers work")
+        wait_until(lambda: len(list(folder.glob("started.*"))) == len(_NAMES), 180, "all workers work")
         yield workers
     finally:
         for one in workers:
@@ -75,7 +75,7 @@ def _kill_again_and_again(
     killed, alive = [], list(workers)
     for number in range(kills):
         least = (number + 1) * jobs // (kills + 2)
-        wait_until(lambda: _closed(url) >= least, 120, "work goes on")  # noqa: B023 - it is called in this turn
+        wait_until(lambda: _closed(url) >= least, 240, "work goes on")  # noqa: B023 - it is called in this turn
         time.sleep(random.uniform(0, 0.3))
         busy = {one.process for one in read_history(folder) if one.ended is None}
         victims = [one for one in alive if one.running]
