@@ -155,14 +155,15 @@ def _check_web(settings: Settings) -> Iterator[CheckResult]:
 
 def _check_triton(settings: Settings) -> CheckResult:
     running = bootstrap.running_server(settings)
-    address = settings.triton.address if running is None else running.triton_target
+    embedded_one = running is not None and running.triton_target and not settings.triton.addresses
+    addresses = (running.triton_target,) if running is not None and embedded_one else settings.triton.addresses
     try:
-        if address is not None:
+        for address in addresses:
             probe(address, deadline_seconds=_PROBE_SECONDS)
             served = ", ".join(_check_served(settings, address))
-            return CheckResult(
-                "triton", True, f"answers an inference at {address} and serves {served or 'no pipeline'}"
-            )
+        if addresses:
+            said = f"answers an inference at {', '.join(addresses)} and serves {served or 'no pipeline'}"
+            return CheckResult("triton", True, said)
         with (
             tempfile.TemporaryDirectory(prefix="limner-check-") as scratch,
             bootstrap.embedded_triton(settings, Path(scratch)) as embedded,

@@ -14,7 +14,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from app import bootstrap, checks, cli_destinations, cli_jobs, cli_models
-from app.audit.verification import verify
+from app.audit.chains import verify_chains
+from app.audit.verification import AuditReport
+from app.bootstrap.roles import Role
 from app.delivery.sending import send_folder
 from app.errors import LimnerError, SettingsError
 from app.jobs.entries import Series
@@ -39,9 +41,19 @@ app.add_typer(audit_commands, name="audit")
 
 
 @app.command()
-def serve(settings: SettingsOption = None) -> None:
+def serve(
+    settings: SettingsOption = None,
+    role: Annotated[
+        list[Role] | None,
+        typer.Option(help="What this process does; may be given again. All of it if not given, in one process."),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Its own name among several processes; its host and roles by default, if it has roles."),
+    ] = None,
+) -> None:
     """Run the server until SIGTERM or SIGINT; what is in flight then is finished first."""
-    asyncio.run(bootstrap.serve(load_settings(settings)))
+    asyncio.run(bootstrap.serve(load_settings(settings), role or (), name))
 
 
 @app.command()
@@ -145,19 +157,36 @@ def explain(
 
 @audit_commands.command("verify")
 def audit_verify(settings: SettingsOption = None, as_json: JsonOption = False) -> None:
-    """Check the whole chain; name each record that was edited, deleted, reordered or cut off: exit code 1 then."""
+    """Check each chain; name each record that was edited, deleted, reordered or cut off: exit code 1 then."""
     folder = load_settings(settings).audit_folder
-    report = verify(folder)
+    reports = verify_chains(folder)
     if as_json:
-        print_json({"ok": report.ok, "records": report.records, "problems": list(report.problems)})
-    elif report.ok:
-        say(("audit chain verified", "green"), f": {report.records} records in {folder}")
-    else:
-        say(("the audit log does not verify", "red"), f": {len(report.problems)} problems in {folder}")
-        for problem in report.problems:
-            say(f"  {problem}")
-    if not report.ok:
+        chains = {name: _report_as_json(one) for name, one in reports.items()}
+        whole = AuditReport(
+            ok=all(one.ok for one in reports.values()),
+            records=sum(one.records for one in reports.values()),
+            problems=tuple(
+                f"{name}: {text}" if name else text for name, one in reports.items() for text in one.problems
+            ),
+        )
+        print_json({**_report_as_json(whole), "chains": chains})
+    for name, report in {} if as_json else reports.items():
+        _print_report(folder / name, report)
+    if not all(one.ok for one in reports.values()):
         raise typer.Exit(1)
+
+
+def _report_as_json(report: AuditReport) -> dict[str, Any]:
+    return {"ok": report.ok, "records": report.records, "problems": list(report.problems)}
+
+
+def _print_report(folder: Path, report: AuditReport) -> None:
+    if report.ok:
+        say(("audit chain verified", "green"), f": {report.records} records in {folder}")
+        return
+    say(("the audit log does not verify", "red"), f": {len(report.problems)} problems in {folder}")
+    for problem in report.problems:
+        say(f"  {problem}")
 
 
 def main() -> None:

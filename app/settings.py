@@ -17,6 +17,7 @@ from app.identifiers import parse_ae_title
 from app.settings_pipeline import PipelineSettings, RuleSettings
 from app.settings_section import NoResult, ResultKind, Section, SegmentationForm, checked_name
 from app.settings_web import INTERACTIVE, WebSettings
+from app.settings_worker import WorkerSettings
 
 _REPOSITORY_FOLDER = Path(__file__).resolve().parent.parent
 
@@ -131,8 +132,10 @@ class ArchiveSettings(Section):
 class TritonSettings(Section):
     """The inference server: ``[triton]``."""
 
-    address: str | None = Field(
-        default=None, description="An external Triton's gRPC address, `host:port` or `unix:…`; embedded if not given."
+    address: str | tuple[str, ...] | None = Field(
+        default=None,
+        description="An external Triton's gRPC address, `host:port` or `unix:…`, or a list of them, of which each run "
+        "takes the next that answers; embedded if not given.",
     )
     python: Path = Field(
         default=_REPOSITORY_FOLDER / ".triton" / "bin" / "python",
@@ -147,6 +150,20 @@ class TritonSettings(Section):
     probe_seconds: float = Field(default=10.0, gt=0, description="How often a tiny real inference checks it.")
     request_seconds: float = Field(default=300.0, gt=0, description="Deadline of one inference request.")
     shared_memory: bool = Field(default=True, description="Use system shared memory with a Triton on this host.")
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The addresses of the external Tritons; none where it is embedded."""
+        if self.address is None:
+            return ()
+        return (self.address,) if isinstance(self.address, str) else self.address
+
+    @field_validator("address")
+    @classmethod
+    def _has_one(cls, address: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+        if address is not None and not address:
+            raise ValueError("expected an address such as triton:8001, or a list of one or more; leave it out to embed")
+        return address
 
     @model_validator(mode="after")
     def _configuration_is_for_the_embedded(self) -> TritonSettings:
@@ -207,6 +224,7 @@ class Settings(BaseSettings):
     routing: RoutingSettings = RoutingSettings()
     triton: TritonSettings = TritonSettings()
     models: ModelsSettings = ModelsSettings()
+    worker: WorkerSettings = WorkerSettings()
     database: DatabaseSettings = DatabaseSettings()
     logging: LoggingSettings = LoggingSettings()
     web: WebSettings = WebSettings()

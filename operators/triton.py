@@ -313,6 +313,18 @@ def probe(target: str, *, deadline_seconds: float) -> None:
         raise InferenceFailed(f"Triton at {target} can't add one to four numbers", code="probe-wrong")
 
 
+def is_ready(target: str, *, deadline_seconds: float) -> bool:
+    """Whether the Triton at `target` says within `deadline_seconds` that it takes requests."""
+    client = connect(target)
+    try:
+        with errors_named(PROBE_MODEL):
+            return bool(client.is_server_ready(client_timeout=deadline_seconds))
+    except InferenceFailed:
+        return False
+    finally:
+        client.close()
+
+
 def unregister_stale_regions(target: str, *, deadline_seconds: float) -> list[str]:
     """Let a Triton drop its hold on the shared memory of processes that no longer run, and return the names.
 

@@ -13,6 +13,7 @@ gdcmconv libgdcm-tools
 cjxl libjxl-tools
 ip iproute2
 strace strace
+faketime faketime
 podman podman
 buildah buildah
 runc runc

@@ -241,6 +241,7 @@ class Bench:
         rule: Mapping[str, Any] = MappingProxyType({}),
         destination: Mapping[str, Any] = MappingProxyType({}),
         gate: GateSettings = GateSettings(),  # noqa: B008 - it is frozen
+        name: str = "",
     ) -> None:
         self.settings = settings_for(
             folder,
@@ -251,7 +252,7 @@ class Bench:
             gate=gate,
         )
         self.records = Records(url)
-        self.audit = AuditLog(self.settings.audit_folder)
+        self.audit = AuditLog(self.settings.audit_folder / name)
         self.graph = graph or PlantedGraph()
         self.destinations = {name: PlantedDestination(name, folder, seconds) for name in DESTINATIONS}
         second = None if generalist is None else GeneralistFacts("sam", "2.0", "1" * 64, folder, "soft-tissue", 5)

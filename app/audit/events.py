@@ -237,6 +237,7 @@ DETAIL_KEYS = MappingProxyType(
         "pipeline": "The pipeline's name in the settings.",
         "process_id": "The process that wrote the record.",
         "reason": "A sentence that never holds data of a patient.",
+        "roles": "What the process does: `listener`, `worker`, `web`.",
         "rule": "The rule's name in the settings.",
         "series_instance_uid": "Series Instance UID.",
         "session": "The session of the API.",

@@ -209,7 +209,7 @@ class AuditLog:
         except BlockingIOError as error:
             raise AuditError(
                 f"the audit log in {self.folder} is being written by another server; stop that one, or give this one "
-                "a `data_folder` of its own",
+                "a --name or a `data_folder` of its own",
                 code="audit-in-use",
             ) from error
         head = read_head(self.folder)

@@ -119,7 +119,7 @@ def check_elsewhere(settings: Settings, name: str, progress: Progress) -> Figure
     ImportRefused
         ``triton-address-missing``, ``parity-refused``, ``served-failed``, or what `load_package` raises.
     """
-    address = settings.triton.address
+    address = next(iter(settings.triton.addresses), None)
     if address is None:
         raise ImportRefused(
             "there is no other Triton to compare with: name its gRPC address in triton.address",

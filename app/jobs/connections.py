@@ -14,6 +14,13 @@ from psycopg_pool import ConnectionPool
 
 from app.jobs.migrations import migrate
 
+RECONNECT_SECONDS = 5.0
+"""A pool that can't connect gives up after this time, and tries anew when it is asked. Else its tries would become ever
+rarer, and a database that is back not be noticed for minutes."""
+
+UNPREPARED: Mapping[str, Any] = {"prepare_threshold": None}
+"""For connections that last: a prepared statement fails, each time, once a newer program has added a column."""
+
 Connection = psycopg.Connection[DictRow]
 """A connection in a transaction of `Connections.transaction`."""
 
@@ -22,6 +29,18 @@ def read_statements(file_name: str) -> dict[str, str]:
     """Return the statements of a file of the ``sql`` folder by the names in its ``-- name:`` lines."""
     sections = Path(__file__).with_name("sql").joinpath(file_name).read_text().split("-- name: ")[1:]
     return {name.strip(): text.strip().rstrip(";") for name, text in (one.split("\n", 1) for one in sections)}
+
+
+_SILENT_SECONDS = 30
+
+
+def _limit_silence(connection: Connection) -> None:
+    """Have the database end a transaction in which nobody says anything: its process hangs, or its machine is gone.
+
+    It would hold its locks for as long; others wait for them.
+    """
+    connection.execute(f"SET idle_in_transaction_session_timeout = '{_SILENT_SECONDS}s'")
+    connection.commit()
 
 
 class Connections:
@@ -39,11 +58,13 @@ class Connections:
         self.url = url
         self._pool: ConnectionPool[Connection] = ConnectionPool(
             url,
-            kwargs={"row_factory": dict_row, "connect_timeout": 5},
+            kwargs={"row_factory": dict_row, "connect_timeout": 5, **UNPREPARED},
             min_size=1,
             max_size=maximum_connections,
             timeout=timeout_seconds,
+            reconnect_timeout=RECONNECT_SECONDS,
             check=ConnectionPool.check_connection,
+            configure=_limit_silence,
             name="records",
             open=False,
         )

@@ -1,8 +1,14 @@
-"""The numbered migrations in ``app/jobs/sql`` and the tables of the job queue, applied once each, in order."""
+"""The numbered migrations in ``app/jobs/sql`` and the tables of the job queue, applied once each, in order.
+
+While processes are upgraded one after the other, and when one goes back, programs of two versions work on one schema,
+the newer one's. So a migration only adds (a test reads each): a table, an index, a column that may be left out, a value
+that a state may have. A program takes a schema as it is that has migrations which it does not know.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,25 +29,45 @@ CREATE TABLE IF NOT EXISTS migrations (
 )
 """
 
+_TRIES = 20  # of a change that programs at work are in the way of
+_AGAIN_SECONDS = 0.5
 
-def migrate(url: str) -> None:
-    """Bring the database at `url` to this program's schema, in one transaction; programs that start at once take turns.
+
+def migrate(url: str, folder: Path = FOLDER) -> None:
+    """Bring the database at `url` to a folder's schema, in one transaction; programs that start at once take turns.
+
+    Other programs may be at work. A change waits for their transactions a moment only, since theirs wait for it
+    meanwhile, and is tried again.
 
     Raises
     ------
     ServingError
         If the database can't be reached, or a migration that was applied reads differently now.
     """
-    try:
-        with psycopg.connect(url, connect_timeout=30) as connection:
-            connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
-            connection.execute(_TABLE)
-            applied: dict[str, str] = dict(connection.execute("SELECT name, digest FROM migrations").fetchall())
-            _migrate_queue(connection, set(applied))
-            for path in sorted(FOLDER.glob("[0-9]*.sql")):
-                _apply(connection, path.name, path.read_text(), applied)
-    except psycopg.OperationalError as error:
-        raise ServingError(f"the database can't be reached: {error}", code="database-unreachable") from error
+    for tries in range(1, _TRIES + 1):
+        try:
+            _migrate(url, folder)
+            return
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
+            if tries == _TRIES:
+                raise ServingError(
+                    "the database's schema can't be changed: another program holds its tables; end long transactions",
+                    code="database-migrations",
+                ) from error
+            time.sleep(_AGAIN_SECONDS)
+        except psycopg.OperationalError as error:
+            raise ServingError(f"the database can't be reached: {error}", code="database-unreachable") from error
+
+
+def _migrate(url: str, folder: Path) -> None:
+    with psycopg.connect(url, connect_timeout=30) as connection:
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+        connection.execute("SET LOCAL lock_timeout = '3s'")
+        connection.execute(_TABLE)
+        applied: dict[str, str] = dict(connection.execute("SELECT name, digest FROM migrations").fetchall())
+        _migrate_queue(connection, set(applied))
+        for path in sorted(folder.glob("[0-9]*.sql")):
+            _apply(connection, path.name, path.read_text(), applied)
 
 
 def _migrate_queue(connection: psycopg.Connection, applied: set[str]) -> None:

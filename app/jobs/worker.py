@@ -11,16 +11,18 @@ import procrastinate
 import psycopg
 from procrastinate import PsycopgConnector
 from procrastinate.exceptions import ConnectorException
+from procrastinate.worker import Worker as QueueWorker
 
+from app.jobs.connections import RECONNECT_SECONDS, UNPREPARED
+from app.jobs.heartbeat import Heartbeat
 from app.jobs.queue import GRAPH_QUEUE, SYSTEM_QUEUE, delivery_queue
 from app.jobs.records import Records
-from app.jobs.rescue import Rescuer
+from app.jobs.rescue import LOOK_SECONDS, Rescuer
+from app.settings_worker import WorkerSettings
 from app.telemetry import get_logger
 
 _POLL_SECONDS = 1.0  # new tasks are announced; this is for those that wait for their time
-_HEARTBEAT_SECONDS = 3.0
-_STALLED_SECONDS = 15.0
-_LOOK_SECONDS = 4.0  # longer than a heartbeat: two looks see a living worker move
+_NEVER_SECONDS = 1e9  # the queue's own heartbeats and pruning: `heartbeat` and `rescue` do it
 _RESTART_SECONDS = 1.0
 _INTERRUPT_SECONDS = 15.0
 
@@ -48,15 +50,28 @@ class Worker:
         The names of the destinations; each has its own worker, so that one that is down holds up no other.
     stop_seconds
         Time that running tasks get at a stop; then the graph is interrupted and its attempt given back.
+    limits
+        The settings of the workers.
+    shares_database
+        Whether other processes may use the database.
     """
 
     def __init__(
-        self, *, records: Records, tasks: Tasks, destinations: Collection[str], stop_seconds: float = 20.0
+        self,
+        *,
+        records: Records,
+        tasks: Tasks,
+        destinations: Collection[str],
+        stop_seconds: float = 20.0,
+        limits: WorkerSettings = WorkerSettings(),  # noqa: B008 - it is frozen
+        shares_database: bool = False,
     ) -> None:
         self._records = records
         self._tasks = tasks
         self._destinations = tuple(destinations)
         self._stop_seconds = stop_seconds
+        self._limits = limits
+        self._shares_database = shares_database
 
     async def run(self, stop: asyncio.Event, *, started: Callable[[], None] = lambda: None) -> None:
         """Work until `stop` is set, then finish what runs, within limits. What is left is rescued at the next start.
@@ -65,16 +80,25 @@ class Worker:
         """
         queues = await self._queues()
         app = procrastinate.App(
-            connector=PsycopgConnector(conninfo=self._records.url, min_size=1, max_size=len(queues) + 4)
+            connector=PsycopgConnector(
+                conninfo=self._records.url,
+                min_size=1,
+                max_size=len(queues) + 4,
+                reconnect_timeout=RECONNECT_SECONDS,
+                kwargs=dict(UNPREPARED),
+            )
         )
         self._tasks.register(app)
         async with app.open_async():
-            rescuer = Rescuer(app, self._records.url, stalled_seconds=_STALLED_SECONDS)
+            heartbeat = Heartbeat(self._records.url, self._limits.heartbeat_seconds)
+            known = [name for name, task in app.tasks.items() if task.retry_strategy is not None]
+            rescuer = Rescuer(self._records.url, heartbeat, known, self._limits, shares_database=self._shares_database)
             await rescuer.start()
             stopping = asyncio.Event()
+            beating = asyncio.create_task(heartbeat.run(), name="heartbeat")
             services = [
                 asyncio.create_task(
-                    _keep_up(name, _serving(app, rescuer, name, served), stopping), name=f"worker {name}"
+                    _keep_up(name, _serving(app, heartbeat, rescuer, name, served), stopping), name=f"worker {name}"
                 )
                 for name, served in queues.items()
             ]
@@ -85,6 +109,7 @@ class Worker:
             finally:
                 stopping.set()
                 await self._end(services)
+                beating.cancel()
                 await rescuer.stop()
 
     async def _queues(self) -> dict[str, list[str]]:
@@ -108,19 +133,24 @@ class Worker:
             _log.warning("worker.left", tasks=[one.get_name() for one in running])
 
 
-def _serving(app: procrastinate.App, rescuer: Rescuer, name: str, served: list[str]) -> Callable[[], Awaitable[None]]:
+def _serving(
+    app: procrastinate.App, heartbeat: Heartbeat, rescuer: Rescuer, name: str, served: list[str]
+) -> Callable[[], Awaitable[None]]:
     async def serve() -> None:
-        await app.run_worker_async(
+        worker = QueueWorker(
+            app,
             queues=served,
             name=name,
             concurrency=1,
             fetch_job_polling_interval=_POLL_SECONDS,
             install_signal_handlers=False,
             delete_jobs="successful",
-            update_heartbeat_interval=_HEARTBEAT_SECONDS,
-            stalled_worker_timeout=_STALLED_SECONDS,
+            update_heartbeat_interval=_NEVER_SECONDS,
+            stalled_worker_timeout=_NEVER_SECONDS,
             worker_middleware=[rescuer.track],
         )
+        with heartbeat.of(worker):
+            await worker.run()
 
     return serve
 
@@ -128,7 +158,7 @@ def _serving(app: procrastinate.App, rescuer: Rescuer, name: str, served: list[s
 def _looking(rescuer: Rescuer) -> Callable[[], Awaitable[None]]:
     async def look() -> None:
         while True:
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(LOOK_SECONDS)
             await rescuer.look()
 
     return look

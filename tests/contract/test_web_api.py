@@ -67,8 +67,7 @@ class Part:
     def api(self) -> WebService:
         """The API on all that."""
         audit: Any = self.audit
-        target = self.settings.triton.address
-        assert target is not None
+        (target,) = self.settings.triton.addresses
         return WebService(
             settings=self.settings,
             records=self.records,

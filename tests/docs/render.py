@@ -24,6 +24,7 @@ from app.settings_gate import GateSettings
 from app.settings_pipeline import GeneralistSettings, PipelineSettings, RuleSettings
 from app.settings_prompt import PromptSettings
 from app.settings_web import WebSettings
+from app.settings_worker import WorkerSettings
 from app.web import api
 from operators.gate.policies import CHECKS
 from operators.pixel_decoders import DECODERS
@@ -84,6 +85,7 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("[triton]", settings.TritonSettings),
     ("[models]", settings.ModelsSettings),
     ("[web]", WebSettings),
+    ("[worker]", WorkerSettings),
     ("[database]", settings.DatabaseSettings),
     ("[logging]", settings.LoggingSettings),
 )

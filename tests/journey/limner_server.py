@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,16 +49,28 @@ match = {{ Modality = "CT" }}
 
 
 class LimnerServer:
-    """`limner serve` on a folder of its own; `settings` is TOML that follows the common head."""
+    """`limner serve` on a folder of its own; `settings` is TOML that follows the common head.
+
+    `arguments` are those of `limner serve`: several servers, of other roles, may share the folder.
+    """
 
     def __init__(
-        self, folder: Path, settings: str, *, listener: str = "", quiet_seconds: float = 1.0, host: str = "127.0.0.1"
+        self,
+        folder: Path,
+        settings: str,
+        *,
+        listener: str = "",
+        quiet_seconds: float = 1.0,
+        host: str = "127.0.0.1",
+        arguments: Sequence[str] = (),
     ) -> None:
+        self.arguments = tuple(arguments)
+        name = "-".join(one for one in self.arguments if not one.startswith("--"))
         self.folder = folder
         self.host = host
         self.port = free_port()
-        self.settings_path = folder / "limner.toml"
-        self.log_path = folder / "server.log"
+        self.settings_path = folder / f"limner{name}.toml"
+        self.log_path = folder / f"server{name}.log"
         self.data = folder / "data"
         self._process: subprocess.Popen[bytes] | None = None
         self.settings_path.write_text(
@@ -82,17 +94,22 @@ scan_seconds = 0.1
     def start(self) -> None:
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "app.cli", "serve", "--settings", str(self.settings_path)],
+                [sys.executable, "-m", "app.cli", "serve", "--settings", str(self.settings_path), *self.arguments],
                 cwd=REPOSITORY, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
             )  # fmt: skip
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             assert self._process.poll() is None, f"the server ended at start:\n{self.log()}"
-            with socket.socket() as probe:
-                if probe.connect_ex((self.host, self.port)) == 0:
-                    return
+            if self._is_up():
+                return
             time.sleep(0.1)
-        raise AssertionError(f"the server did not listen within {START_SECONDS} s:\n{self.log()}")
+        raise AssertionError(f"the server did not start within {START_SECONDS} s:\n{self.log()}")
+
+    def _is_up(self) -> bool:
+        if "--role" in self.arguments and "listener" not in self.arguments:
+            return "server.started" in self.log()
+        with socket.socket() as probe:
+            return probe.connect_ex((self.host, self.port)) == 0
 
     def stop(self) -> int:
         """SIGTERM; return the exit code."""
@@ -160,10 +177,9 @@ scan_seconds = 0.1
         return self.jobs()
 
     def audit_events(self) -> list[dict[str, Any]]:
-        path = self.data / "audit" / "audit.jsonl"
-        if not path.exists():
-            return []
-        return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+        """Of all chains."""
+        paths = sorted((self.data / "audit").glob("**/audit.jsonl"))
+        return [json.loads(line) for path in paths for line in path.read_text().splitlines() if line.endswith("}")]
 
     def verify_audit(self) -> None:
         result = self.limner("audit", "verify", "--json")

@@ -40,7 +40,7 @@ def check_generalist(
     ImportRefused
         ``parity-refused``, ``served-failed``, ``configuration-missing`` or ``triton-address-missing``.
     """
-    address = settings.triton.address
+    address = next(iter(settings.triton.addresses), None)
     if configuration is None and address is None:
         raise ImportRefused(
             "there is no other Triton to compare with: name its gRPC address in triton.address",

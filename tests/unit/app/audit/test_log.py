@@ -94,7 +94,7 @@ def test_threads_append_at_once_without_losing_any(tmp_path: Path) -> None:
 
 def test_a_second_writer_is_told_what_to_do(tmp_path: Path) -> None:
     with AuditLog(tmp_path) as log:
-        with pytest.raises(AuditError, match="stop that one, or give this one a `data_folder`"):
+        with pytest.raises(AuditError, match="stop that one, or give this one a --name"):
             AuditLog(tmp_path).open()
         with pytest.raises(AuditError, match="open already"):
             log.open()

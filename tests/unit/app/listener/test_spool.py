@@ -1,8 +1,10 @@
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -221,3 +223,20 @@ def test_what_is_no_usable_file_is_refused(content: bytes, code: str) -> None:
     with pytest.raises(CannotUnderstand) as caught:
         read_instance_header(content)
     assert caught.value.code == code
+
+
+def test_what_another_process_is_receiving_is_left_alone(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool", 0)
+    spool.prepare()
+    incoming = tmp_path / "spool" / "incoming"
+    for name, age in (("young.part", 10), ("old.part", 7200), ("abandoned.part", 10)):
+        (incoming / name).write_bytes(b"half")
+        then = time.time() - age
+        os.utime(incoming / name, (then, then))
+    with (incoming / "young.part").open() as young, (incoming / "old.part").open() as old:
+        for held in (young, old):
+            fcntl.flock(held, fcntl.LOCK_EX)
+        spool.prepare()
+        assert [one.name for one in incoming.iterdir()] == ["young.part"]
+    spool.prepare()
+    assert not list(incoming.iterdir())

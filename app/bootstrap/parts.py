@@ -1,0 +1,110 @@
+"""The parts that the server stands on, made as the settings say, and where the command line finds a running one's."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from app.delivery.dimse import DimseDestination
+from app.jobs.records import Records
+from app.serving.postgres import EmbeddedPostgres
+from app.serving.triton import EmbeddedTriton
+from app.serving.triton_addresses import TritonAddresses
+from app.settings import Settings
+from operators.shared_memory import is_running
+
+_SERVER_FILE = "server.json"
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    """What a running server tells the command line: where its parts are. Kept in the run folder."""
+
+    process_mark: str
+    """Number and start of its process: a number alone comes back, in a container with each restart."""
+    database_url: str
+    triton_target: str
+    """Empty where it needs none."""
+    listener_port: int
+    """0 where it does not listen."""
+
+
+@contextlib.contextmanager
+def open_records(settings: Settings) -> Iterator[Records]:
+    """Give the records to a command: of the running server, or of the database started for the moment."""
+    running = running_server(settings)
+    with contextlib.ExitStack() as stack:
+        url = running.database_url if running is not None else stack.enter_context(database(settings))
+        yield stack.enter_context(Records(url, maximum_connections=2))
+
+
+def running_server(settings: Settings) -> RunningServer | None:
+    """Return where the running server's parts are; None if no server runs on this data folder."""
+    own = settings.run_folder / _SERVER_FILE
+    files = [own, *sorted(settings.run_folder.glob(f"*/{_SERVER_FILE}"))]  # those of processes with a name
+    for path in files:
+        try:
+            found = RunningServer(**json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError):
+            continue
+        if is_running(found.process_mark):
+            return found
+    return None
+
+
+@contextlib.contextmanager
+def announced(run_folder: Path, running: RunningServer) -> Iterator[None]:
+    """Tell the command line where the running server's parts are, as long as the context lasts."""
+    path = run_folder / _SERVER_FILE
+    aside = path.with_suffix(".part")
+    aside.write_text(json.dumps(asdict(running)))
+    aside.replace(path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def database(settings: Settings) -> Iterator[str]:
+    """Give the database's URL: the external one's, or that of the embedded one, which ends with the context."""
+    if settings.database.url is not None:
+        yield settings.database.url
+        return
+    settings.data_folder.mkdir(parents=True, exist_ok=True)
+    server = EmbeddedPostgres(settings.database_folder, settings.run_folder)
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+
+
+@contextlib.contextmanager
+def triton(settings: Settings, run_folder: Path) -> Iterator[Callable[[], str]]:
+    """Tell where the next run's Triton is: an external one, or the embedded one, which ends with the context."""
+    if settings.triton.addresses:
+        yield TritonAddresses(settings.triton.addresses).next
+        return
+    with embedded_triton(settings, run_folder) as server:
+        yield lambda: server.target
+
+
+def embedded_triton(settings: Settings, run_folder: Path) -> EmbeddedTriton:
+    """Make the embedded Triton that the settings describe; its context starts and stops it."""
+    return EmbeddedTriton(
+        settings.triton.python,
+        settings.model_repository,
+        run_folder,
+        start_seconds=settings.triton.start_seconds,
+        probe_seconds=settings.triton.probe_seconds,
+        model_configuration=settings.triton.model_configuration,
+    )
+
+
+def make_destinations(settings: Settings) -> Iterator[DimseDestination]:
+    """Make the destinations that the settings describe."""
+    for one in settings.destination:
+        yield DimseDestination(one, one.calling_ae_title or settings.listener.ae_title)

@@ -1,0 +1,134 @@
+"""When a worker counts as dead, on a real PostgreSQL: never by a clock, and what it then still does harms nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psycopg
+import pytest
+
+from app.jobs import rescue
+from app.jobs.heartbeat import Heartbeat
+from app.jobs.records import Records
+from app.jobs.rescue import Rescuer
+from app.settings_worker import WorkerSettings
+from tests.database_fixture import fresh_database
+from tests.job_harness import bench, instance
+
+_HOUR_OFF = {
+    "behind": "UPDATE procrastinate_workers SET last_heartbeat = clock_timestamp() - interval '1 hour'",
+    "ahead": "UPDATE procrastinate_workers SET last_heartbeat = clock_timestamp() + interval '1 hour'",
+}
+_LIMITS = WorkerSettings(heartbeat_seconds=0.2, dead_after_seconds=1.0)
+
+
+@pytest.fixture
+def url(postgres: str) -> Iterator[str]:
+    with fresh_database(postgres) as made:
+        yield made
+
+
+def _taken_by_somebody(folder: Path, url: str) -> int:
+    """Make a job whose task a worker runs that is not of this process; return that worker's number."""
+    with bench(folder, url) as made:
+        made.receive(instance(1))
+        made.create_jobs()
+        job = made.job()
+        assert made.records.begin_attempt(job.id) == (1, 1)
+    with psycopg.connect(url, autocommit=True) as connection:
+        (worker,) = connection.execute("SELECT worker_id FROM procrastinate_register_worker_v1()").fetchone() or (0,)
+        connection.execute("SELECT procrastinate_fetch_job_v2(ARRAY['graph'], %s)", (worker,))
+    return int(worker)
+
+
+async def _watch(url: str, seconds: float, *, each_look: str = "SELECT 1") -> None:
+    """Look as a worker process does, with something done to the database before each look."""
+    rescuer = Rescuer(url, Heartbeat(url, 0.2), ["segment"], _LIMITS, shares_database=True)
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        for _ in range(int(seconds / 0.25)):
+            await connection.execute(each_look)
+            await rescuer.look()
+            await asyncio.sleep(0.25)
+    await rescuer.stop()
+
+
+def _tasks(url: str) -> list[tuple[Any, ...]]:
+    with psycopg.connect(url) as connection:
+        return connection.execute("SELECT id, status::text, worker_id FROM procrastinate_jobs").fetchall()
+
+
+def test_a_silent_workers_task_is_put_back_and_its_attempt_fenced(tmp_path: Path, url: str) -> None:
+    _taken_by_somebody(tmp_path, url)
+    ((task, _, _),) = _tasks(url)
+    asyncio.run(_watch(url, 2.5))
+    ((again, status, worker),) = _tasks(url)
+    assert (status, worker) == ("todo", None)
+    assert again < 0
+    with psycopg.connect(url, autocommit=True) as connection:
+        assert connection.execute("SELECT count(*) FROM procrastinate_workers").fetchone() == (0,)
+        with pytest.raises(psycopg.errors.RaiseException, match="not found"):  # what the stopped worker would do
+            connection.execute("SELECT procrastinate_finish_job_v1(%s, 'succeeded', true)", (task,))
+    assert [status for _, status, _ in _tasks(url)] == ["todo"]
+    with Records(url) as records:
+        (job,) = records.jobs()
+        with records.transaction() as connection:
+            assert not records.end_attempt(connection, job.id, 1, "failed", "late", "of a stopped worker")
+        assert records.begin_attempt(job.id) == (3, 2)  # 2 is the fence; it is no try
+
+
+def test_a_worker_that_stopped_in_a_transaction_is_taken_over_too(tmp_path: Path, url: str) -> None:
+    _taken_by_somebody(tmp_path, url)
+    with psycopg.connect(url) as stopped:
+        stopped.execute("SELECT 1 FROM jobs FOR UPDATE")  # and nothing more comes
+        asyncio.run(_watch(url, 2.5))
+        assert [status for _, status, _ in _tasks(url)] == ["todo"]
+        with pytest.raises(psycopg.OperationalError):
+            stopped.execute("UPDATE jobs SET state = 'closed'")
+        stopped.close()
+
+
+def test_a_heartbeat_that_moves_keeps_the_worker(tmp_path: Path, url: str) -> None:
+    worker = _taken_by_somebody(tmp_path, url)
+    asyncio.run(_watch(url, 2.5, each_look=f"SELECT procrastinate_update_heartbeat_v1({worker})"))
+    ((_, status, owner),) = _tasks(url)
+    assert (status, owner) == ("doing", worker)
+
+
+@pytest.mark.parametrize("heartbeats", _HOUR_OFF)
+def test_a_database_whose_clock_jumps_ends_nobody(heartbeats: str, tmp_path: Path, url: str) -> None:
+    """Heartbeats are an hour off from what the database's clock says, and move."""
+    worker = _taken_by_somebody(tmp_path, url)
+    asyncio.run(_watch(url, 2.5, each_look=_HOUR_OFF[heartbeats]))
+    ((_, status, owner),) = _tasks(url)
+    assert (status, owner) == ("doing", worker)
+
+
+def test_a_watcher_that_was_stopped_itself_ends_nobody(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _taken_by_somebody(tmp_path, url)
+    clock = iter(range(0, 10**6, 3600))  # an hour between two looks
+
+    async def look_twice() -> None:
+        monkeypatch.setattr(rescue, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+        rescuer = Rescuer(url, Heartbeat(url, 0.2), [], WorkerSettings(dead_after_seconds=10), shares_database=True)
+        await rescuer.look()
+        await rescuer.look()
+        monkeypatch.undo()
+        await rescuer.stop()
+
+    asyncio.run(look_twice())
+    assert [status for _, status, _ in _tasks(url)] == ["doing"]
+
+
+def test_a_task_that_another_version_did_not_know_comes_back(tmp_path: Path, url: str) -> None:
+    _taken_by_somebody(tmp_path, url)
+    ((task, _, _),) = _tasks(url)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SELECT procrastinate_finish_job_v1(%s, 'failed', false)", (task,))
+    asyncio.run(_watch(url, 0.5))
+    assert [status for _, status, _ in _tasks(url)] == ["todo"]
