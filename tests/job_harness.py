@@ -21,7 +21,7 @@ from typing import Any, Literal
 import psycopg
 
 from app.audit.log import AuditLog
-from app.errors import DeliveryError, DeliveryRefused
+from app.errors import DeliveryError, DeliveryRefused, GraphFailed
 from app.graph import (
     SPECIALIST_RECORD_FILE,
     AgreementRecord,
@@ -140,13 +140,20 @@ class PlantedGraph:
     cancelled: threading.Event = field(default_factory=threading.Event)
 
     def run(
-        self, request: GraphRequest, application: str, *, progress: Callable[[str, int, int], None], **limits: Any
+        self,
+        request: GraphRequest,
+        application: str,
+        *,
+        progress: Callable[[str, int, int], None],
+        unwanted: threading.Event,
+        **limits: Any,
     ) -> CompletionRecord:
         """Stand in for `GraphProcess.run`."""
         self.runs += 1
         progress("infer", 1, 2)
         self.plan(self.runs)
-        time.sleep(self.seconds)
+        if unwanted.wait(self.seconds):
+            raise GraphFailed("ended", code="graph-cancelled")
         steps = {"read": 0.01, "infer": self.seconds, "write": 0.01}
         found = (self._found(request, "specialist"),)
         record = CompletionRecord(request.identity, found, steps=steps, notes=self.notes)

@@ -14,6 +14,7 @@ from procrastinate.jobs import Job as QueuedTask
 from procrastinate.retry import BaseRetryStrategy
 
 from app.errors import AuditError
+from app.jobs.connections import read_statements
 from app.jobs.records import Connection, Job, NewJob
 
 SEGMENT = "segment"
@@ -21,6 +22,9 @@ DELIVER = "deliver"
 CLOSE = "close"
 RELEASE = "release"
 DISCARD = "discard"
+CANCEL = "cancel"
+REPLAY = "replay"
+PUT_FIRST = "put-first"
 TIDY = "tidy"
 
 GRAPH_QUEUE = "graph"
@@ -29,7 +33,11 @@ SYSTEM_QUEUE = "system"
 GROUND = (psycopg.Error, ConnectorException, AuditError)
 """Failures of the ground the tasks stand on: nothing can be recorded now, so the queue repeats the task."""
 
+URGENT_PRIORITY = 1000
+"""Of urgent jobs; a rule's own priority is at most 100, so that they go before every other."""
+
 _LONGEST_WAIT_SECONDS = 60.0
+_SQL = read_statements("queue.sql")
 
 
 def delivery_queue(destination: str) -> str:
@@ -80,11 +88,10 @@ class TaskQueue:
             task, allow_unknown=True, queue=queue, priority=priority, schedule_at=at, connection=connection
         ).defer(**arguments)
 
-    def defer_segment(
-        self, connection: Connection, job_id: uuid.UUID, priority: int, at: datetime | None = None
-    ) -> None:
+    def defer_segment(self, connection: Connection, job: Job | NewJob, at: datetime | None = None) -> None:
         """Have the job's graph run."""
-        self.defer(connection, SEGMENT, GRAPH_QUEUE, priority=priority, at=at, job_id=str(job_id))
+        priority = _priority_now(connection, job)
+        self.defer(connection, SEGMENT, GRAPH_QUEUE, priority=priority, at=at, job_id=str(job.id))
 
     def defer_deliver(
         self, connection: Connection, job: Job | NewJob, digest: str, destination: str, at: datetime | None = None
@@ -94,7 +101,7 @@ class TaskQueue:
             connection,
             DELIVER,
             delivery_queue(destination),
-            priority=job.priority,
+            priority=_priority_now(connection, job),
             at=at,
             job_id=str(job.id),
             digest=digest,
@@ -106,5 +113,11 @@ class TaskQueue:
         self.defer(connection, CLOSE, SYSTEM_QUEUE, job_id=str(job_id))
 
     def defer_decision(self, connection: Connection, decision: str, job_id: uuid.UUID, person: str) -> None:
-        """Have a person's decision about a held job, `RELEASE` or `DISCARD`, carried out."""
-        self.defer(connection, decision, SYSTEM_QUEUE, job_id=str(job_id), person=person)
+        """Have a person's decision about a job carried out, such as `RELEASE` or `CANCEL`; people wait for it."""
+        self.defer(connection, decision, SYSTEM_QUEUE, priority=URGENT_PRIORITY, job_id=str(job_id), person=person)
+
+
+def _priority_now(connection: Connection, job: Job | NewJob) -> int:
+    """The job's priority as the records have it: a person may have changed it since `job` was read."""
+    row = connection.execute(_SQL["priority_of"], (job.id,)).fetchone()
+    return job.priority if row is None else int(row["priority"])

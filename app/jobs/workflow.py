@@ -1,4 +1,4 @@
-"""The durable tasks of a job: segment, deliver (one an object and destination), close; release or discard if held.
+"""The durable tasks of a job: segment, deliver (one an object and destination), close; and what a person decides.
 
 Each is small and can be repeated: it asks the records what is left to do, writes the audit line, does it, and records
 the outcome together with the next task in one transaction. Only the latest attempt may record (a fence).
@@ -8,6 +8,7 @@ What is repeated, and what not:
 - an attempt that was lost (the server was killed, the database went away) is repeated, up to the pipeline's
   ``maximum_attempts``; one that a shutdown ended is repeated and does not count;
 - `InferenceFailed` is repeated with back-off, up to the same maximum: Triton may be back by then;
+- a job whose attempts are used up so is a dead letter, that a person may have replayed;
 - a crash, a hang, too much memory, a missing record or a result that does not verify fails the job at once: the same
   inputs would most likely do it again, and the next study is waiting;
 - `SeriesRefused` and `PromptRefused` end the job as refused;
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
@@ -40,6 +41,7 @@ from app.jobs.identity import ModelFacts
 from app.jobs.notices import Notices
 from app.jobs.records import Records, SeenSeries
 from app.jobs.segmenting import GraphRunner, Segmenting, Verify
+from app.jobs.steering import Steering
 from app.settings import Settings
 from app.settings_pipeline import RuleSettings
 from app.telemetry import get_logger
@@ -116,7 +118,15 @@ class Workflow:
         self._delivering = Delivering(
             settings=settings, records=records, audit=audit, queue=queue, destinations=destinations, forms=forms
         )
-        self._holding = Holding(records=records, audit=audit, queue=queue)
+        holding = Holding(records=records, audit=audit, queue=queue)
+        steering = Steering(records=records, audit=audit, queue=queue)
+        self._decisions: Mapping[str, Callable[[uuid.UUID, str], None]] = {
+            queues.RELEASE: holding.release,
+            queues.DISCARD: holding.discard,
+            queues.CANCEL: steering.cancel,
+            queues.REPLAY: steering.replay,
+            queues.PUT_FIRST: steering.put_first,
+        }
 
     def create_job(self, series: SeenSeries, rule: RuleSettings) -> bool:
         """Make the job that a rule asks for (`JobCreation.create`): the completion scanner's callback."""
@@ -139,12 +149,6 @@ class Workflow:
         async def close(job_id: str) -> None:
             await self._in_thread(queues.SYSTEM_QUEUE, lambda: self.close(uuid.UUID(job_id)))
 
-        async def release(job_id: str, person: str) -> None:
-            await self._in_thread(queues.SYSTEM_QUEUE, lambda: self._holding.release(uuid.UUID(job_id), person))
-
-        async def discard(job_id: str, person: str) -> None:
-            await self._in_thread(queues.SYSTEM_QUEUE, lambda: self._holding.discard(uuid.UUID(job_id), person))
-
         async def tidy(timestamp: int) -> None:
             await app.job_manager.delete_old_jobs(nb_hours=24 * _QUEUE_DAYS, include_failed=True)
 
@@ -152,11 +156,17 @@ class Workflow:
         app.task(name=queues.SEGMENT, queue=queues.GRAPH_QUEUE, retry=again)(segment)
         app.task(name=queues.DELIVER, queue=queues.SYSTEM_QUEUE, retry=again)(deliver)
         app.task(name=queues.CLOSE, queue=queues.SYSTEM_QUEUE, retry=again)(close)
-        app.task(name=queues.RELEASE, queue=queues.SYSTEM_QUEUE, retry=again)(release)
-        app.task(name=queues.DISCARD, queue=queues.SYSTEM_QUEUE, retry=again)(discard)
+        for name, carry_out in self._decisions.items():
+            app.task(name=name, queue=queues.SYSTEM_QUEUE, retry=again)(self._decision(carry_out))
         daily = app.task(name=queues.TIDY, queue=queues.SYSTEM_QUEUE, queueing_lock=queues.TIDY)(tidy)
         # procrastinate watches its workers' heartbeats only while some periodic task keeps its deferrer running
         app.periodic(cron="17 3 * * *")(daily)
+
+    def _decision(self, carry_out: Callable[[uuid.UUID, str], None]) -> Callable[[str, str], Awaitable[None]]:
+        async def decide(job_id: str, person: str) -> None:
+            await self._in_thread(queues.SYSTEM_QUEUE, lambda: carry_out(uuid.UUID(job_id), person))
+
+        return decide
 
     def interrupt(self) -> None:
         """End the running graph for a shutdown; its attempt is given back."""
@@ -172,8 +182,12 @@ class Workflow:
     def close(self, job_id: uuid.UUID) -> None:
         """End a job whose deliveries have ended: closed, or failed if a destination did not get its objects."""
         job = self._records.job(job_id)
-        if job is None or job.ended:
-            return
+        if (
+            job is None
+            or job.state != "delivering"
+            or any(one.state in ("waiting", "sending") for one in job.deliveries)
+        ):
+            return  # it has ended, or was started again
         failed = self._records.failed_destinations(job_id)
         if failed:
             reason = f"not delivered to {', '.join(failed)}"

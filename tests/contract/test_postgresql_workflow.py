@@ -136,7 +136,7 @@ def test_failed_inference_is_repeated_up_to_the_maximum(
         _queue(made)
         made.work(made.all_ended)
         job = made.job()
-        assert (job.state, job.code, job.attempt) == ("failed", "triton-unreachable", 3)
+        assert (job.state, job.code, job.attempt) == ("dead-letter", "triton-unreachable", 3)
         made.receive(instance(3))
         made.create_jobs()
         made.work(made.all_ended)  # the fourth and fifth run fail, the sixth succeeds
@@ -259,7 +259,9 @@ def test_a_poison_job_ends_after_its_attempts(tmp_path: Path, url: str) -> None:
         for _ in range(3):  # as if the server had been killed in each
             made.records.begin_attempt(made.job().id)
         made.work(made.all_ended)
-        assert (made.job().state, made.job().code) == ("failed", "attempts-exhausted")
+        assert (made.job().state, made.job().code) == ("dead-letter", "attempts-exhausted")
+        assert made.job().reason.endswith("the last: attempt 3 was lost with its worker")
+        assert any("job-given-up" in event for event in _events(made))
         assert made.graph.runs == 0
 
 

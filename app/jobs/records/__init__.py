@@ -30,6 +30,7 @@ from app.jobs.entries import (
 from app.jobs.records.deciding import DecideRecords
 from app.jobs.records.receiving import ReceiveRecords
 from app.jobs.records.returning import ReturnRecords
+from app.jobs.records.steering import SteerRecords
 from app.jobs.records.watching import WatchRecords
 from app.jobs.records.working import WorkRecords
 
@@ -58,5 +59,5 @@ __all__ = [
 ]
 
 
-class Records(ReceiveRecords, DecideRecords, WorkRecords, ReturnRecords, WatchRecords):
+class Records(ReceiveRecords, DecideRecords, WorkRecords, SteerRecords, ReturnRecords, WatchRecords):
     """The one place of SQL: what is read and written, by the steps of a study's way."""
