@@ -194,12 +194,14 @@ def _series_as_json(series: Series) -> dict[str, Any]:
 def _decision_as_json(decision: Decision) -> dict[str, Any]:
     return {
         "rule": None if decision.rule is None else decision.rule.name,
+        "urgent": decision.urgent,
         "channels": list(decision.channels),
         "rules": [
             {
                 "rule": one.rule,
                 "taken": one.taken,
                 "conditions": _conditions_as_json(one.conditions),
+                "urgent": _conditions_as_json(one.urgent_conditions),
                 "channels": [
                     {"channel": c.channel, "holds": c.holds, "conditions": _conditions_as_json(c.conditions)}
                     for c in one.channels
@@ -221,12 +223,20 @@ def _print_decision(decision: Decision) -> None:
         say(("no rule applies", "yellow"))
     else:
         destinations = ", ".join(decision.rule.destinations) or "nowhere"
-        say("rule ", (decision.rule.name, "bold"), f" takes it: pipeline {decision.rule.pipeline}, to {destinations}")
+        first = ", before every routine job" if decision.urgent else ""
+        say(
+            "rule ",
+            (decision.rule.name, "bold"),
+            f" takes it: pipeline {decision.rule.pipeline}, to {destinations}{first}",
+        )
         if decision.rule.channels:
             say(_binding_in_words(decision.channels))
     for one in decision.explanations:
         say(f"{'✓' if one.taken else '✗'} {one.rule}")
         _print_conditions(one.conditions, "    ")
+        if one.urgent_conditions:
+            say(f"    {'✓' if one.urgent else '✗'} urgent")
+            _print_conditions(one.urgent_conditions, "        ")
         for channel in one.channels:
             say(f"    {'✓' if channel.holds else '✗'} channel {channel.channel}")
             _print_conditions(channel.conditions, "        ")

@@ -19,6 +19,7 @@ from app.jobs import holding, queue, steering
 from app.jobs.entries import Agreement, Finding, Job, JobInput, JobState, describe_way
 from app.jobs.records import Records
 from app.settings import Settings, load_settings
+from app.settings_pipeline import URGENT_PRIORITY
 from app.terminal import JsonOption, SettingsOption, console, print_json, say, table
 
 commands = typer.Typer(help="The jobs: what became of each series that a rule took.", invoke_without_command=True)
@@ -184,7 +185,7 @@ def wait_until(carried_out: Callable[[], bool], done: str, settings: Settings) -
 
 def priority_in_words(priority: int) -> str:
     """Return how a list shows a job's priority."""
-    return "urgent" if priority >= queue.URGENT_PRIORITY else str(priority or "")
+    return "urgent" if priority >= URGENT_PRIORITY else str(priority or "")
 
 
 def person() -> str:

@@ -10,6 +10,9 @@ from app.settings_gate import GateSettings
 from app.settings_prompt import PROMPTED_APPLICATION, PromptSettings
 from app.settings_section import NoResult, ResultKind, Section, checked_name
 
+URGENT_PRIORITY = 1000
+"""Of urgent jobs; a rule's own priority is at most 100, so that they go before every other."""
+
 
 class GeneralistSettings(Section):
     """A second reading of the same series by a model of the SAM family: ``[pipeline.generalist]``, after its pipeline.
@@ -96,6 +99,11 @@ class RuleSettings(Section):
     )
     priority: int = Field(default=0, ge=-100, le=100, description="Higher goes first.")
     match: dict[str, Any] = Field(default_factory=dict, description="Conditions on DICOM keywords; all must hold.")
+    urgent: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Such conditions once more: where all of them hold too, the job goes before every routine one, "
+        "whatever their priorities.",
+    )
     results: tuple[ResultKind, ...] = Field(
         default=("segmentation",),
         min_length=1,
@@ -123,6 +131,10 @@ class RuleSettings(Section):
     )
 
     _name = field_validator("name")(staticmethod(checked_name))
+
+    def put_first(self) -> RuleSettings:
+        """Return the rule as it is for a series that is urgent."""
+        return self.model_copy(update={"priority": URGENT_PRIORITY})
 
     @model_validator(mode="after")
     def _channels_wait_for_the_study(self) -> RuleSettings:

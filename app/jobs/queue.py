@@ -16,6 +16,7 @@ from procrastinate.retry import BaseRetryStrategy
 from app.errors import AuditError
 from app.jobs.connections import read_statements
 from app.jobs.records import Connection, Job, NewJob
+from app.settings_pipeline import URGENT_PRIORITY
 
 SEGMENT = "segment"
 DELIVER = "deliver"
@@ -32,9 +33,6 @@ SYSTEM_QUEUE = "system"
 
 GROUND = (psycopg.Error, ConnectorException, AuditError)
 """Failures of the ground the tasks stand on: nothing can be recorded now, so the queue repeats the task."""
-
-URGENT_PRIORITY = 1000
-"""Of urgent jobs; a rule's own priority is at most 100, so that they go before every other."""
 
 _LONGEST_WAIT_SECONDS = 60.0
 _SQL = read_statements("queue.sql")

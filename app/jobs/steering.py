@@ -16,9 +16,10 @@ from app.audit.log import AuditLog
 from app.errors import JobError
 from app.jobs import queue as queues
 from app.jobs.auditing import audit_job
-from app.jobs.queue import URGENT_PRIORITY, TaskQueue
+from app.jobs.queue import TaskQueue
 from app.jobs.records import Connection, Job, JobState, Records
 from app.jobs.records.steering import JobLife
+from app.settings_pipeline import URGENT_PRIORITY
 from app.telemetry import get_logger
 
 Word = Literal["cancel", "replay", "urgent"]
