@@ -24,6 +24,7 @@ from app.jobs.graph_process import PRELOAD, PROMPTED_PRELOAD, GraphProcess
 from app.jobs.identity import GeneralistFacts, ModelFacts
 from app.jobs.probing import DestinationProbing
 from app.jobs.records import Records
+from app.jobs.slots import lanes
 from app.jobs.verification import verify_results
 from app.jobs.worker import Worker
 from app.jobs.workflow import Workflow
@@ -117,7 +118,12 @@ async def serve(settings: Settings) -> None:
             create_job=workflow.create_job,
             create_study_job=workflow.create_study_job,
         )
-        worker = Worker(records=records, tasks=workflow, destinations=[one.name for one in settings.destination])
+        worker = Worker(
+            records=records,
+            tasks=workflow,
+            destinations=[one.name for one in settings.destination],
+            lanes=lanes(settings),
+        )
         listener = Listener(settings.listener, spool, records.record_instance, audit)
         if settings.web.enabled:
             from app.web.service import WebService  # here, since it takes half a second and few need it

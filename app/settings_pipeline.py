@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from app.settings_gate import GateSettings
 from app.settings_prompt import PROMPTED_APPLICATION, PromptSettings
 from app.settings_section import NoResult, ResultKind, Section, checked_name
+from app.settings_slots import DEFAULT_SLOTS
 
 URGENT_PRIORITY = 1000
 """Of urgent jobs; a rule's own priority is at most 100, so that they go before every other."""
@@ -64,6 +65,7 @@ class PipelineSettings(Section):
     prompt: PromptSettings | None = Field(
         default=None, description="How annotations prompt its model, if that is a generalist."
     )
+    slots: str = Field(default=DEFAULT_SLOTS, description="The `[[slots]]` that its graphs run in.")
     gate: GateSettings = Field(default=GateSettings(), description="What is done with a series that is not in order.")
 
     _name = field_validator("name")(staticmethod(checked_name))

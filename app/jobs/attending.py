@@ -14,7 +14,8 @@ from app.jobs.records import Records
 from app.telemetry import get_logger
 
 _PROGRESS_SECONDS = 0.5  # progress is written at most so often
-_LOOK_SECONDS = 1.0
+_ASK_SECONDS = 1.0
+_LOOK_SECONDS = 0.1
 
 _log = get_logger(__name__)
 
@@ -46,8 +47,10 @@ class Progress:
 
 
 @contextmanager
-def attended(records: Records, job_id: uuid.UUID, attempt: int) -> Iterator[threading.Event]:
-    """Give an event that is set soon after the attempt is no longer the one that its job runs.
+def attended(
+    records: Records, job_id: uuid.UUID, attempt: int, slot_lost: threading.Event
+) -> Iterator[threading.Event]:
+    """Give an event that is set soon after the attempt is no longer the one that its job runs, or its slot is lost.
 
     The records are asked each second: what they say counts, whoever changed them and wherever that was. While they
     can't be reached the run goes on.
@@ -55,7 +58,14 @@ def attended(records: Records, job_id: uuid.UUID, attempt: int) -> Iterator[thre
     unwanted, over = threading.Event(), threading.Event()
 
     def look() -> None:
+        asked = time.monotonic()
         while not over.wait(_LOOK_SECONDS):
+            if slot_lost.is_set():
+                unwanted.set()
+                return
+            if time.monotonic() - asked < _ASK_SECONDS:
+                continue
+            asked = time.monotonic()
             try:
                 current = records.is_current(job_id, attempt)
             except psycopg.Error:

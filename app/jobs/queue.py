@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 import procrastinate
@@ -65,9 +67,16 @@ class WhenPossible(BaseRetryStrategy):
 
 
 class TaskQueue:
-    """Puts tasks into the queue: they appear with the caller's transaction, or not at all."""
+    """Puts tasks into the queue: they appear with the caller's transaction, or not at all.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    graph_queues
+        The queue of each pipeline's graphs (`app.jobs.slots.graph_queues`); `GRAPH_QUEUE` of one that is not there.
+    """
+
+    def __init__(self, graph_queues: Mapping[str, str] = MappingProxyType({})) -> None:
+        self._graph_queues = graph_queues
         # never opened: each task brings the connection it is put in by
         self._app = procrastinate.App(connector=procrastinate.SyncPsycopgConnector())
 
@@ -89,7 +98,8 @@ class TaskQueue:
     def defer_segment(self, connection: Connection, job: Job | NewJob, at: datetime | None = None) -> None:
         """Have the job's graph run."""
         priority = _priority_now(connection, job)
-        self.defer(connection, SEGMENT, GRAPH_QUEUE, priority=priority, at=at, job_id=str(job.id))
+        queue = self._graph_queues.get(job.pipeline, GRAPH_QUEUE)
+        self.defer(connection, SEGMENT, queue, priority=priority, at=at, job_id=str(job.id))
 
     def defer_deliver(
         self, connection: Connection, job: Job | NewJob, digest: str, destination: str, at: datetime | None = None

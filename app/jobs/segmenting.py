@@ -113,26 +113,29 @@ class Segmenting:
         self._interrupted.set()
         self._runner.cancel()
 
-    def run(self, job_id: uuid.UUID) -> None:
-        """Run the job's graph once, verify what it made, and record it with the deliveries to come."""
+    def run(self, job_id: uuid.UUID, slot_lost: threading.Event) -> None:
+        """Run the job's graph once, verify what it made, and record it with the deliveries to come.
+
+        Once `slot_lost` is set the graph is ended, and its attempt given back.
+        """
         begun = self._records.begin_attempt(job_id)
         job = self._records.job(job_id)
         if begun is None or job is None:
             return  # it ended, or goes on elsewhere
         attempt, tries = begun
         try:
-            self._run_attempt(job, attempt, tries)
+            self._run_attempt(job, attempt, tries, slot_lost)
         except Overtaken:
             shutil.rmtree(self._folder(job, attempt), ignore_errors=True)
             _log.warning("job.overtaken", job_id=str(job.id), attempt=attempt)
         except (SeriesRefused, PromptRefused) as error:
             self._end_attempt(job, attempt, AuditEvent.JOB_REFUSED, error.code, str(error))
         except InferenceFailed as error:
-            if self._interrupted.is_set():
+            if self._interrupted.is_set() or slot_lost.is_set():
                 self._give_back(job, attempt)
             self._postpone_or_fail(job, attempt, tries, error)
         except (JobError, OperatorError) as error:
-            if isinstance(error, GraphFailed) and self._interrupted.is_set():
+            if isinstance(error, GraphFailed) and (self._interrupted.is_set() or slot_lost.is_set()):
                 self._give_back(job, attempt)
             given_up = error.code == ATTEMPTS_EXHAUSTED
             event = AuditEvent.JOB_GIVEN_UP if given_up else AuditEvent.JOB_FAILED
@@ -144,7 +147,7 @@ class Segmenting:
             reason = f"an unexpected {type(error).__name__}; the diagnostic log tells where"
             self._end_attempt(job, attempt, AuditEvent.JOB_FAILED, "internal-error", reason)
 
-    def _run_attempt(self, job: Job, attempt: int, tries: int) -> None:
+    def _run_attempt(self, job: Job, attempt: int, tries: int, slot_lost: threading.Event) -> None:
         pipeline, model = self._pipeline_of(job)
         if tries > pipeline.maximum_attempts:
             raise JobError(
@@ -162,7 +165,7 @@ class Segmenting:
         audit_job(self._audit, AuditEvent.GRAPH_STARTED, job, attempt=attempt, instances=instances)
         started = time.monotonic()
         request = self._request(job, inputs, folder, pipeline, model)
-        record = self._run_graph(job, attempt, request, pipeline)
+        record = self._run_graph(job, attempt, request, pipeline, slot_lost)
         ran = time.monotonic()
         verified = self._verify(record, folder, request.primary_files)
         steps = {"start": max(0.0, ran - started - sum(record.steps.values())), **record.steps}
@@ -175,9 +178,11 @@ class Segmenting:
         self._tell_flag(job, attempt, consequence)
         self._record_results(job, attempt, verified, steps, consequence)
 
-    def _run_graph(self, job: Job, attempt: int, request: GraphRequest, pipeline: PipelineSettings) -> CompletionRecord:
+    def _run_graph(
+        self, job: Job, attempt: int, request: GraphRequest, pipeline: PipelineSettings, slot_lost: threading.Event
+    ) -> CompletionRecord:
         """Run the graph; where it fails after the specialist has a result, that result is what it made."""
-        with attended(self._records, job.id, attempt) as unwanted:
+        with attended(self._records, job.id, attempt, slot_lost) as unwanted:
             try:
                 return self._runner.run(
                     request,
@@ -188,10 +193,10 @@ class Segmenting:
                     unwanted=unwanted,
                 )
             except (GraphFailed, OperatorError) as error:
-                if unwanted.is_set():
+                if unwanted.is_set() and not slot_lost.is_set():
                     raise Overtaken from error
                 record = specialist_alone(request.output_folder, error.code, str(error))
-                if record is None or self._interrupted.is_set():
+                if record is None or self._interrupted.is_set() or slot_lost.is_set():
                     raise
                 return record
 

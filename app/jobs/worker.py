@@ -1,20 +1,23 @@
-"""The workers of one process: one for the graph, one for each destination, one for the rest, and the rescue."""
+"""The workers of one process: one or several for graphs, one for each destination, one for the rest, and the rescue."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Collection
-from typing import Protocol
+import threading
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from types import MappingProxyType
+from typing import Any, Protocol
 
 import procrastinate
 import psycopg
 from procrastinate import PsycopgConnector
 from procrastinate.exceptions import ConnectorException
 
-from app.jobs.queue import GRAPH_QUEUE, SYSTEM_QUEUE, delivery_queue
+from app.jobs.queue import SYSTEM_QUEUE, delivery_queue
 from app.jobs.records import Records
 from app.jobs.rescue import Rescuer
+from app.jobs.slots import SLOT_LOST, Lane, with_slot
 from app.telemetry import get_logger
 
 _POLL_SECONDS = 1.0  # new tasks are announced; this is for those that wait for their time
@@ -34,6 +37,10 @@ class Tasks(Protocol):
         """Give the tasks to the queue."""
         ...
 
+    def prepare(self) -> None:
+        """Bring what waits in the queue in line with the settings."""
+        ...
+
     def interrupt(self) -> None:
         """End the long-running task for a shutdown."""
         ...
@@ -48,15 +55,24 @@ class Worker:
         The names of the destinations; each has its own worker, so that one that is down holds up no other.
     stop_seconds
         Time that running tasks get at a stop; then the graph is interrupted and its attempt given back.
+    lanes
+        How many graphs it runs at once, and of which queues (`app.jobs.slots.lanes`).
     """
 
     def __init__(
-        self, *, records: Records, tasks: Tasks, destinations: Collection[str], stop_seconds: float = 20.0
+        self,
+        *,
+        records: Records,
+        tasks: Tasks,
+        destinations: Collection[str],
+        stop_seconds: float = 20.0,
+        lanes: Collection[Lane] = (Lane(),),
     ) -> None:
         self._records = records
         self._tasks = tasks
         self._destinations = tuple(destinations)
         self._stop_seconds = stop_seconds
+        self._lanes = tuple(lanes)
 
     async def run(self, stop: asyncio.Event, *, started: Callable[[], None] = lambda: None) -> None:
         """Work until `stop` is set, then finish what runs, within limits. What is left is rescued at the next start.
@@ -64,8 +80,11 @@ class Worker:
         No signal handler is installed. A database that goes away is waited for.
         """
         queues = await self._queues()
+        await asyncio.to_thread(self._tasks.prepare)
         app = procrastinate.App(
-            connector=PsycopgConnector(conninfo=self._records.url, min_size=1, max_size=len(queues) + 4)
+            connector=PsycopgConnector(
+                conninfo=self._records.url, min_size=1, max_size=len(queues) + len(self._lanes) + 4
+            )
         )
         self._tasks.register(app)
         async with app.open_async():
@@ -78,6 +97,12 @@ class Worker:
                 )
                 for name, served in queues.items()
             ]
+            services += [
+                asyncio.create_task(
+                    _keep_up(lane.name, self._in_lane(app, rescuer, lane), stopping), name=f"worker {lane.name}"
+                )
+                for lane in self._lanes
+            ]
             services.append(asyncio.create_task(_keep_up("rescue", _looking(rescuer), stopping), name="rescue"))
             started()
             try:
@@ -88,13 +113,21 @@ class Worker:
                 await rescuer.stop()
 
     async def _queues(self) -> dict[str, list[str]]:
-        """Return the queues of each worker. Deliveries to destinations that are no more are ended by the system's."""
+        """Return the queues of each worker but the lanes.
+
+        Deliveries to destinations that are no more are ended by the system's.
+        """
         left = sorted(await asyncio.to_thread(self._records.open_destinations) - set(self._destinations))
         return {
-            GRAPH_QUEUE: [GRAPH_QUEUE],
             SYSTEM_QUEUE: [SYSTEM_QUEUE, *map(delivery_queue, left)],
             **{delivery_queue(name): [delivery_queue(name)] for name in self._destinations},
         }
+
+    def _in_lane(self, app: procrastinate.App, rescuer: Rescuer, lane: Lane) -> Callable[[], Awaitable[None]]:
+        async def work(lost: threading.Event) -> None:
+            await _serving(app, rescuer, lane.name, [lane.queue], {SLOT_LOST: lost})()
+
+        return lambda: with_slot(lane, self._records.url, work)
 
     async def _end(self, services: list[asyncio.Task[None]]) -> None:
         for service in services:
@@ -108,11 +141,18 @@ class Worker:
             _log.warning("worker.left", tasks=[one.get_name() for one in running])
 
 
-def _serving(app: procrastinate.App, rescuer: Rescuer, name: str, served: list[str]) -> Callable[[], Awaitable[None]]:
+def _serving(
+    app: procrastinate.App,
+    rescuer: Rescuer,
+    name: str,
+    served: list[str],
+    context: Mapping[str, Any] = MappingProxyType({}),
+) -> Callable[[], Awaitable[None]]:
     async def serve() -> None:
         await app.run_worker_async(
             queues=served,
             name=name,
+            additional_context=dict(context),
             concurrency=1,
             fetch_job_polling_interval=_POLL_SECONDS,
             install_signal_handlers=False,

@@ -18,6 +18,7 @@ What is repeated, and what not:
 from __future__ import annotations
 
 import asyncio
+import threading
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 import procrastinate
+from procrastinate.job_context import JobContext
 
 from app.audit.events import AuditEvent, Outcome
 from app.audit.log import AuditLog
@@ -41,6 +43,7 @@ from app.jobs.identity import ModelFacts
 from app.jobs.notices import Notices
 from app.jobs.records import Records, SeenSeries
 from app.jobs.segmenting import GraphRunner, Segmenting, Verify
+from app.jobs.slots import SLOT_LOST, graph_queues
 from app.jobs.steering import Steering
 from app.settings import Settings
 from app.settings_pipeline import RuleSettings
@@ -88,7 +91,8 @@ class Workflow:
         self._records = records
         self._audit = audit
         self._threads: dict[str, ThreadPoolExecutor] = {}
-        queue = queues.TaskQueue()
+        self._graph_queues = graph_queues(settings)
+        queue = queues.TaskQueue(self._graph_queues)
         forms = Forms(settings, records)
         notices = Notices(settings=settings, records=records, queue=queue, spool_path_of=spool_path_of)
         self._creation = JobCreation(
@@ -139,8 +143,10 @@ class Workflow:
     def register(self, app: procrastinate.App) -> None:
         """Give the tasks to the queue's workers."""
 
-        async def segment(job_id: str) -> None:
-            await self._in_thread(queues.GRAPH_QUEUE, lambda: self._segmenting.run(uuid.UUID(job_id)))
+        async def segment(context: JobContext, job_id: str) -> None:
+            lost = context.additional_context.get(SLOT_LOST) or threading.Event()
+            lane = context.worker_name or queues.GRAPH_QUEUE
+            await self._in_thread(lane, lambda: self._segmenting.run(uuid.UUID(job_id), lost))
 
         async def deliver(job_id: str, digest: str, destination: str) -> None:
             queue = queues.delivery_queue(destination)
@@ -153,7 +159,7 @@ class Workflow:
             await app.job_manager.delete_old_jobs(nb_hours=24 * _QUEUE_DAYS, include_failed=True)
 
         again = queues.WhenPossible()
-        app.task(name=queues.SEGMENT, queue=queues.GRAPH_QUEUE, retry=again)(segment)
+        app.task(name=queues.SEGMENT, queue=queues.GRAPH_QUEUE, retry=again, pass_context=True)(segment)
         app.task(name=queues.DELIVER, queue=queues.SYSTEM_QUEUE, retry=again)(deliver)
         app.task(name=queues.CLOSE, queue=queues.SYSTEM_QUEUE, retry=again)(close)
         for name, carry_out in self._decisions.items():
@@ -167,6 +173,10 @@ class Workflow:
             await self._in_thread(queues.SYSTEM_QUEUE, lambda: carry_out(uuid.UUID(job_id), person))
 
         return decide
+
+    def prepare(self) -> None:
+        """Put the tasks that wait into the queues that the settings say now."""
+        self._records.requeue_graphs(self._graph_queues, queues.GRAPH_QUEUE)
 
     def interrupt(self) -> None:
         """End the running graph for a shutdown; its attempt is given back."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from app.jobs.connections import Connection, Connections, read_statements
@@ -66,6 +67,12 @@ class SteerRecords(Connections):
         facts = {"id": job_id, "priority": priority}
         connection.execute(_SQL["prioritise_job"], facts)
         connection.execute(_SQL["prioritise_tasks"], facts)
+
+    def requeue_graphs(self, queues: Mapping[str, str], otherwise: str) -> None:
+        """Put each graph's task into the queue of its pipeline, or into `otherwise` where that has none."""
+        facts = {"pipelines": list(queues), "queues": list(queues.values()), "otherwise": otherwise}
+        with self.transaction() as connection:
+            connection.execute(_SQL["requeue_graphs"], facts)
 
     def is_current(self, job_id: uuid.UUID, attempt: int) -> bool:
         """Whether this attempt is the one that the job is running."""
