@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from app import bootstrap, checks, cli_destinations, cli_jobs, cli_models
+from app import bootstrap, checks, cli_destinations, cli_jobs, cli_models, cli_pause
 from app.audit.verification import verify
 from app.delivery.sending import send_folder
 from app.errors import LimnerError, SettingsError
@@ -36,6 +36,8 @@ app.add_typer(cli_jobs.commands, name="jobs")
 app.add_typer(rules_commands, name="rules")
 app.command()(cli_destinations.destinations)
 app.add_typer(audit_commands, name="audit")
+for _command in (cli_pause.pause, cli_pause.resume, cli_pause.drain, cli_pause.status):
+    app.command()(_command)
 
 
 @app.command()

@@ -44,9 +44,12 @@ def jobs(
     with bootstrap.open_records(load_settings(settings)) as records:
         found = records.jobs(limit, state)
         inputs = {job.id: records.job_inputs(job.id) for job in found}
+        paused = records.pauses()
     if as_json:
         print_json([_job_as_json(job, inputs[job.id]) for job in found])
         return
+    for pause in paused:
+        say(("paused: ", "yellow"), f"{pause.what}; `limner status` says more")
     listed = table(
         "job", "state", "priority", "flag", "pipeline", "rule", "attempt", "progress", "deliveries", "reason"
     )

@@ -204,6 +204,16 @@ class AuditEvent(Enum):
         _own("api-access-refused", "API access refused"),
         "A request came to the API without the right token; one record for those of ten seconds.",
     )
+    WORK_PAUSED = (
+        _APPLICATION_ACTIVITY,
+        _own("work-paused", "Work paused"),
+        "A person lets no new work start: none at all, none of a pipeline, or none for a destination.",
+    )
+    WORK_RESUMED = (
+        _APPLICATION_ACTIVITY,
+        _own("work-resumed", "Work resumed"),
+        "A person lets work go on that was paused.",
+    )
     AUDIT_LOG_REPAIRED = (
         _SECURITY_ALERT,
         _own("audit-log-repaired", "Audit log repaired"),

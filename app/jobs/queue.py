@@ -28,6 +28,8 @@ DISCARD = "discard"
 CANCEL = "cancel"
 REPLAY = "replay"
 PUT_FIRST = "put-first"
+PAUSE = "pause"
+RESUME = "resume"
 TIDY = "tidy"
 
 GRAPH_QUEUE = "graph"
@@ -54,6 +56,10 @@ class Interrupted(Exception):
     """A shutdown ended the task before its end; it starts anew as soon as a worker is there."""
 
 
+class Paused(Exception):
+    """The task may not start now; it has begun nothing."""
+
+
 class WhenPossible(BaseRetryStrategy):
     """Repeat a task whose failure is not the task's: the database or the audit log could not be written.
 
@@ -62,7 +68,12 @@ class WhenPossible(BaseRetryStrategy):
 
     def get_retry_decision(self, *, exception: BaseException, job: QueuedTask) -> RetryDecision:
         """Return when to repeat it: at once after a shutdown, else later and later."""
-        wait = 0.0 if isinstance(exception, Interrupted) else back_off_seconds(job.attempts, 1, _LONGEST_WAIT_SECONDS)
+        if isinstance(exception, Interrupted):
+            wait = 0.0
+        elif isinstance(exception, Paused):
+            wait = 1.0  # by then it is set aside
+        else:
+            wait = back_off_seconds(job.attempts, 1, _LONGEST_WAIT_SECONDS)
         return RetryDecision(retry_in={"seconds": int(wait)})
 
 
@@ -123,6 +134,10 @@ class TaskQueue:
     def defer_decision(self, connection: Connection, decision: str, job_id: uuid.UUID, person: str) -> None:
         """Have a person's decision about a job carried out, such as `RELEASE` or `CANCEL`; people wait for it."""
         self.defer(connection, decision, SYSTEM_QUEUE, priority=URGENT_PRIORITY, job_id=str(job_id), person=person)
+
+    def defer_pause(self, connection: Connection, task: str, kind: str, name: str, person: str) -> None:
+        """Have a pause, `PAUSE`, or its end, `RESUME`, carried out."""
+        self.defer(connection, task, SYSTEM_QUEUE, priority=URGENT_PRIORITY, kind=kind, name=name, person=person)
 
 
 def _priority_now(connection: Connection, job: Job | NewJob) -> int:

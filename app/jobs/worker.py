@@ -25,6 +25,7 @@ _HEARTBEAT_SECONDS = 3.0
 _STALLED_SECONDS = 15.0
 _LOOK_SECONDS = 4.0  # longer than a heartbeat: two looks see a living worker move
 _RESTART_SECONDS = 1.0
+_FOLLOW_SECONDS = 1.0
 _INTERRUPT_SECONDS = 15.0
 
 _log = get_logger(__name__)
@@ -103,6 +104,8 @@ class Worker:
                 )
                 for lane in self._lanes
             ]
+            pauses = _keep_up("pauses", self._follow_pauses, stopping)
+            services.append(asyncio.create_task(pauses, name="pauses"))
             services.append(asyncio.create_task(_keep_up("rescue", _looking(rescuer), stopping), name="rescue"))
             started()
             try:
@@ -128,6 +131,11 @@ class Worker:
             await _serving(app, rescuer, lane.name, [lane.queue], {SLOT_LOST: lost})()
 
         return lambda: with_slot(lane, self._records.url, work)
+
+    async def _follow_pauses(self) -> None:
+        while True:
+            await asyncio.to_thread(self._records.follow_pauses)
+            await asyncio.sleep(_FOLLOW_SECONDS)
 
     async def _end(self, services: list[asyncio.Task[None]]) -> None:
         for service in services:

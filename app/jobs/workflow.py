@@ -41,7 +41,9 @@ from app.jobs.forms import Forms
 from app.jobs.holding import Holding
 from app.jobs.identity import ModelFacts
 from app.jobs.notices import Notices
+from app.jobs.pausing import Pausing
 from app.jobs.records import Records, SeenSeries
+from app.jobs.records.pausing import PauseKind
 from app.jobs.segmenting import GraphRunner, Segmenting, Verify
 from app.jobs.slots import SLOT_LOST, graph_queues
 from app.jobs.steering import Steering
@@ -123,6 +125,7 @@ class Workflow:
             settings=settings, records=records, audit=audit, queue=queue, destinations=destinations, forms=forms
         )
         holding = Holding(records=records, audit=audit, queue=queue)
+        self._pausing = Pausing(records=records, audit=audit)
         steering = Steering(records=records, audit=audit, queue=queue)
         self._decisions: Mapping[str, Callable[[uuid.UUID, str], None]] = {
             queues.RELEASE: holding.release,
@@ -146,14 +149,20 @@ class Workflow:
         async def segment(context: JobContext, job_id: str) -> None:
             lost = context.additional_context.get(SLOT_LOST) or threading.Event()
             lane = context.worker_name or queues.GRAPH_QUEUE
-            await self._in_thread(lane, lambda: self._segmenting.run(uuid.UUID(job_id), lost))
+            await self._in_thread(lane, lambda: self._segment(uuid.UUID(job_id), lost))
 
         async def deliver(job_id: str, digest: str, destination: str) -> None:
             queue = queues.delivery_queue(destination)
-            await self._in_thread(queue, lambda: self._delivering.run(uuid.UUID(job_id), digest, destination))
+            await self._in_thread(queue, lambda: self._deliver(uuid.UUID(job_id), digest, destination))
 
         async def close(job_id: str) -> None:
             await self._in_thread(queues.SYSTEM_QUEUE, lambda: self.close(uuid.UUID(job_id)))
+
+        async def pause(kind: PauseKind, name: str, person: str) -> None:
+            await self._in_thread(queues.SYSTEM_QUEUE, lambda: self._pausing.pause(kind, name, person))
+
+        async def resume(kind: PauseKind, name: str, person: str) -> None:
+            await self._in_thread(queues.SYSTEM_QUEUE, lambda: self._pausing.resume(kind, name, person))
 
         async def tidy(timestamp: int) -> None:
             await app.job_manager.delete_old_jobs(nb_hours=24 * _QUEUE_DAYS, include_failed=True)
@@ -162,6 +171,8 @@ class Workflow:
         app.task(name=queues.SEGMENT, queue=queues.GRAPH_QUEUE, retry=again, pass_context=True)(segment)
         app.task(name=queues.DELIVER, queue=queues.SYSTEM_QUEUE, retry=again)(deliver)
         app.task(name=queues.CLOSE, queue=queues.SYSTEM_QUEUE, retry=again)(close)
+        app.task(name=queues.PAUSE, queue=queues.SYSTEM_QUEUE, retry=again)(pause)
+        app.task(name=queues.RESUME, queue=queues.SYSTEM_QUEUE, retry=again)(resume)
         for name, carry_out in self._decisions.items():
             app.task(name=name, queue=queues.SYSTEM_QUEUE, retry=again)(self._decision(carry_out))
         daily = app.task(name=queues.TIDY, queue=queues.SYSTEM_QUEUE, queueing_lock=queues.TIDY)(tidy)
@@ -173,6 +184,14 @@ class Workflow:
             await self._in_thread(queues.SYSTEM_QUEUE, lambda: carry_out(uuid.UUID(job_id), person))
 
         return decide
+
+    def _segment(self, job_id: uuid.UUID, slot_lost: threading.Event) -> None:
+        self._pausing.check(job_id)
+        self._segmenting.run(job_id, slot_lost)
+
+    def _deliver(self, job_id: uuid.UUID, digest: str, destination: str) -> None:
+        self._pausing.check(job_id, destination)
+        self._delivering.run(job_id, digest, destination)
 
     def prepare(self) -> None:
         """Put the tasks that wait into the queues that the settings say now."""

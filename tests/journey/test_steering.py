@@ -87,3 +87,36 @@ def test_a_hanging_graph_is_cancelled_and_the_study_behind_it_gets_its_turn(tmp_
         assert [types.count(f"job-{name}") for name in ("cancelled", "replayed", "put-first")] == [2, 1, 1]
     finally:
         archive.stop()
+
+
+@pytest.mark.timeout(600)
+def test_the_server_is_drained_for_an_upgrade_and_goes_on_after_it(tmp_path: Path) -> None:
+    archive = DemonstrationArchive(tmp_path / "archive")
+    archive.start()
+    try:
+        server = LimnerServer(tmp_path, _settings(archive.port))
+        with server.running_server():
+            write_phantom_series(tmp_path / "hangs", series_description="hangs", seed=1)
+            assert server.submit(tmp_path / "hangs").returncode == 0
+            server.wait_for(lambda: [one["state"] for one in server.jobs()] == ["running"])
+            busy = server.limner("drain", "--seconds", "1")
+            assert busy.returncode == 2
+            assert "not-drained" in busy.stderr
+            write_phantom_series(tmp_path / "good", series_description="good", seed=2)
+            assert server.submit(tmp_path / "good").returncode == 0  # receiving goes on
+            server.wait_for(partial(_has_jobs, server, 2))
+            assert server.limner("jobs", "cancel", server.jobs()[1]["id"]).returncode == 0
+            drained = server.limner("drain", "--seconds", "60")
+            assert "drained: nothing runs; 1 graphs and 0 deliveries wait" in drained.stdout, drained.stderr
+            assert "paused: everything" in server.limner("jobs").stdout
+        with server.running_server():  # the upgraded one
+            status = json.loads(server.limner("status", "--json").stdout)
+            assert (status["serving"], status["work"]["graphs_waiting"]) == (True, 1)
+            assert [one["kind"] for one in status["paused"]] == ["everything"]
+            assert "everything goes on" in server.limner("resume").stdout
+            server.wait_for(lambda: server.jobs()[0]["state"] == "closed")
+            unknown = server.limner("pause", "--pipeline", "none")
+            assert (unknown.returncode, "pause-unknown" in unknown.stderr) == (2, True)
+        server.verify_audit()
+    finally:
+        archive.stop()
