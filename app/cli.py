@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from app import bootstrap, checks, cli_destinations, cli_jobs, cli_models
+from app import bootstrap, checks, cli_destinations, cli_jobs, cli_models, cli_pause
 from app.audit.chains import verify_chains
 from app.audit.verification import AuditReport
 from app.bootstrap.roles import Role
@@ -38,6 +38,8 @@ app.add_typer(cli_jobs.commands, name="jobs")
 app.add_typer(rules_commands, name="rules")
 app.command()(cli_destinations.destinations)
 app.add_typer(audit_commands, name="audit")
+for _command in (cli_pause.pause, cli_pause.resume, cli_pause.drain, cli_pause.status):
+    app.command()(_command)
 
 
 @app.command()
@@ -223,12 +225,14 @@ def _series_as_json(series: Series) -> dict[str, Any]:
 def _decision_as_json(decision: Decision) -> dict[str, Any]:
     return {
         "rule": None if decision.rule is None else decision.rule.name,
+        "urgent": decision.urgent,
         "channels": list(decision.channels),
         "rules": [
             {
                 "rule": one.rule,
                 "taken": one.taken,
                 "conditions": _conditions_as_json(one.conditions),
+                "urgent": _conditions_as_json(one.urgent_conditions),
                 "channels": [
                     {"channel": c.channel, "holds": c.holds, "conditions": _conditions_as_json(c.conditions)}
                     for c in one.channels
@@ -250,12 +254,20 @@ def _print_decision(decision: Decision) -> None:
         say(("no rule applies", "yellow"))
     else:
         destinations = ", ".join(decision.rule.destinations) or "nowhere"
-        say("rule ", (decision.rule.name, "bold"), f" takes it: pipeline {decision.rule.pipeline}, to {destinations}")
+        first = ", before every routine job" if decision.urgent else ""
+        say(
+            "rule ",
+            (decision.rule.name, "bold"),
+            f" takes it: pipeline {decision.rule.pipeline}, to {destinations}{first}",
+        )
         if decision.rule.channels:
             say(_binding_in_words(decision.channels))
     for one in decision.explanations:
         say(f"{'✓' if one.taken else '✗'} {one.rule}")
         _print_conditions(one.conditions, "    ")
+        if one.urgent_conditions:
+            say(f"    {'✓' if one.urgent else '✗'} urgent")
+            _print_conditions(one.urgent_conditions, "        ")
         for channel in one.channels:
             say(f"    {'✓' if channel.holds else '✗'} channel {channel.channel}")
             _print_conditions(channel.conditions, "        ")

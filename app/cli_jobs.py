@@ -6,6 +6,7 @@ import getpass
 import os
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -14,10 +15,11 @@ from rich.markup import escape
 
 from app import bootstrap
 from app.errors import JobError
-from app.jobs import holding, queue
-from app.jobs.entries import Agreement, Finding, Job, JobInput, describe_way
+from app.jobs import holding, queue, steering
+from app.jobs.entries import Agreement, Finding, Job, JobInput, JobState, describe_way
 from app.jobs.records import Records
-from app.settings import load_settings
+from app.settings import Settings, load_settings
+from app.settings_pipeline import URGENT_PRIORITY
 from app.terminal import JsonOption, SettingsOption, console, print_json, say, table
 
 commands = typer.Typer(help="The jobs: what became of each series that a rule took.", invoke_without_command=True)
@@ -33,18 +35,24 @@ def jobs(
     context: typer.Context,
     settings: SettingsOption = None,
     limit: Annotated[int, typer.Option(help="The newest so many.", min=1)] = 50,
+    state: Annotated[JobState | None, typer.Option(help="Those in this state alone.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """List the jobs, newest first: state, progress, flag, reason, deliveries. JSON adds each step and its time."""
     if context.invoked_subcommand is not None:
         return
     with bootstrap.open_records(load_settings(settings)) as records:
-        found = records.jobs(limit)
+        found = records.jobs(limit, state)
         inputs = {job.id: records.job_inputs(job.id) for job in found}
+        paused = records.pauses()
     if as_json:
         print_json([_job_as_json(job, inputs[job.id]) for job in found])
         return
-    listed = table("job", "state", "flag", "pipeline", "rule", "attempt", "progress", "deliveries", "reason")
+    for pause in paused:
+        say(("paused: ", "yellow"), f"{pause.what}; `limner status` says more")
+    listed = table(
+        "job", "state", "priority", "flag", "pipeline", "rule", "attempt", "progress", "deliveries", "reason"
+    )
     for job in found:
         progress = f"{job.progress_step} {job.progress_done}/{job.progress_total}" if job.progress_total else ""
         deliveries = ", ".join(f"{one.destination}: {one.state}" for one in job.deliveries)
@@ -52,6 +60,7 @@ def jobs(
         listed.add_row(
             str(job.id),
             job.state,
+            priority_in_words(job.priority),
             job.flag,
             job.pipeline,
             job.rule,
@@ -95,30 +104,95 @@ def discard(job: JobArgument, settings: SettingsOption = None) -> None:
     _decide(job, queue.DISCARD, "the job is discarded: its results are not sent", settings)
 
 
+@commands.command()
+def cancel(job: JobArgument, settings: SettingsOption = None) -> None:
+    """End a job that has not ended: its graph is stopped, its results are not sent. Exit code 2 if it has ended."""
+    _say_word(job, "cancel", "the job is cancelled", settings)
+
+
+@commands.command()
+def urgent(job: JobArgument, settings: SettingsOption = None) -> None:
+    """Put a job and its deliveries before every routine one. Exit code 2 if it has ended."""
+    _say_word(job, "urgent", "the job goes before every routine job", settings)
+
+
+@commands.command()
+def replay(
+    job: Annotated[str | None, typer.Argument(help="The job's number, or its beginning.")] = None,
+    settings: SettingsOption = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Every dead letter, and every job with a failed delivery.")
+    ] = False,
+) -> None:
+    """Start a dead letter, a failed or a cancelled job again, with a fresh count of tries and the same UIDs."""
+    if every == (job is not None):
+        raise JobError("expected either a job's number or --all", code="job-unknown")
+    if job is not None:
+        _say_word(job, "replay", "the job is started again", settings)
+        return
+    loaded = load_settings(settings)
+    with bootstrap.open_records(loaded) as records:
+        waiting = records.replayable_jobs()
+        jobs = [found for found in map(records.job, waiting) if found is not None]
+        for one in jobs:
+            steering.ask(records, "replay", one, person())
+        say(f"{len(jobs)} jobs are started again" if jobs else "no job waits for a replay")
+        if jobs and bootstrap.running_server(loaded) is None:
+            say("no server runs here: they are when one starts")
+
+
+def _say_word(text: str, word: steering.Word, done: str, settings: SettingsOption) -> None:
+    loaded = load_settings(settings)
+    with bootstrap.open_records(loaded) as records:
+        found = _job(records, text)
+        steering.ask(records, word, found, person())
+        wait_until(lambda: steering.is_done(word, found, records.job(found.id)), done, loaded)
+
+
 def _decide(text: str, decision: str, done: str, settings: SettingsOption) -> None:
     """Put a decision into the queue, and wait until the server has carried it out if one runs."""
     loaded = load_settings(settings)
     with bootstrap.open_records(loaded) as records:
         found = _job(records, text)
-        holding.ask_for_decision(records, decision, found.id, _person())
-        if bootstrap.running_server(loaded) is None:
-            say("no server runs here: the decision is carried out when one starts")
-            return
-        deadline = time.monotonic() + _DECISION_SECONDS
-        while time.monotonic() < deadline:
+        holding.ask_for_decision(records, decision, found.id, person())
+
+        def decided() -> bool:
             now = records.job(found.id)
-            if now is not None and now.state != "held":
-                say(done)
-                return
-            time.sleep(_LOOK_SECONDS)
+            return now is not None and now.state != "held"
+
+        wait_until(decided, done, loaded)
+
+
+def wait_until(carried_out: Callable[[], bool], done: str, settings: Settings) -> None:
+    """Wait until the server has carried out what is in the queue, and say so; if none runs, say that.
+
+    Raises
+    ------
+    JobError
+        ``decision-waiting``: it did not in time.
+    """
+    if bootstrap.running_server(settings) is None:
+        say("no server runs here: the decision is carried out when one starts")
+        return
+    deadline = time.monotonic() + _DECISION_SECONDS
+    while time.monotonic() < deadline:
+        if carried_out():
+            say(done)
+            return
+        time.sleep(_LOOK_SECONDS)
     raise JobError(
         f"the server did not carry the decision out within {_DECISION_SECONDS:.0f} s; it is in the queue still",
         code="decision-waiting",
     )
 
 
-def _person() -> str:
-    """The name of the user who gave the command; the number where it has none, as in some containers."""
+def priority_in_words(priority: int) -> str:
+    """Return how a list shows a job's priority."""
+    return "urgent" if priority >= URGENT_PRIORITY else str(priority or "")
+
+
+def person() -> str:
+    """Return the name of the user who gave the command; the number where it has none, as in some containers."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):
@@ -150,6 +224,8 @@ def _print_job(job: Job) -> None:
         say(f"  {job.code}: {job.reason}")
     if job.flag:
         say(("  flagged: ", "yellow"), f"{job.flag}: {job.flag_reason}")
+    if job.state in ("dead-letter", "failed") and steering.is_replayable(job.state, job.code):
+        say(f"  → `limner jobs replay {job.id}` starts it again")
     if job.state == "held":
         say(f"  → `limner jobs release {job.id}` sends its results, `limner jobs discard {job.id}` never does")
     way = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in describe_way(job))
@@ -228,6 +304,7 @@ def _job_as_json(job: Job, inputs: list[JobInput]) -> dict[str, Any]:
         "flag_reason": job.flag_reason,
         "study_instance_uid": job.study_instance_uid,
         "series_instance_uid": job.series_instance_uid,
+        "priority": job.priority,
         "attempt": job.attempt,
         "progress_step": job.progress_step,
         "progress_done": job.progress_done,

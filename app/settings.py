@@ -16,6 +16,7 @@ from app.errors import SettingsError
 from app.identifiers import parse_ae_title
 from app.settings_pipeline import PipelineSettings, RuleSettings
 from app.settings_section import NoResult, ResultKind, Section, SegmentationForm, checked_name
+from app.settings_slots import DEFAULT_SLOTS, SlotsSettings
 from app.settings_web import INTERACTIVE, WebSettings
 from app.settings_worker import WorkerSettings
 
@@ -232,6 +233,7 @@ class Settings(BaseSettings):
     rule: tuple[RuleSettings, ...] = Field(default=(), description="The rules, in order.")
     destination: tuple[DestinationSettings, ...] = Field(default=(), description="The destinations.")
     archive: tuple[ArchiveSettings, ...] = Field(default=(), description="The archives that images are fetched from.")
+    slots: tuple[SlotsSettings, ...] = Field(default=(), description="How many graphs run at once.")
 
     @property
     def spool_folder(self) -> Path:
@@ -265,7 +267,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _names_agree(self) -> Settings:
-        for kind in ("pipeline", "rule", "destination", "archive"):
+        for kind in ("pipeline", "rule", "destination", "archive", "slots"):
             names = [entry.name for entry in getattr(self, kind)]
             doubled = sorted({name for name in names if names.count(name) > 1})
             if doubled:
@@ -303,6 +305,12 @@ class Settings(BaseSettings):
         return self
 
     def _check_sources(self) -> None:
+        slots = {DEFAULT_SLOTS, *(entry.name for entry in self.slots)}
+        for entry in self.pipeline:
+            if entry.slots not in slots:
+                raise ValueError(
+                    f"the pipeline '{entry.name}' names the slots '{entry.slots}', and no [[slots]] has that name"
+                )
         archives = {entry.name for entry in self.archive}
         for entry in self.pipeline:
             if entry.prompt is not None and entry.prompt.source is not None and entry.prompt.source not in archives:

@@ -9,6 +9,10 @@ from pydantic import Field, field_validator, model_validator
 from app.settings_gate import GateSettings
 from app.settings_prompt import PROMPTED_APPLICATION, PromptSettings
 from app.settings_section import NoResult, ResultKind, Section, checked_name
+from app.settings_slots import DEFAULT_SLOTS
+
+URGENT_PRIORITY = 1000
+"""Of urgent jobs; a rule's own priority is at most 100, so that they go before every other."""
 
 
 class GeneralistSettings(Section):
@@ -61,6 +65,7 @@ class PipelineSettings(Section):
     prompt: PromptSettings | None = Field(
         default=None, description="How annotations prompt its model, if that is a generalist."
     )
+    slots: str = Field(default=DEFAULT_SLOTS, description="The `[[slots]]` that its graphs run in.")
     gate: GateSettings = Field(default=GateSettings(), description="What is done with a series that is not in order.")
 
     _name = field_validator("name")(staticmethod(checked_name))
@@ -96,6 +101,11 @@ class RuleSettings(Section):
     )
     priority: int = Field(default=0, ge=-100, le=100, description="Higher goes first.")
     match: dict[str, Any] = Field(default_factory=dict, description="Conditions on DICOM keywords; all must hold.")
+    urgent: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Such conditions once more: where all of them hold too, the job goes before every routine one, "
+        "whatever their priorities.",
+    )
     results: tuple[ResultKind, ...] = Field(
         default=("segmentation",),
         min_length=1,
@@ -123,6 +133,10 @@ class RuleSettings(Section):
     )
 
     _name = field_validator("name")(staticmethod(checked_name))
+
+    def put_first(self) -> RuleSettings:
+        """Return the rule as it is for a series that is urgent."""
+        return self.model_copy(update={"priority": URGENT_PRIORITY})
 
     @model_validator(mode="after")
     def _channels_wait_for_the_study(self) -> RuleSettings:

@@ -21,7 +21,7 @@ from typing import Any, Literal
 import psycopg
 
 from app.audit.log import AuditLog
-from app.errors import DeliveryError, DeliveryRefused
+from app.errors import DeliveryError, DeliveryRefused, GraphFailed
 from app.graph import (
     SPECIALIST_RECORD_FILE,
     AgreementRecord,
@@ -37,12 +37,14 @@ from app.graph import (
 from app.identifiers import UID, derive_uid
 from app.jobs.identity import GeneralistFacts, ModelFacts
 from app.jobs.records import Instance, Job, Records
+from app.jobs.slots import lanes
 from app.jobs.verification import VerifiedObject
 from app.jobs.worker import Worker
 from app.jobs.workflow import Workflow
 from app.settings import DestinationSettings, RoutingSettings, Settings
 from app.settings_gate import GateSettings
 from app.settings_pipeline import GeneralistSettings, PipelineSettings, RuleSettings
+from app.settings_slots import SlotsSettings
 from operators.gate.notes import GateNote
 from operators.object_kinds import NEEDS, Kind
 
@@ -57,6 +59,7 @@ def settings_for(
     rule: Mapping[str, Any] = MappingProxyType({}),
     destination: Mapping[str, Any] = MappingProxyType({}),
     gate: GateSettings = GateSettings(),  # noqa: B008 - it is frozen
+    slots: tuple[SlotsSettings, ...] = (),
 ) -> Settings:
     """Two destinations that are tried again quickly, one pipeline, one rule that takes everything.
 
@@ -64,6 +67,7 @@ def settings_for(
     """
     return Settings(
         data_folder=folder,
+        slots=slots,
         routing=RoutingSettings(series_quiet_seconds=0.2, study_quiet_seconds=0.6, scan_seconds=0.05),
         pipeline=(
             PipelineSettings(name="liver", model="planted", maximum_attempts=3, generalist=generalist, gate=gate),
@@ -140,13 +144,20 @@ class PlantedGraph:
     cancelled: threading.Event = field(default_factory=threading.Event)
 
     def run(
-        self, request: GraphRequest, application: str, *, progress: Callable[[str, int, int], None], **limits: Any
+        self,
+        request: GraphRequest,
+        application: str,
+        *,
+        progress: Callable[[str, int, int], None],
+        unwanted: threading.Event,
+        **limits: Any,
     ) -> CompletionRecord:
         """Stand in for `GraphProcess.run`."""
         self.runs += 1
         progress("infer", 1, 2)
         self.plan(self.runs)
-        time.sleep(self.seconds)
+        if unwanted.wait(self.seconds):
+            raise GraphFailed("ended", code="graph-cancelled")
         steps = {"read": 0.01, "infer": self.seconds, "write": 0.01}
         found = (self._found(request, "specialist"),)
         record = CompletionRecord(request.identity, found, steps=steps, notes=self.notes)
@@ -242,6 +253,7 @@ class Bench:
         destination: Mapping[str, Any] = MappingProxyType({}),
         gate: GateSettings = GateSettings(),  # noqa: B008 - it is frozen
         name: str = "",
+        slots: tuple[SlotsSettings, ...] = (),
     ) -> None:
         self.settings = settings_for(
             folder,
@@ -250,6 +262,7 @@ class Bench:
             rule=rule,
             destination=destination,
             gate=gate,
+            slots=slots,
         )
         self.records = Records(url)
         self.audit = AuditLog(self.settings.audit_folder / name)
@@ -289,7 +302,13 @@ class Bench:
 
     async def _work(self, until: Callable[[], bool], seconds: float, stop_seconds: float) -> None:
         stop = asyncio.Event()
-        worker = Worker(records=self.records, tasks=self.workflow, destinations=DESTINATIONS, stop_seconds=stop_seconds)
+        worker = Worker(
+            records=self.records,
+            tasks=self.workflow,
+            destinations=DESTINATIONS,
+            stop_seconds=stop_seconds,
+            lanes=lanes(self.settings),
+        )
         running = asyncio.create_task(worker.run(stop))
         deadline = time.monotonic() + seconds
         held = False

@@ -142,6 +142,26 @@ class AuditEvent(Enum):
         _own("job-discarded", "Job discarded"),
         "A person decided that a held job's results are never sent.",
     )
+    JOB_CANCELLED = (
+        _INSTANCES_ACCESSED,
+        _own("job-cancelled", "Job cancelled"),
+        "A person ended a job; what it has not sent yet is not sent.",
+    )
+    JOB_GIVEN_UP = (
+        _INSTANCES_ACCESSED,
+        _own("job-given-up", "Job given up"),
+        "A job's attempts are used up: it is a dead letter, kept for a replay.",
+    )
+    JOB_REPLAYED = (
+        _INSTANCES_ACCESSED,
+        _own("job-replayed", "Job replayed"),
+        "A person had a dead letter, a failed or a cancelled job started again.",
+    )
+    JOB_PUT_FIRST = (
+        _INSTANCES_ACCESSED,
+        _own("job-put-first", "Job put first"),
+        "A person gave a job the priority that goes before every routine job.",
+    )
     JOB_FAILED = (
         _INSTANCES_ACCESSED,
         _own("job-failed", "Job failed"),
@@ -183,6 +203,16 @@ class AuditEvent(Enum):
         _SECURITY_ALERT,
         _own("api-access-refused", "API access refused"),
         "A request came to the API without the right token; one record for those of ten seconds.",
+    )
+    WORK_PAUSED = (
+        _APPLICATION_ACTIVITY,
+        _own("work-paused", "Work paused"),
+        "A person lets no new work start: none at all, none of a pipeline, or none for a destination.",
+    )
+    WORK_RESUMED = (
+        _APPLICATION_ACTIVITY,
+        _own("work-resumed", "Work resumed"),
+        "A person lets work go on that was paused.",
     )
     AUDIT_LOG_REPAIRED = (
         _SECURITY_ALERT,

@@ -31,6 +31,7 @@ from app.jobs.graph_process import PRELOAD, PROMPTED_PRELOAD, GraphProcess
 from app.jobs.presence import COMPLETION, LISTENERS, Presence, Service, Turn
 from app.jobs.probing import DestinationProbing
 from app.jobs.records import Records
+from app.jobs.slots import lanes
 from app.jobs.verification import verify_results
 from app.jobs.worker import Worker
 from app.jobs.workflow import Workflow
@@ -145,6 +146,7 @@ async def _make_services(
                 records=records,
                 tasks=workflow,
                 destinations=list(destinations),
+                lanes=lanes(settings),
                 limits=settings.worker,
                 shares_database=settings.database.url is not None,
             ).run,

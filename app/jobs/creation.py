@@ -68,7 +68,7 @@ class JobCreation:
             reason = None
             if self._records.insert_job(connection, job, inputs):
                 audit_job(self._audit, AuditEvent.JOB_CREATED, job, rule=rule.name, instances=len(inputs))
-                self._queue.defer_segment(connection, job.id, job.priority)
+                self._queue.defer_segment(connection, job)
             else:
                 reason = _ALREADY_DONE
                 _log.info("job.already_done", job_id=str(job.id))
@@ -162,7 +162,7 @@ class JobCreation:
         self, connection: Connection, job: NewJob, inputs: Sequence[JobInput], problem: OperatorError | None
     ) -> None:
         if problem is None:
-            self._queue.defer_segment(connection, job.id, job.priority)
+            self._queue.defer_segment(connection, job)
             return
         code, reason = problem.code, str(problem)
         audit_job(self._audit, AuditEvent.JOB_REFUSED, job, Outcome.SERIOUS_FAILURE, code=code, reason=reason)

@@ -106,7 +106,7 @@ class Delivering:
         failed = replace(delivery, code=code, reason=reason)
         known = delivery.destination in self._destinations
         rules = self._settings.destination_named(delivery.destination) if known else None
-        again = retryable and rules is not None and delivery.attempts < rules.maximum_attempts
+        again = retryable and rules is not None and delivery.tries < rules.maximum_attempts
         outcome = Outcome.MINOR_FAILURE if again else Outcome.SERIOUS_FAILURE
         self._audit.append(
             AuditEvent.DELIVERY_FAILED, outcome, **detail, attempt=delivery.attempts, code=code, reason=reason
@@ -115,7 +115,7 @@ class Delivering:
         if not (again and rules is not None):
             self._end_delivery(failed, "failed")
             return
-        wait = back_off_seconds(delivery.attempts, rules.retry_first_seconds, rules.retry_longest_seconds)
+        wait = back_off_seconds(delivery.tries, rules.retry_first_seconds, rules.retry_longest_seconds)
         with self._records.transaction() as connection:
             at = self._records.postpone_delivery(connection, failed, wait)
             if at is not None:

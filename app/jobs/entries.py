@@ -13,8 +13,10 @@ from operators.gate.notes import GateNote
 from operators.object_kinds import Kind
 
 SeriesState = Literal["receiving", "waiting-for-study", "routed", "no-rule", "no-channel", "own-result", "unreadable"]
-JobState = Literal["queued", "running", "held", "delivering", "closed", "failed", "refused", "discarded"]
-DeliveryState = Literal["held", "waiting", "sending", "delivered", "failed", "discarded", "replaced"]
+JobState = Literal[
+    "queued", "running", "held", "delivering", "closed", "failed", "refused", "discarded", "cancelled", "dead-letter"
+]
+DeliveryState = Literal["held", "waiting", "sending", "delivered", "failed", "discarded", "replaced", "cancelled"]
 Role = Literal["specialist", "generalist"]
 Flag = Literal["", "disagreement", "generalist-failed"]
 OnDisagreement = Literal["warn", "hold", "both"]
@@ -198,6 +200,13 @@ class Delivery:
     last_attempt_at: datetime | None
     next_attempt_at: datetime | None
     finished_at: datetime | None
+    earlier_attempts: int = 0
+    """Those before the last replay, which count against the destination's maximum no more."""
+
+    @property
+    def tries(self) -> int:
+        """Attempts that count against the destination's maximum."""
+        return self.attempts - self.earlier_attempts
 
 
 @dataclass(frozen=True)
@@ -265,8 +274,8 @@ class Job:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will happen to it."""
-        return self.state in ("closed", "failed", "refused", "discarded")
+        """Whether nothing more will happen to it, unless a person has it replayed."""
+        return self.state in ("closed", "failed", "refused", "discarded", "cancelled", "dead-letter")
 
 
 @dataclass(frozen=True)

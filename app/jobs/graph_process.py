@@ -36,6 +36,7 @@ class _Run:
 
     request: GraphRequest
     process: ChildProcess
+    unwanted: threading.Event
     cancelled: threading.Event = field(default_factory=threading.Event)
 
 
@@ -65,6 +66,7 @@ class GraphProcess:
         time_limit_seconds: float,
         memory_limit_bytes: int,
         progress: Progress,
+        unwanted: threading.Event | None = None,
     ) -> CompletionRecord:
         """Run one graph to its end and return its completion record.
 
@@ -76,6 +78,8 @@ class GraphProcess:
             Of resident memory; the run is ended above it.
         progress
             Called from this thread.
+        unwanted
+            Set from another thread: nobody waits for this run any more, and it is ended at once.
 
         Raises
         ------
@@ -88,7 +92,7 @@ class GraphProcess:
         request.output_folder.mkdir(parents=True, exist_ok=True)
         record_path = request.output_folder / RECORD_FILE
         record_path.unlink(missing_ok=True)
-        with self._started(request, application, memory_limit_bytes) as run:
+        with self._started(request, application, memory_limit_bytes, unwanted or threading.Event()) as run:
             outcome = _outcome(run, time.monotonic() + time_limit_seconds, memory_limit_bytes, progress)
             exit_code = run.process.exit_code(_LOOK_SECONDS)
         _raise_unless_done(outcome, exit_code, time_limit_seconds, memory_limit_bytes)
@@ -107,10 +111,12 @@ class GraphProcess:
                 run.cancelled.set()
 
     @contextmanager
-    def _started(self, request: GraphRequest, application: str, memory_limit_bytes: int) -> Iterator[_Run]:
+    def _started(
+        self, request: GraphRequest, application: str, memory_limit_bytes: int, unwanted: threading.Event
+    ) -> Iterator[_Run]:
         self.warm()
         process = ChildProcess(run_in_child, (request, application, memory_limit_bytes))
-        run = _Run(request, process)
+        run = _Run(request, process, unwanted)
         with self._lock:
             self._runs.append(run)
         try:
@@ -132,7 +138,7 @@ def _outcome(run: _Run, deadline: float, memory_limit_bytes: int, progress: Prog
                 progress(str(message[1]), int(message[2]), int(message[3]))
         except (EOFError, OSError):
             return ["crashed"]
-        if run.cancelled.is_set():
+        if run.cancelled.is_set() or run.unwanted.is_set():
             return ["cancelled"]
         if time.monotonic() > deadline:
             return ["timed-out"]
@@ -163,5 +169,7 @@ def _raise_unless_done(
             code="graph-out-of-memory",
         )
     if kind == "cancelled":
-        raise GraphFailed("the graph was ended because the server stops", code="graph-cancelled")
+        raise GraphFailed(
+            "the graph was ended because the server stops, or nobody waits for it any more", code="graph-cancelled"
+        )
     raise GraphFailed(f"the graph failed: {facts[0]}", code="graph-failed")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 import procrastinate
@@ -14,13 +16,20 @@ from procrastinate.jobs import Job as QueuedTask
 from procrastinate.retry import BaseRetryStrategy
 
 from app.errors import AuditError
+from app.jobs.connections import read_statements
 from app.jobs.records import Connection, Job, NewJob
+from app.settings_pipeline import URGENT_PRIORITY
 
 SEGMENT = "segment"
 DELIVER = "deliver"
 CLOSE = "close"
 RELEASE = "release"
 DISCARD = "discard"
+CANCEL = "cancel"
+REPLAY = "replay"
+PUT_FIRST = "put-first"
+PAUSE = "pause"
+RESUME = "resume"
 TIDY = "tidy"
 
 GRAPH_QUEUE = "graph"
@@ -30,6 +39,7 @@ GROUND = (psycopg.Error, ConnectorException, AuditError)
 """Failures of the ground the tasks stand on: nothing can be recorded now, so the queue repeats the task."""
 
 _LONGEST_WAIT_SECONDS = 60.0
+_SQL = read_statements("queue.sql")
 
 
 def delivery_queue(destination: str) -> str:
@@ -46,6 +56,10 @@ class Interrupted(Exception):
     """A shutdown ended the task before its end; it starts anew as soon as a worker is there."""
 
 
+class Paused(Exception):
+    """The task may not start now; it has begun nothing."""
+
+
 class WhenPossible(BaseRetryStrategy):
     """Repeat a task whose failure is not the task's: the database or the audit log could not be written.
 
@@ -54,14 +68,26 @@ class WhenPossible(BaseRetryStrategy):
 
     def get_retry_decision(self, *, exception: BaseException, job: QueuedTask) -> RetryDecision:
         """Return when to repeat it: at once after a shutdown, else later and later."""
-        wait = 0.0 if isinstance(exception, Interrupted) else back_off_seconds(job.attempts, 1, _LONGEST_WAIT_SECONDS)
+        if isinstance(exception, Interrupted):
+            wait = 0.0
+        elif isinstance(exception, Paused):
+            wait = 1.0  # by then it is set aside
+        else:
+            wait = back_off_seconds(job.attempts, 1, _LONGEST_WAIT_SECONDS)
         return RetryDecision(retry_in={"seconds": int(wait)})
 
 
 class TaskQueue:
-    """Puts tasks into the queue: they appear with the caller's transaction, or not at all."""
+    """Puts tasks into the queue: they appear with the caller's transaction, or not at all.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    graph_queues
+        The queue of each pipeline's graphs (`app.jobs.slots.graph_queues`); `GRAPH_QUEUE` of one that is not there.
+    """
+
+    def __init__(self, graph_queues: Mapping[str, str] = MappingProxyType({})) -> None:
+        self._graph_queues = graph_queues
         # never opened: each task brings the connection it is put in by
         self._app = procrastinate.App(connector=procrastinate.SyncPsycopgConnector())
 
@@ -80,11 +106,11 @@ class TaskQueue:
             task, allow_unknown=True, queue=queue, priority=priority, schedule_at=at, connection=connection
         ).defer(**arguments)
 
-    def defer_segment(
-        self, connection: Connection, job_id: uuid.UUID, priority: int, at: datetime | None = None
-    ) -> None:
+    def defer_segment(self, connection: Connection, job: Job | NewJob, at: datetime | None = None) -> None:
         """Have the job's graph run."""
-        self.defer(connection, SEGMENT, GRAPH_QUEUE, priority=priority, at=at, job_id=str(job_id))
+        priority = _priority_now(connection, job)
+        queue = self._graph_queues.get(job.pipeline, GRAPH_QUEUE)
+        self.defer(connection, SEGMENT, queue, priority=priority, at=at, job_id=str(job.id))
 
     def defer_deliver(
         self, connection: Connection, job: Job | NewJob, digest: str, destination: str, at: datetime | None = None
@@ -94,7 +120,7 @@ class TaskQueue:
             connection,
             DELIVER,
             delivery_queue(destination),
-            priority=job.priority,
+            priority=_priority_now(connection, job),
             at=at,
             job_id=str(job.id),
             digest=digest,
@@ -106,5 +132,15 @@ class TaskQueue:
         self.defer(connection, CLOSE, SYSTEM_QUEUE, job_id=str(job_id))
 
     def defer_decision(self, connection: Connection, decision: str, job_id: uuid.UUID, person: str) -> None:
-        """Have a person's decision about a held job, `RELEASE` or `DISCARD`, carried out."""
-        self.defer(connection, decision, SYSTEM_QUEUE, job_id=str(job_id), person=person)
+        """Have a person's decision about a job carried out, such as `RELEASE` or `CANCEL`; people wait for it."""
+        self.defer(connection, decision, SYSTEM_QUEUE, priority=URGENT_PRIORITY, job_id=str(job_id), person=person)
+
+    def defer_pause(self, connection: Connection, task: str, kind: str, name: str, person: str) -> None:
+        """Have a pause, `PAUSE`, or its end, `RESUME`, carried out."""
+        self.defer(connection, task, SYSTEM_QUEUE, priority=URGENT_PRIORITY, kind=kind, name=name, person=person)
+
+
+def _priority_now(connection: Connection, job: Job | NewJob) -> int:
+    """The job's priority as the records have it: a person may have changed it since `job` was read."""
+    row = connection.execute(_SQL["priority_of"], (job.id,)).fetchone()
+    return job.priority if row is None else int(row["priority"])

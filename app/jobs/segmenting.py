@@ -8,9 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
-
-import psycopg
+from typing import TYPE_CHECKING, Any, Protocol
 
 from app.audit.events import AuditEvent, Outcome
 from app.audit.log import AuditLog
@@ -24,6 +22,7 @@ from app.graph import (
     PromptRequest,
     specialist_alone,
 )
+from app.jobs.attending import Overtaken, Progress, attended
 from app.jobs.auditing import audit_job
 from app.jobs.disagreement import consequence_of
 from app.jobs.forms import Forms
@@ -31,7 +30,7 @@ from app.jobs.identity import GeneralistFacts, ModelFacts
 from app.jobs.notices import Notice, Notices
 from app.jobs.queue import GROUND, Interrupted, TaskQueue, back_off_seconds
 from app.jobs.recording import record_verified
-from app.jobs.records import Consequence, Job, Records
+from app.jobs.records import Consequence, Job, JobState, Records
 from app.settings import Settings
 from app.settings_pipeline import GeneralistSettings, PipelineSettings
 from app.telemetry import get_logger
@@ -41,8 +40,14 @@ from operators.errors import InferenceFailed, OperatorError, PromptRefused, Seri
 if TYPE_CHECKING:
     from app.jobs.verification import VerifiedObject
 
+ATTEMPTS_EXHAUSTED = "attempts-exhausted"
 _INFERENCE_WAIT_SECONDS = (5.0, 60.0)  # first, longest
-_PROGRESS_SECONDS = 0.5  # progress is written at most so often
+_ENDS: Mapping[AuditEvent, JobState] = {
+    AuditEvent.JOB_REFUSED: "refused",
+    AuditEvent.JOB_FAILED: "failed",
+    AuditEvent.JOB_GIVEN_UP: "dead-letter",
+}
+"""How a job ends of which an attempt ended so."""
 
 _log = get_logger(__name__)
 
@@ -58,8 +63,9 @@ class GraphRunner(Protocol):
         time_limit_seconds: float,
         memory_limit_bytes: int,
         progress: Callable[[str, int, int], None],
+        unwanted: threading.Event,
     ) -> CompletionRecord:
-        """Run one graph to its end."""
+        """Run one graph to its end; it is ended, and this raises, once nobody wants it."""
         ...
 
     def cancel(self) -> None:
@@ -107,25 +113,33 @@ class Segmenting:
         self._interrupted.set()
         self._runner.cancel()
 
-    def run(self, job_id: uuid.UUID) -> None:
-        """Run the job's graph once, verify what it made, and record it with the deliveries to come."""
+    def run(self, job_id: uuid.UUID, slot_lost: threading.Event) -> None:
+        """Run the job's graph once, verify what it made, and record it with the deliveries to come.
+
+        Once `slot_lost` is set the graph is ended, and its attempt given back.
+        """
         begun = self._records.begin_attempt(job_id)
         job = self._records.job(job_id)
         if begun is None or job is None:
             return  # it ended, or goes on elsewhere
         attempt, tries = begun
         try:
-            self._run_attempt(job, attempt, tries)
+            self._run_attempt(job, attempt, tries, slot_lost)
+        except Overtaken:
+            shutil.rmtree(self._folder(job, attempt), ignore_errors=True)
+            _log.warning("job.overtaken", job_id=str(job.id), attempt=attempt)
         except (SeriesRefused, PromptRefused) as error:
             self._end_attempt(job, attempt, AuditEvent.JOB_REFUSED, error.code, str(error))
         except InferenceFailed as error:
-            if self._interrupted.is_set():
+            if self._interrupted.is_set() or slot_lost.is_set():
                 self._give_back(job, attempt)
             self._postpone_or_fail(job, attempt, tries, error)
         except (JobError, OperatorError) as error:
-            if isinstance(error, GraphFailed) and self._interrupted.is_set():
+            if isinstance(error, GraphFailed) and (self._interrupted.is_set() or slot_lost.is_set()):
                 self._give_back(job, attempt)
-            self._end_attempt(job, attempt, AuditEvent.JOB_FAILED, error.code, str(error))
+            given_up = error.code == ATTEMPTS_EXHAUSTED
+            event = AuditEvent.JOB_GIVEN_UP if given_up else AuditEvent.JOB_FAILED
+            self._end_attempt(job, attempt, event, error.code, str(error))
         except GROUND:
             raise
         except Exception as error:  # noqa: BLE001 - the workflow's border: a defect ends the job, not the worker
@@ -133,12 +147,12 @@ class Segmenting:
             reason = f"an unexpected {type(error).__name__}; the diagnostic log tells where"
             self._end_attempt(job, attempt, AuditEvent.JOB_FAILED, "internal-error", reason)
 
-    def _run_attempt(self, job: Job, attempt: int, tries: int) -> None:
+    def _run_attempt(self, job: Job, attempt: int, tries: int, slot_lost: threading.Event) -> None:
         pipeline, model = self._pipeline_of(job)
         if tries > pipeline.maximum_attempts:
             raise JobError(
                 f"all {pipeline.maximum_attempts} attempts were lost or failed; the last: {job.reason or '-'}",
-                code="attempts-exhausted",
+                code=ATTEMPTS_EXHAUSTED,
             )
         if not _is_made_for(job, model):
             self._replace(job, attempt)
@@ -151,7 +165,7 @@ class Segmenting:
         audit_job(self._audit, AuditEvent.GRAPH_STARTED, job, attempt=attempt, instances=instances)
         started = time.monotonic()
         request = self._request(job, inputs, folder, pipeline, model)
-        record = self._run_graph(job, attempt, request, pipeline)
+        record = self._run_graph(job, attempt, request, pipeline, slot_lost)
         ran = time.monotonic()
         verified = self._verify(record, folder, request.primary_files)
         steps = {"start": max(0.0, ran - started - sum(record.steps.values())), **record.steps}
@@ -164,21 +178,27 @@ class Segmenting:
         self._tell_flag(job, attempt, consequence)
         self._record_results(job, attempt, verified, steps, consequence)
 
-    def _run_graph(self, job: Job, attempt: int, request: GraphRequest, pipeline: PipelineSettings) -> CompletionRecord:
+    def _run_graph(
+        self, job: Job, attempt: int, request: GraphRequest, pipeline: PipelineSettings, slot_lost: threading.Event
+    ) -> CompletionRecord:
         """Run the graph; where it fails after the specialist has a result, that result is what it made."""
-        try:
-            return self._runner.run(
-                request,
-                pipeline.application,
-                time_limit_seconds=pipeline.time_limit_seconds,
-                memory_limit_bytes=pipeline.memory_limit_bytes,
-                progress=_Progress(self._records, job.id, attempt),
-            )
-        except (GraphFailed, OperatorError) as error:
-            record = specialist_alone(request.output_folder, error.code, str(error))
-            if record is None or self._interrupted.is_set():
-                raise
-            return record
+        with attended(self._records, job.id, attempt, slot_lost) as unwanted:
+            try:
+                return self._runner.run(
+                    request,
+                    pipeline.application,
+                    time_limit_seconds=pipeline.time_limit_seconds,
+                    memory_limit_bytes=pipeline.memory_limit_bytes,
+                    progress=Progress(self._records, job.id, attempt),
+                    unwanted=unwanted,
+                )
+            except (GraphFailed, OperatorError) as error:
+                if unwanted.is_set() and not slot_lost.is_set():
+                    raise Overtaken from error
+                record = specialist_alone(request.output_folder, error.code, str(error))
+                if record is None or self._interrupted.is_set() or slot_lost.is_set():
+                    raise
+                return record
 
     def _tell_flag(self, job: Job, attempt: int, consequence: Consequence) -> None:
         if not consequence.flag:
@@ -277,7 +297,7 @@ class Segmenting:
     def _postpone_or_fail(self, job: Job, attempt: int, tries: int, error: InferenceFailed) -> None:
         pipeline, _ = self._pipeline_of(job)
         if tries >= pipeline.maximum_attempts:
-            self._end_attempt(job, attempt, AuditEvent.JOB_FAILED, error.code, str(error))
+            self._end_attempt(job, attempt, AuditEvent.JOB_GIVEN_UP, error.code, str(error))
             return
         audit_job(
             self._audit,
@@ -292,12 +312,13 @@ class Segmenting:
             if self._records.postpone_job(connection, job.id, attempt, error.code, str(error)):
                 wait = back_off_seconds(tries, *_INFERENCE_WAIT_SECONDS)
                 at = self._records.moment(connection, wait)
-                self._queue.defer_segment(connection, job.id, job.priority, at)
+                self._queue.defer_segment(connection, job, at)
 
     def _end_attempt(self, job: Job, attempt: int, event: AuditEvent, code: str, reason: str) -> None:
         audit_job(self._audit, event, job, Outcome.SERIOUS_FAILURE, attempt=attempt, code=code, reason=reason)
-        state: Literal["refused", "failed"] = "refused" if event is AuditEvent.JOB_REFUSED else "failed"
-        notices = self._notices.write(job, self._records.job_inputs(job.id), attempt, Notice(state, code, reason))
+        state = _ENDS[event]
+        notice = Notice("refused" if state == "refused" else "failed", code, reason)
+        notices = self._notices.write(job, self._records.job_inputs(job.id), attempt, notice)
         with self._records.transaction() as connection:
             if self._records.end_attempt(connection, job.id, attempt, state, code, reason):
                 self._notices.send(connection, job, notices)
@@ -340,24 +361,3 @@ def _generalist_request(settings: GeneralistSettings | None, facts: GeneralistFa
         return None
     limits = AgreementLimits(settings.least_dice, settings.most_distance_mm, settings.most_volume_difference_percent)
     return GeneralistRequest(facts.folder, facts.window, facts.box_margin_pixels, limits)
-
-
-class _Progress:
-    """Writes the graph's progress to the job's row, now and then and at each new step."""
-
-    def __init__(self, records: Records, job_id: uuid.UUID, attempt: int) -> None:
-        self._records = records
-        self._job_id = job_id
-        self._attempt = attempt
-        self._step = ""
-        self._written = 0.0
-
-    def __call__(self, step: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        if step == self._step and done < total and now - self._written < _PROGRESS_SECONDS:
-            return
-        self._step, self._written = step, now
-        try:
-            self._records.report_progress(self._job_id, self._attempt, step, done, total)
-        except psycopg.Error:  # progress is for people; a run goes on without it
-            _log.warning("job.progress_not_written", job_id=str(self._job_id))

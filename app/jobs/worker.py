@@ -1,11 +1,13 @@
-"""The workers of one process: one for the graph, one for each destination, one for the rest, and the rescue."""
+"""The workers of one process: one or several for graphs, one for each destination, one for the rest, and the rescue."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Collection
-from typing import Protocol
+import threading
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from types import MappingProxyType
+from typing import Any, Protocol
 
 import procrastinate
 import psycopg
@@ -15,15 +17,17 @@ from procrastinate.worker import Worker as QueueWorker
 
 from app.jobs.connections import RECONNECT_SECONDS, UNPREPARED
 from app.jobs.heartbeat import Heartbeat
-from app.jobs.queue import GRAPH_QUEUE, SYSTEM_QUEUE, delivery_queue
+from app.jobs.queue import SYSTEM_QUEUE, delivery_queue
 from app.jobs.records import Records
 from app.jobs.rescue import LOOK_SECONDS, Rescuer
+from app.jobs.slots import SLOT_LOST, Lane, with_slot
 from app.settings_worker import WorkerSettings
 from app.telemetry import get_logger
 
 _POLL_SECONDS = 1.0  # new tasks are announced; this is for those that wait for their time
 _NEVER_SECONDS = 1e9  # the queue's own heartbeats and pruning: `heartbeat` and `rescue` do it
 _RESTART_SECONDS = 1.0
+_FOLLOW_SECONDS = 1.0
 _INTERRUPT_SECONDS = 15.0
 
 _log = get_logger(__name__)
@@ -34,6 +38,10 @@ class Tasks(Protocol):
 
     def register(self, app: procrastinate.App) -> None:
         """Give the tasks to the queue."""
+        ...
+
+    def prepare(self) -> None:
+        """Bring what waits in the queue in line with the settings."""
         ...
 
     def interrupt(self) -> None:
@@ -54,6 +62,8 @@ class Worker:
         The settings of the workers.
     shares_database
         Whether other processes may use the database.
+    lanes
+        How many graphs it runs at once, and of which queues (`app.jobs.slots.lanes`).
     """
 
     def __init__(
@@ -65,6 +75,7 @@ class Worker:
         stop_seconds: float = 20.0,
         limits: WorkerSettings = WorkerSettings(),  # noqa: B008 - it is frozen
         shares_database: bool = False,
+        lanes: Collection[Lane] = (Lane(),),
     ) -> None:
         self._records = records
         self._tasks = tasks
@@ -72,6 +83,7 @@ class Worker:
         self._stop_seconds = stop_seconds
         self._limits = limits
         self._shares_database = shares_database
+        self._lanes = tuple(lanes)
 
     async def run(self, stop: asyncio.Event, *, started: Callable[[], None] = lambda: None) -> None:
         """Work until `stop` is set, then finish what runs, within limits. What is left is rescued at the next start.
@@ -79,11 +91,12 @@ class Worker:
         No signal handler is installed. A database that goes away is waited for.
         """
         queues = await self._queues()
+        await asyncio.to_thread(self._tasks.prepare)
         app = procrastinate.App(
             connector=PsycopgConnector(
                 conninfo=self._records.url,
                 min_size=1,
-                max_size=len(queues) + 4,
+                max_size=len(queues) + len(self._lanes) + 4,
                 reconnect_timeout=RECONNECT_SECONDS,
                 kwargs=dict(UNPREPARED),
             )
@@ -102,6 +115,15 @@ class Worker:
                 )
                 for name, served in queues.items()
             ]
+            services += [
+                asyncio.create_task(
+                    _keep_up(lane.name, self._in_lane(app, heartbeat, rescuer, lane), stopping),
+                    name=f"worker {lane.name}",
+                )
+                for lane in self._lanes
+            ]
+            pauses = _keep_up("pauses", self._follow_pauses, stopping)
+            services.append(asyncio.create_task(pauses, name="pauses"))
             services.append(asyncio.create_task(_keep_up("rescue", _looking(rescuer), stopping), name="rescue"))
             started()
             try:
@@ -113,13 +135,28 @@ class Worker:
                 await rescuer.stop()
 
     async def _queues(self) -> dict[str, list[str]]:
-        """Return the queues of each worker. Deliveries to destinations that are no more are ended by the system's."""
+        """Return the queues of each worker but the lanes.
+
+        Deliveries to destinations that are no more are ended by the system's.
+        """
         left = sorted(await asyncio.to_thread(self._records.open_destinations) - set(self._destinations))
         return {
-            GRAPH_QUEUE: [GRAPH_QUEUE],
             SYSTEM_QUEUE: [SYSTEM_QUEUE, *map(delivery_queue, left)],
             **{delivery_queue(name): [delivery_queue(name)] for name in self._destinations},
         }
+
+    def _in_lane(
+        self, app: procrastinate.App, heartbeat: Heartbeat, rescuer: Rescuer, lane: Lane
+    ) -> Callable[[], Awaitable[None]]:
+        async def work(lost: threading.Event) -> None:
+            await _serving(app, heartbeat, rescuer, lane.name, [lane.queue], {SLOT_LOST: lost})()
+
+        return lambda: with_slot(lane, self._records.url, work)
+
+    async def _follow_pauses(self) -> None:
+        while True:
+            await asyncio.to_thread(self._records.follow_pauses)
+            await asyncio.sleep(_FOLLOW_SECONDS)
 
     async def _end(self, services: list[asyncio.Task[None]]) -> None:
         for service in services:
@@ -134,13 +171,19 @@ class Worker:
 
 
 def _serving(
-    app: procrastinate.App, heartbeat: Heartbeat, rescuer: Rescuer, name: str, served: list[str]
+    app: procrastinate.App,
+    heartbeat: Heartbeat,
+    rescuer: Rescuer,
+    name: str,
+    served: list[str],
+    context: Mapping[str, Any] = MappingProxyType({}),
 ) -> Callable[[], Awaitable[None]]:
     async def serve() -> None:
         worker = QueueWorker(
             app,
             queues=served,
             name=name,
+            additional_context=dict(context),
             concurrency=1,
             fetch_job_polling_interval=_POLL_SECONDS,
             install_signal_handlers=False,

@@ -1,4 +1,4 @@
-"""The durable tasks of a job: segment, deliver (one an object and destination), close; release or discard if held.
+"""The durable tasks of a job: segment, deliver (one an object and destination), close; and what a person decides.
 
 Each is small and can be repeated: it asks the records what is left to do, writes the audit line, does it, and records
 the outcome together with the next task in one transaction. Only the latest attempt may record (a fence).
@@ -8,6 +8,7 @@ What is repeated, and what not:
 - an attempt that was lost (the server was killed, the database went away) is repeated, up to the pipeline's
   ``maximum_attempts``; one that a shutdown ended is repeated and does not count;
 - `InferenceFailed` is repeated with back-off, up to the same maximum: Triton may be back by then;
+- a job whose attempts are used up so is a dead letter, that a person may have replayed;
 - a crash, a hang, too much memory, a missing record or a result that does not verify fails the job at once: the same
   inputs would most likely do it again, and the next study is waiting;
 - `SeriesRefused` and `PromptRefused` end the job as refused;
@@ -17,13 +18,15 @@ What is repeated, and what not:
 from __future__ import annotations
 
 import asyncio
+import threading
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
 
 import procrastinate
+from procrastinate.job_context import JobContext
 
 from app.audit.events import AuditEvent, Outcome
 from app.audit.log import AuditLog
@@ -38,8 +41,12 @@ from app.jobs.forms import Forms
 from app.jobs.holding import Holding
 from app.jobs.identity import ModelFacts
 from app.jobs.notices import Notices
+from app.jobs.pausing import Pausing
 from app.jobs.records import Records, SeenSeries
+from app.jobs.records.pausing import PauseKind
 from app.jobs.segmenting import GraphRunner, Segmenting, Verify
+from app.jobs.slots import SLOT_LOST, graph_queues
+from app.jobs.steering import Steering
 from app.settings import Settings
 from app.settings_pipeline import RuleSettings
 from app.telemetry import get_logger
@@ -86,7 +93,8 @@ class Workflow:
         self._records = records
         self._audit = audit
         self._threads: dict[str, ThreadPoolExecutor] = {}
-        queue = queues.TaskQueue()
+        self._graph_queues = graph_queues(settings)
+        queue = queues.TaskQueue(self._graph_queues)
         forms = Forms(settings, records)
         notices = Notices(settings=settings, records=records, queue=queue, spool_path_of=spool_path_of)
         self._creation = JobCreation(
@@ -116,7 +124,16 @@ class Workflow:
         self._delivering = Delivering(
             settings=settings, records=records, audit=audit, queue=queue, destinations=destinations, forms=forms
         )
-        self._holding = Holding(records=records, audit=audit, queue=queue)
+        holding = Holding(records=records, audit=audit, queue=queue)
+        self._pausing = Pausing(records=records, audit=audit)
+        steering = Steering(records=records, audit=audit, queue=queue)
+        self._decisions: Mapping[str, Callable[[uuid.UUID, str], None]] = {
+            queues.RELEASE: holding.release,
+            queues.DISCARD: holding.discard,
+            queues.CANCEL: steering.cancel,
+            queues.REPLAY: steering.replay,
+            queues.PUT_FIRST: steering.put_first,
+        }
 
     def create_job(self, series: SeenSeries, rule: RuleSettings) -> bool:
         """Make the job that a rule asks for (`JobCreation.create`): the completion scanner's callback."""
@@ -129,34 +146,56 @@ class Workflow:
     def register(self, app: procrastinate.App) -> None:
         """Give the tasks to the queue's workers."""
 
-        async def segment(job_id: str) -> None:
-            await self._in_thread(queues.GRAPH_QUEUE, lambda: self._segmenting.run(uuid.UUID(job_id)))
+        async def segment(context: JobContext, job_id: str) -> None:
+            lost = context.additional_context.get(SLOT_LOST) or threading.Event()
+            lane = context.worker_name or queues.GRAPH_QUEUE
+            await self._in_thread(lane, lambda: self._segment(uuid.UUID(job_id), lost))
 
         async def deliver(job_id: str, digest: str, destination: str) -> None:
             queue = queues.delivery_queue(destination)
-            await self._in_thread(queue, lambda: self._delivering.run(uuid.UUID(job_id), digest, destination))
+            await self._in_thread(queue, lambda: self._deliver(uuid.UUID(job_id), digest, destination))
 
         async def close(job_id: str) -> None:
             await self._in_thread(queues.SYSTEM_QUEUE, lambda: self.close(uuid.UUID(job_id)))
 
-        async def release(job_id: str, person: str) -> None:
-            await self._in_thread(queues.SYSTEM_QUEUE, lambda: self._holding.release(uuid.UUID(job_id), person))
+        async def pause(kind: PauseKind, name: str, person: str) -> None:
+            await self._in_thread(queues.SYSTEM_QUEUE, lambda: self._pausing.pause(kind, name, person))
 
-        async def discard(job_id: str, person: str) -> None:
-            await self._in_thread(queues.SYSTEM_QUEUE, lambda: self._holding.discard(uuid.UUID(job_id), person))
+        async def resume(kind: PauseKind, name: str, person: str) -> None:
+            await self._in_thread(queues.SYSTEM_QUEUE, lambda: self._pausing.resume(kind, name, person))
 
         async def tidy(timestamp: int) -> None:
             await app.job_manager.delete_old_jobs(nb_hours=24 * _QUEUE_DAYS, include_failed=True)
 
         again = queues.WhenPossible()
-        app.task(name=queues.SEGMENT, queue=queues.GRAPH_QUEUE, retry=again)(segment)
+        app.task(name=queues.SEGMENT, queue=queues.GRAPH_QUEUE, retry=again, pass_context=True)(segment)
         app.task(name=queues.DELIVER, queue=queues.SYSTEM_QUEUE, retry=again)(deliver)
         app.task(name=queues.CLOSE, queue=queues.SYSTEM_QUEUE, retry=again)(close)
-        app.task(name=queues.RELEASE, queue=queues.SYSTEM_QUEUE, retry=again)(release)
-        app.task(name=queues.DISCARD, queue=queues.SYSTEM_QUEUE, retry=again)(discard)
+        app.task(name=queues.PAUSE, queue=queues.SYSTEM_QUEUE, retry=again)(pause)
+        app.task(name=queues.RESUME, queue=queues.SYSTEM_QUEUE, retry=again)(resume)
+        for name, carry_out in self._decisions.items():
+            app.task(name=name, queue=queues.SYSTEM_QUEUE, retry=again)(self._decision(carry_out))
         daily = app.task(name=queues.TIDY, queue=queues.SYSTEM_QUEUE, queueing_lock=queues.TIDY)(tidy)
         # procrastinate watches its workers' heartbeats only while some periodic task keeps its deferrer running
         app.periodic(cron="17 3 * * *")(daily)
+
+    def _decision(self, carry_out: Callable[[uuid.UUID, str], None]) -> Callable[[str, str], Awaitable[None]]:
+        async def decide(job_id: str, person: str) -> None:
+            await self._in_thread(queues.SYSTEM_QUEUE, lambda: carry_out(uuid.UUID(job_id), person))
+
+        return decide
+
+    def _segment(self, job_id: uuid.UUID, slot_lost: threading.Event) -> None:
+        self._pausing.check(job_id)
+        self._segmenting.run(job_id, slot_lost)
+
+    def _deliver(self, job_id: uuid.UUID, digest: str, destination: str) -> None:
+        self._pausing.check(job_id, destination)
+        self._delivering.run(job_id, digest, destination)
+
+    def prepare(self) -> None:
+        """Put the tasks that wait into the queues that the settings say now."""
+        self._records.requeue_graphs(self._graph_queues, queues.GRAPH_QUEUE)
 
     def interrupt(self) -> None:
         """End the running graph for a shutdown; its attempt is given back."""
@@ -172,8 +211,12 @@ class Workflow:
     def close(self, job_id: uuid.UUID) -> None:
         """End a job whose deliveries have ended: closed, or failed if a destination did not get its objects."""
         job = self._records.job(job_id)
-        if job is None or job.ended:
-            return
+        if (
+            job is None
+            or job.state != "delivering"
+            or any(one.state in ("waiting", "sending") for one in job.deliveries)
+        ):
+            return  # it has ended, or was started again
         failed = self._records.failed_destinations(job_id)
         if failed:
             reason = f"not delivered to {', '.join(failed)}"

@@ -166,6 +166,11 @@ class CompletionScanner:
             if decision is not None and decision.rule is not None and decision.rule.name == rule.name
             if rule.own_results or not self._is_own(one)
         ]
+        # one urgent series makes the study urgent
+        rules = [
+            one.rule for _, one in decisions if one is not None and one.rule is not None and one.rule.name == rule.name
+        ]
+        rule = max(rules, key=lambda one: one.priority, default=rule)
         return self._create_study_job(StudyBinding(rule, tuple(study), tuple(taken), self._rules.expected(rule)))
 
     def _decide(self, series: SeenSeries) -> Decision | None:

@@ -60,11 +60,17 @@ class RuleExplanation:
     """Whether this rule takes the data set: all its conditions hold, and no earlier rule's did."""
     conditions: tuple[ConditionExplanation, ...]
     channels: tuple[ChannelExplanation, ...] = ()
+    urgent_conditions: tuple[ConditionExplanation, ...] = ()
 
     @property
     def holds(self) -> bool:
         """Whether all conditions hold; if so and not taken, an earlier rule came first."""
         return all(condition.holds for condition in self.conditions)
+
+    @property
+    def urgent(self) -> bool:
+        """Whether it has conditions for what is urgent, and they all hold."""
+        return bool(self.urgent_conditions) and all(condition.holds for condition in self.urgent_conditions)
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,13 @@ class Decision:
     """The rule that takes a data set, or None, and for each rule why."""
 
     rule: RuleSettings | None
+    """With the urgent priority where the data set is urgent."""
     explanations: tuple[RuleExplanation, ...]
+
+    @property
+    def urgent(self) -> bool:
+        """Whether the rule that takes the data set says that it is urgent."""
+        return any(one.urgent for one in self.explanations if one.taken)
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -153,6 +165,7 @@ _Conditions = dict[str, _Condition]
 class _Rule:
     settings: RuleSettings
     match: _Conditions
+    urgent: _Conditions
     channels: dict[str, _Conditions]
 
 
@@ -170,6 +183,7 @@ class RuleSet:
             _Rule(
                 rule,
                 _conditions(f"rule '{rule.name}'", rule.match),
+                _conditions(f"rule '{rule.name}', urgent", rule.urgent),
                 {
                     channel: _conditions(f"rule '{rule.name}', channel '{channel}'", wanted)
                     for channel, wanted in rule.channels.items()
@@ -184,7 +198,7 @@ class RuleSet:
         return frozenset(
             keyword
             for rule in self._rules
-            for conditions in (rule.match, *rule.channels.values())
+            for conditions in (rule.match, rule.urgent, *rule.channels.values())
             for keyword in conditions
         )
 
@@ -209,13 +223,15 @@ class RuleSet:
         for rule in self._rules:
             explained = _explain(dataset, frame, rule.match)
             taken = taker is None and all(one.holds for one in explained)
-            if taken:
-                taker = rule.settings
             channels = tuple(
                 ChannelExplanation(channel, _explain(dataset, frame, conditions))
                 for channel, conditions in rule.channels.items()
             )
-            explanations.append(RuleExplanation(rule.settings.name, taken, explained, channels))
+            urgent = _explain(dataset, frame, rule.urgent)
+            explanation = RuleExplanation(rule.settings.name, taken, explained, channels, urgent)
+            if taken:
+                taker = rule.settings.put_first() if explanation.urgent else rule.settings
+            explanations.append(explanation)
         return Decision(taker, tuple(explanations))
 
 

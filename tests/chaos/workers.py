@@ -168,6 +168,10 @@ class NextVersion:
     tasks: Tasks
     folder: Path
 
+    def prepare(self) -> None:
+        """Put the tasks that wait into the queues that the settings say now."""
+        self.tasks.prepare()
+
     def register(self, app: procrastinate.App) -> None:
         """Give the tasks to the queue."""
         self.tasks.register(app)

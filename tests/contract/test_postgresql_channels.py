@@ -21,7 +21,7 @@ from app.jobs.records import Job
 from app.routing.completion import CompletionScanner, CreateStudyJob
 from app.routing.rules import RuleSet
 from app.settings import ListenerSettings, SourceSettings
-from app.settings_pipeline import RuleSettings
+from app.settings_pipeline import URGENT_PRIORITY, RuleSettings
 from tests.database_fixture import fresh_database
 from tests.job_harness import DESTINATIONS, Bench, bench, instance
 
@@ -136,6 +136,17 @@ def test_a_study_becomes_one_job_with_a_series_a_channel(made: Bench) -> None:
     (unused,) = _audited(made, "NO_CHANNEL_FITS")
     assert unused["series_instance_uid"] == _uid(LOCALIZER)
     assert _scanner(made).scan() == 0  # once
+
+
+def test_one_urgent_series_makes_its_study_urgent(made: Bench) -> None:
+    urgent = _RULE.model_copy(update={"urgent": {"SeriesDescription": {"pattern": ".*FLAIR.*"}}})
+    _receive(made, T1, FLAIR)
+    _receive(made, T1, study=2)
+    _settle(made, _scanner(made, rule=urgent))
+    assert {job.study_instance_uid: job.priority for job in made.records.jobs()} == {
+        instance(1, study=1).study_instance_uid: URGENT_PRIORITY,
+        instance(1, study=2).study_instance_uid: 0,
+    }
 
 
 def test_the_graph_gets_the_channels_in_the_models_order(made: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -157,3 +158,28 @@ def test_a_destination_gets_those_that_it_takes(tmp_path: Path, url: str) -> Non
         made.create_jobs()
         made.work(lambda: made.all_ended() and _all_sent(made))
         assert _kinds_sent(made) == {"archive": ["notice-page"], "viewer": ["notice", "notice-page"]}
+
+
+def test_a_replay_that_fails_as_before_says_nothing_new_and_one_that_succeeds_sends_its_result(
+    tmp_path: Path, url: str
+) -> None:
+    def fail_twice(run: int) -> None:
+        if run <= 2:
+            raise ValueError("a defect")
+
+    with bench(tmp_path, url, graph=PlantedGraph(plan=fail_twice), rule={"no_result": "notice"}) as made:
+        _receive(made)
+        made.create_jobs()
+        made.work(lambda: made.all_ended() and _all_sent(made))
+        for runs, state in ((2, "failed"), (3, "closed")):
+            made.workflow._decisions["replay"](made.job().id, "erika")
+            made.work(partial(_has_ended, made, runs))
+            assert made.job().state == state
+            assert len({one.sop_instance_uid for one in made.job().results if one.kind == "notice"}) == 1
+        kinds = _kinds_sent(made)["archive"]
+        assert kinds.count("segmentation") == 1
+        assert {one.state for one in made.job().deliveries} == {"delivered"}
+
+
+def _has_ended(made: Bench, runs: int) -> bool:
+    return made.graph.runs == runs and made.all_ended() and _all_sent(made)

@@ -7,14 +7,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
 from app.audit.log import verify as verify_audit
-from app.errors import GraphFailed
+from app.errors import AuditError, GraphFailed, VerificationFailed
 from app.jobs.records import describe_way
-from operators.errors import InferenceFailed, SeriesRefused
+from app.jobs.verification import VerifiedObject
+from operators.errors import InferenceFailed, ModelPackageError, PromptRefused, SeriesRefused
 from tests.database_fixture import fresh_database
 from tests.job_harness import DESTINATIONS, Bench, PlantedGraph, bench, instance
 
@@ -123,6 +125,61 @@ def test_a_defect_fails_the_job_without_its_text(tmp_path: Path, url: str) -> No
         assert "ZeroDivisionError" in job.reason
 
 
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (PromptRefused("it shows nothing", code="prompt-empty"), "refused"),
+        (ModelPackageError("plans.json is missing", code="package-incomplete"), "failed"),
+        (GraphFailed("an operator raised", code="graph-failed"), "failed"),
+    ],
+)
+def test_what_would_go_wrong_again_is_not_tried_again(tmp_path: Path, url: str, error: Exception, state: str) -> None:
+    def refuse(run: int) -> None:
+        raise error
+
+    with bench(tmp_path, url, graph=PlantedGraph(plan=refuse)) as made:
+        _queue(made)
+        made.work(made.all_ended)
+        assert (made.job().state, made.job().attempt, made.job().results) == (state, 1, ())
+
+
+def test_a_result_that_is_not_what_was_computed_is_neither_sent_nor_tried_again(tmp_path: Path, url: str) -> None:
+    def find_wrong(*_: object) -> tuple[VerifiedObject, ...]:
+        raise VerificationFailed("segment 1 has 3 voxels more than were computed")
+
+    with bench(tmp_path, url) as made:
+        made.workflow._segmenting._verify = find_wrong
+        _queue(made)
+        made.work(made.all_ended)
+        assert (made.job().state, made.job().code, made.job().attempt) == ("failed", "verification-failed", 1)
+        assert [one.got() for one in made.destinations.values()] == [[], []]
+
+
+def test_a_pipeline_that_is_no_more_fails_its_job(tmp_path: Path, url: str) -> None:
+    with bench(tmp_path, url) as made:
+        _queue(made)
+        del made.models["liver"]
+        made.work(made.all_ended)
+        assert (made.job().state, made.job().code) == ("failed", "pipeline-unknown")
+
+
+def test_a_task_whose_audit_line_could_not_be_written_is_repeated_and_nothing_is_given_up(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with bench(tmp_path, url) as made:
+        _queue(made)
+        append, failures = made.audit.append, iter(range(2))
+
+        def fail_twice(*arguments: Any, **detail: Any) -> None:
+            if next(failures, None) is not None:
+                raise AuditError("no room")
+            append(*arguments, **detail)
+
+        monkeypatch.setattr(made.audit, "append", fail_twice)
+        made.work(made.all_ended)
+        assert (made.job().state, made.graph.runs) == ("closed", 1)
+
+
 def test_failed_inference_is_repeated_up_to_the_maximum(
     tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,7 +193,7 @@ def test_failed_inference_is_repeated_up_to_the_maximum(
         _queue(made)
         made.work(made.all_ended)
         job = made.job()
-        assert (job.state, job.code, job.attempt) == ("failed", "triton-unreachable", 3)
+        assert (job.state, job.code, job.attempt) == ("dead-letter", "triton-unreachable", 3)
         made.receive(instance(3))
         made.create_jobs()
         made.work(made.all_ended)  # the fourth and fifth run fail, the sixth succeeds
@@ -259,7 +316,9 @@ def test_a_poison_job_ends_after_its_attempts(tmp_path: Path, url: str) -> None:
         for _ in range(3):  # as if the server had been killed in each
             made.records.begin_attempt(made.job().id)
         made.work(made.all_ended)
-        assert (made.job().state, made.job().code) == ("failed", "attempts-exhausted")
+        assert (made.job().state, made.job().code) == ("dead-letter", "attempts-exhausted")
+        assert made.job().reason.endswith("the last: attempt 3 was lost with its worker")
+        assert any("job-given-up" in event for event in _events(made))
         assert made.graph.runs == 0
 
 

@@ -23,6 +23,7 @@ from app.listener.presentation import (
 from app.settings_gate import GateSettings
 from app.settings_pipeline import GeneralistSettings, PipelineSettings, RuleSettings
 from app.settings_prompt import PromptSettings
+from app.settings_slots import SlotsSettings
 from app.settings_web import WebSettings
 from app.settings_worker import WorkerSettings
 from app.web import api
@@ -82,6 +83,7 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("[[rule]]", RuleSettings),
     ("[[destination]]", settings.DestinationSettings),
     ("[[archive]]", settings.ArchiveSettings),
+    ("[[slots]]", SlotsSettings),
     ("[triton]", settings.TritonSettings),
     ("[models]", settings.ModelsSettings),
     ("[web]", WebSettings),

@@ -79,12 +79,15 @@ def test_explain_says_which_rule_takes_a_file_and_why_the_others_do_not(tmp_path
         '[[rule]]\nname = "mr"\npipeline = "liver-spleen"\ndestinations = ["archive"]\nmatch = { Modality = "MR" }\n'
         'after = "study"\nchannels = { T1 = { SeriesDescription = { pattern = ".*T1.*" } } }\n'
     )
-    server = LimnerServer(tmp_path, settings_for(104) + other)
+    ct_urgent = '[rule.urgent]\nRequestedProcedurePriority = "STAT"\n'
+    server = LimnerServer(tmp_path, settings_for(104) + ct_urgent + other)
     (file, *_) = write_phantom_series(tmp_path / "series")
     result = server.limner("rules", "explain", str(file))
     assert result.returncode == 0, result.stderr
     assert "rule ct takes it" in result.stdout
     assert "✗ mr" in result.stdout
+    assert "✗ urgent" in result.stdout
+    assert "RequestedProcedurePriority: expected 'STAT', found" in result.stdout
     assert "✗ channel T1" in result.stdout
     assert "SeriesDescription: expected matches the pattern '.*T1.*', found 'phantom'" in result.stdout
     unreadable = tmp_path / "no.dcm"

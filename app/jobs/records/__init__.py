@@ -28,8 +28,10 @@ from app.jobs.entries import (
     describe_way,
 )
 from app.jobs.records.deciding import DecideRecords
+from app.jobs.records.pausing import PauseRecords
 from app.jobs.records.receiving import ReceiveRecords
 from app.jobs.records.returning import ReturnRecords
+from app.jobs.records.steering import SteerRecords
 from app.jobs.records.watching import WatchRecords
 from app.jobs.records.working import WorkRecords
 
@@ -58,5 +60,5 @@ __all__ = [
 ]
 
 
-class Records(ReceiveRecords, DecideRecords, WorkRecords, ReturnRecords, WatchRecords):
+class Records(ReceiveRecords, DecideRecords, WorkRecords, SteerRecords, PauseRecords, ReturnRecords, WatchRecords):
     """The one place of SQL: what is read and written, by the steps of a study's way."""

@@ -18,15 +18,22 @@ class ReturnRecords(Connections):
     """Where what they made goes."""
 
     def begin_delivery(self, job_id: uuid.UUID, digest: str, destination: str) -> BegunDelivery | None:
-        """Start the next attempt of a delivery; None if it has ended."""
+        """Start the next attempt of a delivery; None if it has ended, as it does with a job that was cancelled."""
         facts = {"job_id": job_id, "digest": digest, "destination": destination}
         with self.transaction() as connection:
             row = connection.execute(_SQL["begin_delivery"], facts).fetchone()
+            if row is None:
+                connection.execute(_SQL["drop_delivery"], facts)
         return None if row is None else BegunDelivery(**row)
 
     def postpone_delivery(self, connection: Connection, delivery: Delivery, seconds: float) -> datetime | None:
-        """Record a failed attempt and when the next comes, by the database's clock; None if it was overtaken."""
-        row = connection.execute(_SQL["postpone_delivery"], {**asdict(delivery), "seconds": seconds}).fetchone()
+        """Record a failed attempt and when the next comes, by the database's clock.
+
+        None if there is no next one: it was overtaken, or the job cancelled.
+        """
+        job = connection.execute(_SQL["lock_job"], (delivery.job_id,)).fetchone()
+        facts = {**asdict(delivery), "seconds": seconds, "job_state": "" if job is None else job["state"]}
+        row = connection.execute(_SQL["postpone_delivery"], facts).fetchone()
         return None if row is None else row["next_attempt_at"]
 
     def end_delivery(self, connection: Connection, delivery: Delivery, state: DeliveryState) -> bool:

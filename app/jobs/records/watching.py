@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from psycopg.rows import DictRow
 
 from app.jobs.connections import Connection, Connections, read_statements
-from app.jobs.entries import Agreement, Delivery, Finding, Job, Result, Series, Step
+from app.jobs.entries import Agreement, Delivery, Finding, Job, JobState, Result, Series, Step
 from operators.gate.notes import GateNote
 
 _Record = TypeVar("_Record")
@@ -27,9 +27,9 @@ class WatchRecords(Connections):
         found = self._jobs(self._rows(_SQL["job"], (job_id,)))
         return found[0] if found else None
 
-    def jobs(self, limit: int = 100) -> list[Job]:
-        """Return the newest jobs, the newest first."""
-        return self._jobs(self._rows(_SQL["newest_jobs"], (limit,)))
+    def jobs(self, limit: int = 100, state: JobState | None = None) -> list[Job]:
+        """Return the newest jobs, those in a state alone if one is given, the newest first."""
+        return self._jobs(self._rows(_SQL["newest_jobs"], {"limit": limit, "state": state or ""}))
 
     def findings(self, job_id: uuid.UUID) -> list[Finding]:
         """Return the segments of a job's results, the specialist's first."""

@@ -7,11 +7,22 @@ FROM results
 WHERE results.job_id = deliveries.job_id AND results.digest = deliveries.digest
   AND deliveries.job_id = %(job_id)s AND deliveries.digest = %(digest)s AND destination = %(destination)s
   AND state IN ('waiting', 'sending')
+  AND NOT EXISTS (SELECT FROM jobs WHERE id = %(job_id)s AND jobs.state = 'cancelled')
 RETURNING deliveries.attempts, results.path, results.sop_instance_uid;
 
+-- name: drop_delivery
+-- Of a cancelled job: whether one that was being sent when its worker was lost has arrived is not known.
+UPDATE deliveries SET state = 'cancelled', code = 'cancelled', next_attempt_at = NULL, finished_at = clock_timestamp()
+WHERE job_id = %(job_id)s AND digest = %(digest)s AND destination = %(destination)s AND state IN ('waiting', 'sending')
+  AND EXISTS (SELECT FROM jobs WHERE id = %(job_id)s AND jobs.state = 'cancelled');
+
 -- name: postpone_delivery
-UPDATE deliveries SET state = 'waiting', code = %(code)s, reason = %(reason)s,
-                      next_attempt_at = clock_timestamp() + make_interval(secs => %(seconds)s)
+-- Of a job that was cancelled meanwhile there is no next attempt.
+UPDATE deliveries SET code = %(code)s, reason = %(reason)s,
+                      state = CASE WHEN %(job_state)s = 'cancelled' THEN 'cancelled' ELSE 'waiting' END,
+                      finished_at = CASE WHEN %(job_state)s = 'cancelled' THEN clock_timestamp() END,
+                      next_attempt_at = CASE WHEN %(job_state)s <> 'cancelled'
+                                        THEN clock_timestamp() + make_interval(secs => %(seconds)s) END
 WHERE job_id = %(job_id)s AND digest = %(digest)s AND destination = %(destination)s
   AND attempts = %(attempts)s AND state = 'sending'
 RETURNING next_attempt_at;

@@ -19,7 +19,8 @@ CROSS JOIN LATERAL (
     SELECT count(*) AS instances, min(received_at) AS first_received_at, max(received_at) AS last_received_at
     FROM job_inputs JOIN instances USING (sop_instance_uid, digest) WHERE job_inputs.job_id = jobs.id
 ) AS inputs
-ORDER BY created_at DESC, id LIMIT %s;
+WHERE %(state)s = '' OR jobs.state = %(state)s
+ORDER BY created_at DESC, id LIMIT %(limit)s;
 
 -- name: deliveries_of_jobs
 SELECT * FROM deliveries WHERE job_id = ANY(%s) ORDER BY job_id, destination, digest;

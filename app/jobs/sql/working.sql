@@ -4,7 +4,11 @@
 SELECT sop_instance_uid, digest, channel FROM job_inputs WHERE job_id = %s ORDER BY channel, sop_instance_uid, digest;
 
 -- name: begin_attempt
+-- A job that counts as running has lost the attempt before: its worker was killed, or could not record its end.
 UPDATE jobs SET attempt = attempt + 1, tries = tries + 1, state = 'running', started_at = clock_timestamp(),
+                code = CASE WHEN state = 'running' THEN 'attempt-lost' ELSE code END,
+                reason = CASE WHEN state = 'running'
+                         THEN 'attempt ' || attempt || ' was lost with its worker' ELSE reason END,
                 progress_step = '', progress_done = 0, progress_total = 0
 WHERE id = %s AND state IN ('queued', 'running')
 RETURNING attempt, tries;
@@ -36,10 +40,12 @@ WHERE id = %(id)s AND attempt = %(attempt)s AND state = 'running'
 RETURNING 1;
 
 -- name: insert_result
+-- The notice of a job that was replayed and ended as before is the same object.
 INSERT INTO results (job_id, digest, attempt, path, sop_class_uid, sop_instance_uid, series_instance_uid,
                      transfer_syntax_uid, role, kind)
 VALUES (%(job_id)s, %(digest)s, %(attempt)s, %(path)s, %(sop_class_uid)s, %(sop_instance_uid)s,
-        %(series_instance_uid)s, %(transfer_syntax_uid)s, %(role)s, %(kind)s);
+        %(series_instance_uid)s, %(transfer_syntax_uid)s, %(role)s, %(kind)s)
+ON CONFLICT (job_id, digest) DO NOTHING;
 
 -- name: insert_finding
 INSERT INTO findings (job_id, role, number, label, code, volume_ml)

@@ -316,3 +316,23 @@ def test_a_prompted_pipeline_has_its_application(tmp_path: Path) -> None:
 def test_what_a_prompt_cannot_say(tmp_path: Path, more: str, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         load_settings(_written(tmp_path, _PROMPTED + more))
+
+
+class TestSlots:
+    """How many graphs run at once."""
+
+    def test_a_pipeline_names_slots_that_exist(self, tmp_path: Path) -> None:
+        whole = WHOLE.replace('model = "nnunet_liver_spleen_demo"', 'model = "nnunet_liver_spleen_demo"\nslots = "gpu"')
+        path = tmp_path / "limner.toml"
+        path.write_text(whole)
+        with pytest.raises(SettingsError, match="names the slots 'gpu', and no"):
+            load_settings(path)
+        path.write_text(whole + '\n[[slots]]\nname = "gpu"\nat_once = 2\nat_once_here = 2\n')
+        assert load_settings(path).slots[0].at_once == 2
+
+    @pytest.mark.parametrize("text", ["at_once = 0", "at_once_here = 0", f'name = "{"a" * 33}"', 'name = "GPU"'])
+    def test_what_slots_cannot_be(self, tmp_path: Path, text: str) -> None:
+        path = tmp_path / "limner.toml"
+        path.write_text("[[slots]]\n" + (text if "name" in text else f'name = "gpu"\n{text}') + "\n")
+        with pytest.raises(SettingsError):
+            load_settings(path)

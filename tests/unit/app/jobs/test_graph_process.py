@@ -153,6 +153,34 @@ def test_a_run_can_be_cancelled_from_another_thread(graphs: GraphProcess, tmp_pa
         assert ended.result(60) == "graph-cancelled"
 
 
+def test_a_run_that_nobody_wants_any_more_ends_alone(graphs: GraphProcess, tmp_path: Path) -> None:
+    unwanted = [threading.Event(), threading.Event()]
+    running = [threading.Event(), threading.Event()]
+
+    def run(number: int) -> str:
+        try:
+            graphs.run(
+                _request(tmp_path / str(number)),
+                f"{PLANTED}:Hangs",
+                time_limit_seconds=120,
+                memory_limit_bytes=LIMIT_BYTES,
+                progress=lambda *facts: running[number].set(),
+                unwanted=unwanted[number],
+            )
+        except GraphFailed as error:
+            return error.code
+        return "ended"
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.submit(run, 0), pool.submit(run, 1)
+        assert all(one.wait(60) for one in running)
+        unwanted[0].set()
+        assert first.result(10) == "graph-cancelled"
+        assert not second.done()
+        unwanted[1].set()
+        assert second.result(10) == "graph-cancelled"
+
+
 def test_runs_from_several_threads_do_not_mix(graphs: GraphProcess, tmp_path: Path) -> None:
     def run(number: int) -> str:
         try:

@@ -18,7 +18,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from app.errors import SettingsError
 from app.routing.rules import RuleSet
 from app.settings import load_settings
-from app.settings_pipeline import RuleSettings
+from app.settings_pipeline import URGENT_PRIORITY, RuleSettings
 from tests.multi_frame import enhanced
 from tests.phantom import Phantom
 
@@ -250,6 +250,23 @@ def test_the_worst_permitted_pattern_ends_soon() -> None:
         start = time.monotonic()
         rules.decide(dataset)
         assert time.monotonic() - start < 60
+
+
+@pytest.mark.parametrize(("urgent", "expected"), [({"Modality": "CT"}, True), ({"Modality": "MR"}, False), ({}, False)])
+def test_what_is_urgent_has_the_priority_before_all_others(urgent: dict[str, Any], expected: bool) -> None:
+    wanted = rule("wanted").model_copy(update={"urgent": urgent, "priority": 100})
+    decision = RuleSet([rule("mr", Modality="MR").model_copy(update={"urgent": {"Modality": "CT"}}), wanted]).decide(
+        ct()
+    )
+    assert decision.rule is not None
+    assert (decision.rule.name, decision.urgent) == ("wanted", expected)
+    assert decision.rule.priority == (URGENT_PRIORITY if expected else 100)
+    assert [one.keyword for one in decision.explanations[1].urgent_conditions] == list(urgent)
+
+
+def test_what_cannot_be_urgent_is_said_with_its_rule() -> None:
+    with pytest.raises(SettingsError, match="rule 'rule', urgent, 'Modalty': .* did you mean 'Modality'"):
+        RuleSet([rule().model_copy(update={"urgent": {"Modalty": "CT"}})])
 
 
 def test_the_keywords_looked_at_are_known() -> None:

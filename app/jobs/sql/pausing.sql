@@ -1,0 +1,49 @@
+-- The statements of app/jobs/records/pausing.py. A statement starts at its `-- name:` line.
+-- Tasks of what is paused wait in a queue of their own that nobody works on, `paused-` before the name of theirs: they
+-- keep their number, and so their place.
+
+-- name: pauses
+SELECT kind, name, person, paused_at FROM pauses ORDER BY kind, name;
+
+-- name: pause
+INSERT INTO pauses (kind, name, person) VALUES (%(kind)s, %(name)s, %(person)s) ON CONFLICT DO NOTHING;
+
+-- name: resume
+DELETE FROM pauses WHERE kind = %(kind)s AND name = %(name)s;
+
+-- name: one_at_a_time
+SELECT pg_advisory_xact_lock(1279872336);  -- two that move many tasks at once could wait for each other
+
+-- name: park
+UPDATE procrastinate_jobs AS task SET queue_name = 'paused-' || queue_name
+WHERE status = 'todo' AND task_name IN ('segment', 'deliver') AND NOT starts_with(queue_name, 'paused-')
+  AND EXISTS (SELECT FROM pauses WHERE
+      kind = 'everything'
+      OR kind = 'destination' AND task_name = 'deliver' AND name = task.args ->> 'destination'
+      OR kind = 'pipeline' AND task_name = 'segment'
+         AND name = (SELECT pipeline FROM jobs WHERE id = (task.args ->> 'job_id')::uuid));
+
+-- name: unpark
+UPDATE procrastinate_jobs AS task SET queue_name = substr(queue_name, length('paused-') + 1)
+WHERE status = 'todo' AND starts_with(queue_name, 'paused-')
+  AND NOT EXISTS (SELECT FROM pauses WHERE
+      kind = 'everything'
+      OR kind = 'destination' AND task_name = 'deliver' AND name = task.args ->> 'destination'
+      OR kind = 'pipeline' AND task_name = 'segment'
+         AND name = (SELECT pipeline FROM jobs WHERE id = (task.args ->> 'job_id')::uuid));
+
+-- name: is_paused
+SELECT EXISTS (SELECT FROM pauses WHERE
+    kind = 'everything'
+    OR kind = 'destination' AND name = %(destination)s
+    OR kind = 'pipeline' AND %(destination)s = '' AND name = (SELECT pipeline FROM jobs WHERE id = %(job_id)s)) AS paused;
+
+-- name: work
+SELECT count(*) FILTER (WHERE status = 'doing' AND task_name = 'segment') AS graphs,
+       count(*) FILTER (WHERE status = 'doing' AND task_name = 'deliver') AS sendings,
+       count(*) FILTER (WHERE status = 'todo' AND task_name = 'segment') AS graphs_waiting,
+       count(*) FILTER (WHERE status = 'todo' AND task_name = 'deliver') AS sendings_waiting
+FROM procrastinate_jobs;
+
+-- name: job_counts
+SELECT state, count(*) AS number FROM jobs GROUP BY state;

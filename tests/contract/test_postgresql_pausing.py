@@ -1,0 +1,136 @@
+"""Pauses on a real PostgreSQL and its queue: nothing new starts, what runs ends, what waits keeps its place."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from app.jobs.pausing import ask_for_pause
+from app.jobs.records.pausing import PauseKind
+from tests.database_fixture import fresh_database
+from tests.job_harness import Bench, PlantedGraph, bench, instance
+
+
+@pytest.fixture
+def url(postgres: str) -> Iterator[str]:
+    with fresh_database(postgres) as made:
+        yield made
+
+
+def _queue(made: Bench, *series: int) -> None:
+    for number in series:
+        made.receive(instance(1, series=number))
+        made.create_jobs()
+
+
+def _queues(made: Bench) -> list[str]:
+    with psycopg.connect(made.records.url) as connection:
+        rows = connection.execute(
+            "SELECT queue_name FROM procrastinate_jobs WHERE task_name IN ('segment', 'deliver') ORDER BY id"
+        )
+        return [row[0] for row in rows.fetchall()]
+
+
+def _pause(made: Bench, kind: PauseKind = "everything", name: str = "") -> None:
+    made.workflow._pausing.pause(kind, name, "erika")
+
+
+def _resume(made: Bench, kind: PauseKind = "everything", name: str = "") -> None:
+    made.workflow._pausing.resume(kind, name, "erika")
+
+
+def _stays(made: Bench, seconds: float = 2.5) -> None:
+    """Work for some time, in which no job may end."""
+    over = time.monotonic() + seconds
+    made.work(lambda: time.monotonic() > over)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("everything", ""), ("pipeline", "liver")])
+def test_what_waits_and_what_comes_is_set_aside_and_goes_on_in_its_order(
+    tmp_path: Path, url: str, kind: PauseKind, name: str
+) -> None:
+    with bench(tmp_path, url) as made:
+        _queue(made, 1, 2)
+        _pause(made, kind, name)
+        assert _queues(made) == ["paused-graph"] * 2
+        _queue(made, 3)  # received and decided as ever
+        _stays(made)
+        assert (made.graph.runs, _queues(made)) == (0, ["paused-graph"] * 3)
+        assert [(one.kind, one.name, one.person) for one in made.records.pauses()] == [(kind, name, "erika")]
+        assert made.records.work().graphs_waiting == 3
+        _resume(made, kind, name)
+        assert (_queues(made), made.records.pauses()) == (["graph"] * 3, [])
+        made.work(made.all_ended)
+        jobs = made.records.jobs()
+        assert sorted(jobs, key=lambda job: str(job.started_at)) == jobs[::-1]
+        audited = "".join(path.read_text() for path in made.settings.audit_folder.glob("*.jsonl"))
+        assert ("work-paused" in audited, "work-resumed" in audited) == (True, True)
+
+
+def test_what_runs_ends_and_what_it_puts_into_the_queue_waits(tmp_path: Path, url: str) -> None:
+    graph = PlantedGraph()
+    with bench(tmp_path, url, graph=graph) as made:
+        graph.plan = lambda run: _pause(made)
+        _queue(made, 1, 2)
+        made.work(lambda: {job.state for job in made.records.jobs()} == {"queued", "delivering"})
+        _stays(made)
+        assert made.records.work() == (0, 0, 1, 2)  # drained
+        assert graph.runs == 1
+        graph.plan = lambda run: None
+        _resume(made)
+        made.work(made.all_ended)
+        assert {job.state for job in made.records.jobs()} == {"closed"}
+
+
+def test_a_paused_destination_holds_up_no_other(tmp_path: Path, url: str) -> None:
+    with bench(tmp_path, url) as made:
+        _pause(made, "destination", "archive")
+        _queue(made, 1, 2)
+        made.work(lambda: len(made.destinations["viewer"].got()) == 2)
+        _stays(made)
+        assert made.destinations["archive"].got() == []
+        assert {one.attempts for job in made.records.jobs() for one in job.deliveries} == {0, 1}
+        _resume(made, "destination", "archive")
+        made.work(made.all_ended)
+        assert len(made.destinations["archive"].got()) == 2
+
+
+def test_a_pause_that_is_over_leaves_those_that_are_not(tmp_path: Path, url: str) -> None:
+    with bench(tmp_path, url) as made:
+        _queue(made, 1)
+        _pause(made)
+        _pause(made, "pipeline", "liver")
+        _pause(made, "pipeline", "other")
+        _resume(made)
+        assert _queues(made) == ["paused-graph"]
+        _resume(made, "pipeline", "liver")
+        assert _queues(made) == ["graph"]
+
+
+def test_a_task_that_was_fetched_before_it_was_set_aside_goes_back_unbegun(tmp_path: Path, url: str) -> None:
+    with bench(tmp_path, url) as made:
+        _queue(made, 1)
+        with made.records.transaction() as connection:  # as if the pause came between fetching and start
+            connection.execute("INSERT INTO pauses (kind, name, person) VALUES ('everything', '', 'erika')")
+        told = threading.Event()
+        follow = made.records.follow_pauses
+        made.records.follow_pauses = told.set  # type: ignore[method-assign]
+        _stays(made)
+        assert told.is_set()
+        assert (made.job().state, made.job().attempt, made.graph.runs) == ("queued", 0, 0)
+        made.records.follow_pauses = follow  # type: ignore[method-assign]
+        _resume(made)
+        made.work(made.all_ended)
+
+
+def test_a_pause_goes_through_the_queue_to_the_server(tmp_path: Path, url: str) -> None:
+    with bench(tmp_path, url) as made:
+        ask_for_pause(made.records, "destination", "archive", "erika")
+        made.work(lambda: [one.what for one in made.records.pauses()] == ["destination archive"])
+        ask_for_pause(made.records, "destination", "archive", "erika", resume=True)
+        made.work(lambda: made.records.pauses() == [])
