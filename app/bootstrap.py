@@ -17,6 +17,8 @@ from typing import Any
 from app.audit.events import AuditEvent, Outcome
 from app.audit.log import AuditLog
 from app.delivery.archive import DimseArchive
+from app.delivery.destination import Destination
+from app.delivery.dicomweb import DicomWebDestination
 from app.delivery.dimse import DimseDestination
 from app.errors import SettingsError
 from app.graph import PROMPTED_CHANNELS
@@ -35,7 +37,7 @@ from app.routing.completion import CompletionScanner
 from app.routing.rules import RuleSet
 from app.serving.postgres import EmbeddedPostgres
 from app.serving.triton import EmbeddedTriton
-from app.settings import Settings
+from app.settings import DestinationSettings, Settings
 from app.settings_pipeline import PipelineSettings
 from app.telemetry import configure_logging, get_logger
 from app.web import PRELOAD as WEB_PRELOAD
@@ -360,10 +362,17 @@ def embedded_triton(settings: Settings, run_folder: Path) -> EmbeddedTriton:
     )
 
 
-def make_destinations(settings: Settings) -> Iterator[DimseDestination]:
+def make_destinations(settings: Settings) -> Iterator[Destination]:
     """Make the destinations that the settings describe."""
     for one in settings.destination:
-        yield DimseDestination(one, one.calling_ae_title or settings.listener.ae_title)
+        yield make_destination(one, settings)
+
+
+def make_destination(one: DestinationSettings, settings: Settings) -> Destination:
+    """Make a destination: by DICOMweb if it has a URL, else by DIMSE."""
+    if one.url is not None:
+        return DicomWebDestination(one)
+    return DimseDestination(one, one.calling_ae_title or settings.listener.ae_title)
 
 
 def _facts(settings: Settings) -> dict[str, str | int]:

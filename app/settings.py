@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from app.errors import SettingsError
 from app.identifiers import parse_ae_title
+from app.settings_dicomweb import DicomWebSettings
 from app.settings_pipeline import PipelineSettings, RuleSettings
 from app.settings_section import NoResult, ResultKind, Section, SegmentationForm, checked_name
 from app.settings_web import INTERACTIVE, WebSettings
@@ -64,13 +65,16 @@ class RoutingSettings(Section):
     scan_seconds: float = Field(default=0.5, gt=0, description="How often the ledger is looked at for quiet series.")
 
 
-class DestinationSettings(Section):
-    """Where results are sent by C-STORE: ``[[destination]]``."""
+class DestinationSettings(DicomWebSettings):
+    """Where results are sent: ``[[destination]]``.
+
+    By C-STORE to `ae_title`, `host` and `port`, or by STOW-RS to `url`.
+    """
 
     name: str = Field(description="What rules and records call it.")
-    ae_title: str = Field(description="The called AE title.")
-    host: str = Field(description="Its address.")
-    port: int = Field(ge=1, le=65535, description="Its TCP port.")
+    ae_title: str = Field(default="", description="The called AE title; required without `url`.")
+    host: str = Field(default="", description="Its address; required without `url`.")
+    port: int = Field(default=0, ge=1, le=65535, description="Its TCP port; required without `url`.")
     calling_ae_title: str | None = Field(
         default=None, description="What Limner calls itself; by default the listener's title."
     )
@@ -88,14 +92,25 @@ class DestinationSettings(Section):
     retry_first_seconds: float = Field(default=5.0, gt=0, description="Wait before the second attempt; doubles after.")
     retry_longest_seconds: float = Field(default=600.0, gt=0, description="The longest wait between attempts.")
     maximum_attempts: int = Field(default=200, ge=1, description="Attempts before a delivery fails.")
+    on_superseded: Literal["keep", "withdraw"] = Field(
+        default="keep",
+        description="What becomes of results there that a newer revision of their series supersedes: they stay, or a "
+        "rejection note withdraws them.",
+    )
 
     _name = field_validator("name")(staticmethod(checked_name))
     _ae_title = field_validator("ae_title")(staticmethod(parse_ae_title))
 
+    @model_validator(mode="after")
+    def _has_one_address(self) -> DestinationSettings:
+        keys = ("ae_title", "host", "port", "calling_ae_title")
+        self.check_address({key: getattr(self, key) for key in keys})
+        return self
+
     @property
     def address(self) -> str:
-        """Whom it is: title, host and port."""
-        return f"{self.ae_title}@{self.host}:{self.port}"
+        """Whom it is: the URL, or title, host and port."""
+        return self.url or f"{self.ae_title}@{self.host}:{self.port}"
 
 
 class ArchiveSettings(Section):
@@ -356,5 +371,6 @@ def _resolve_folders(settings: Settings, base: Path) -> Settings:
             "triton": triton,
             "models": models,
             "web": web,
+            "destination": tuple(one.in_folder(base) for one in settings.destination),
         }
     )

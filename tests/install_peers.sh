@@ -10,6 +10,7 @@ Orthanc orthanc
 storescu dcmtk
 dcmsend dcmtk
 gdcmconv libgdcm-tools
+nginx nginx-light
 ip iproute2
 strace strace
 podman podman

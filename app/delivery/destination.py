@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from operators.object_kinds import Kind
 
@@ -42,4 +42,18 @@ class Destination(Protocol):
             If it was not taken; it may be later.
         DeliveryRefused
             If it was refused for good.
+        """
+
+
+@runtime_checkable
+class AskedDestination(Destination, Protocol):
+    """One that can be asked whether it has an object, as after an attempt whose outcome nobody learned."""
+
+    def holds(self, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str) -> bool:
+        """Ask whether it has an instance.
+
+        Raises
+        ------
+        DeliveryError
+            If it can't be asked now.
         """

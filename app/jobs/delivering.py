@@ -75,7 +75,10 @@ class Delivering:
         except (DeliveryError, JobError) as error:
             if error.code == CONTEXT_REFUSED and self._replaced(job, delivery, str(error), detail):
                 return
-            self._delivery_failed(job, delivery, error.code, str(error), detail, retryable=error.retryable)
+            asked = error.retry_after_seconds if isinstance(error, DeliveryError) else None
+            self._delivery_failed(
+                job, delivery, error.code, str(error), detail, retryable=error.retryable, after_seconds=asked
+            )
         except Exception as error:  # noqa: BLE001 - the workflow's border: a defect is a failed attempt
             _log.error("delivery.defect", job_id=str(job_id), exc_info=True)
             reason = f"an unexpected {type(error).__name__}; the diagnostic log tells where"
@@ -101,7 +104,15 @@ class Delivering:
         return path
 
     def _delivery_failed(
-        self, job: Job, delivery: Delivery, code: str, reason: str, detail: Mapping[str, str], *, retryable: bool
+        self,
+        job: Job,
+        delivery: Delivery,
+        code: str,
+        reason: str,
+        detail: Mapping[str, str],
+        *,
+        retryable: bool,
+        after_seconds: float | None = None,
     ) -> None:
         failed = replace(delivery, code=code, reason=reason)
         known = delivery.destination in self._destinations
@@ -116,6 +127,7 @@ class Delivering:
             self._end_delivery(failed, "failed")
             return
         wait = back_off_seconds(delivery.attempts, rules.retry_first_seconds, rules.retry_longest_seconds)
+        wait = max(wait, after_seconds or 0.0)
         with self._records.transaction() as connection:
             at = self._records.postpone_delivery(connection, failed, wait)
             if at is not None:
