@@ -7,18 +7,22 @@ import os
 import time
 import uuid
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from app import bootstrap
+from app.cli_withdrawals import print_withdrawal, withdraw_job, withdrawal_as_json
 from app.errors import JobError
 from app.jobs import holding, queue
-from app.jobs.entries import Agreement, Finding, Job, JobInput, describe_way
+from app.jobs.entries import Agreement, Finding, Job, JobInput, Withdrawal, describe_way
 from app.jobs.records import Records
+from app.jobs.withdrawing import Order
 from app.settings import load_settings
 from app.terminal import JsonOption, SettingsOption, console, print_json, say, table
+from operators.rejection_reasons import RejectionReason
 
 commands = typer.Typer(help="The jobs: what became of each series that a rule took.", invoke_without_command=True)
 
@@ -41,8 +45,9 @@ def jobs(
     with bootstrap.open_records(load_settings(settings)) as records:
         found = records.jobs(limit)
         inputs = {job.id: records.job_inputs(job.id) for job in found}
+        withdrawn = {job.id: records.withdrawals(job.id) for job in found}
     if as_json:
-        print_json([_job_as_json(job, inputs[job.id]) for job in found])
+        print_json([_job_as_json(job, inputs[job.id], withdrawn[job.id]) for job in found])
         return
     listed = table("job", "state", "flag", "pipeline", "rule", "attempt", "progress", "deliveries", "reason")
     for job in found:
@@ -51,7 +56,7 @@ def jobs(
         reason = f"{job.code}: {job.reason}" if job.code else job.flag_reason
         listed.add_row(
             str(job.id),
-            job.state,
+            f"{job.state}, withdrawn" if withdrawn[job.id] else job.state,
             job.flag,
             job.pipeline,
             job.rule,
@@ -70,13 +75,17 @@ def show(job: JobArgument, settings: SettingsOption = None, as_json: JsonOption 
         found = _job(records, job)
         inputs, findings = records.job_inputs(found.id), records.findings(found.id)
         agreement, notes = records.agreement(found.id), records.notes(found.id)
+        withdrawals = records.withdrawals(found.id)
     if as_json:
         segments = [_finding_as_json(one) for one in findings]
         compared = [_agreement_as_json(one) for one in agreement]
         noted = [asdict(one) for one in notes]
-        print_json({**_job_as_json(found, inputs), "notes": noted, "segments": segments, "agreement": compared})
+        more = {"notes": noted, "segments": segments, "agreement": compared}
+        print_json({**_job_as_json(found, inputs, withdrawals), **more})
         return
     _print_job(found)
+    for one in withdrawals:
+        print_withdrawal(found, one)
     for note in notes:
         say(("  input: ", "yellow"), f"{note.code} ({note.policy}): {note.message}")
     _print_segments(findings)
@@ -93,6 +102,25 @@ def release(job: JobArgument, settings: SettingsOption = None) -> None:
 def discard(job: JobArgument, settings: SettingsOption = None) -> None:
     """End a held job without sending its results; they stay on disk. Exit code 2 if it is not held."""
     _decide(job, queue.DISCARD, "the job is discarded: its results are not sent", settings)
+
+
+@commands.command()
+def withdraw(
+    job: JobArgument,
+    reason: Annotated[RejectionReason, typer.Option(help="Why; it decides the title of the rejection note.")],
+    destination: Annotated[str, typer.Option(help="The only destination to withdraw them from; else all.")] = "",
+    settings: SettingsOption = None,
+) -> None:
+    """Withdraw results: cancel what was not sent, and send a rejection note where something was.
+
+    Exit code 2 if nothing was sent, it was withdrawn before, or a destination takes no such notes and somebody has to
+    remove the results there by hand.
+    """
+    loaded = load_settings(settings)
+    with bootstrap.open_records(loaded) as records:
+        found = _job(records, job)
+        order = Order(reason, _person(), datetime.now(UTC), destination)
+        withdraw_job(records, loaded, found.id, order)
 
 
 def _decide(text: str, decision: str, done: str, settings: SettingsOption) -> None:
@@ -213,7 +241,7 @@ def _agreement_as_json(one: Agreement) -> dict[str, Any]:
     }
 
 
-def _job_as_json(job: Job, inputs: list[JobInput]) -> dict[str, Any]:
+def _job_as_json(job: Job, inputs: list[JobInput], withdrawals: list[Withdrawal]) -> dict[str, Any]:
     return {
         "id": str(job.id),
         "key": job.key,
@@ -255,6 +283,7 @@ def _job_as_json(job: Job, inputs: list[JobInput]) -> dict[str, Any]:
             }
             for one in job.deliveries
         ],
+        "withdrawals": [withdrawal_as_json(one) for one in withdrawals],
         "way": [{"step": step, "seconds": round(seconds, 3)} for step, seconds in describe_way(job)],
     }
 

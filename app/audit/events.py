@@ -169,6 +169,12 @@ class AuditEvent(Enum):
         _own("job-closed", "Job closed"),
         "A job has reached its final state; nothing more happens in it.",
     )
+    RESULTS_WITHDRAWN = (
+        _INSTANCES_ACCESSED,
+        _own("results-withdrawn", "Results withdrawn"),
+        "A person decided, or a rule where a newer revision supersedes them, that a destination must not use a job's "
+        "results any more.",
+    )
     SESSION_OPENED = (
         _INSTANCES_ACCESSED,
         _own("session-opened", "Session opened"),

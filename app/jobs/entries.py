@@ -14,7 +14,7 @@ from operators.object_kinds import Kind
 
 SeriesState = Literal["receiving", "waiting-for-study", "routed", "no-rule", "no-channel", "own-result", "unreadable"]
 JobState = Literal["queued", "running", "held", "delivering", "closed", "failed", "refused", "discarded"]
-DeliveryState = Literal["held", "waiting", "sending", "delivered", "failed", "discarded", "replaced"]
+DeliveryState = Literal["held", "waiting", "sending", "delivered", "failed", "discarded", "replaced", "cancelled"]
 Role = Literal["specialist", "generalist"]
 Flag = Literal["", "disagreement", "generalist-failed"]
 OnDisagreement = Literal["warn", "hold", "both"]
@@ -277,6 +277,26 @@ class BegunDelivery:
     """Of this delivery, this one counted; also the fence of what is recorded of it."""
     path: str
     sop_instance_uid: UID
+
+
+@dataclass(frozen=True)
+class Withdrawal:
+    """A job's results, withdrawn from one destination."""
+
+    job_id: uuid.UUID
+    destination: str
+    reason: str
+    """One of `operators.results.rejection_note.REASONS`."""
+    person: str
+    """The operating system's name of the user who decided it, or what decided it."""
+    withdrawn_at: datetime
+    objects: int
+    """How many the destination has, or may have."""
+    digest: str = ""
+    """Of the rejection note among the job's results; empty where none is sent."""
+    code: str = ""
+    """Why none is sent, and the objects have to be removed there by hand."""
+    message: str = ""
 
 
 def describe_way(job: Job) -> tuple[tuple[str, float], ...]:

@@ -21,6 +21,7 @@ DELIVER = "deliver"
 CLOSE = "close"
 RELEASE = "release"
 DISCARD = "discard"
+WITHDRAW = "withdraw"
 TIDY = "tidy"
 
 GRAPH_QUEUE = "graph"

@@ -1,4 +1,5 @@
-"""The durable tasks of a job: segment, deliver (one an object and destination), close; release or discard if held.
+"""The durable tasks of a job: segment, deliver (one an object and destination), close; release or discard if held;
+withdraw.
 
 Each is small and can be repeated: it asks the records what is left to do, writes the audit line, does it, and records
 the outcome together with the next task in one transaction. Only the latest attempt may record (a fence).
@@ -20,6 +21,7 @@ import asyncio
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
 
@@ -40,9 +42,11 @@ from app.jobs.identity import ModelFacts
 from app.jobs.notices import Notices
 from app.jobs.records import Records, SeenSeries
 from app.jobs.segmenting import GraphRunner, Segmenting, Verify
+from app.jobs.withdrawing import Order, Withdrawing
 from app.settings import Settings
 from app.settings_pipeline import RuleSettings
 from app.telemetry import get_logger
+from operators.rejection_reasons import RejectionReason
 
 _QUEUE_DAYS = 30  # ended tasks stay visible so long
 
@@ -117,6 +121,9 @@ class Workflow:
             settings=settings, records=records, audit=audit, queue=queue, destinations=destinations, forms=forms
         )
         self._holding = Holding(records=records, audit=audit, queue=queue)
+        self._withdrawing = Withdrawing(
+            settings=settings, records=records, audit=audit, queue=queue, destinations=destinations
+        )
 
     def create_job(self, series: SeenSeries, rule: RuleSettings) -> bool:
         """Make the job that a rule asks for (`JobCreation.create`): the completion scanner's callback."""
@@ -145,6 +152,12 @@ class Workflow:
         async def discard(job_id: str, person: str) -> None:
             await self._in_thread(queues.SYSTEM_QUEUE, lambda: self._holding.discard(uuid.UUID(job_id), person))
 
+        async def withdraw(
+            job_id: str, reason: RejectionReason, person: str, destination: str, decided_at: str
+        ) -> None:
+            order = Order(reason, person, datetime.fromisoformat(decided_at), destination)
+            await self._in_thread(queues.SYSTEM_QUEUE, lambda: self._withdrawing.run(uuid.UUID(job_id), order))
+
         async def tidy(timestamp: int) -> None:
             await app.job_manager.delete_old_jobs(nb_hours=24 * _QUEUE_DAYS, include_failed=True)
 
@@ -154,6 +167,7 @@ class Workflow:
         app.task(name=queues.CLOSE, queue=queues.SYSTEM_QUEUE, retry=again)(close)
         app.task(name=queues.RELEASE, queue=queues.SYSTEM_QUEUE, retry=again)(release)
         app.task(name=queues.DISCARD, queue=queues.SYSTEM_QUEUE, retry=again)(discard)
+        app.task(name=queues.WITHDRAW, queue=queues.SYSTEM_QUEUE, retry=again)(withdraw)
         daily = app.task(name=queues.TIDY, queue=queues.SYSTEM_QUEUE, queueing_lock=queues.TIDY)(tidy)
         # procrastinate watches its workers' heartbeats only while some periodic task keeps its deferrer running
         app.periodic(cron="17 3 * * *")(daily)

@@ -51,6 +51,7 @@ _SERIES_NUMBER_OFFSETS: dict[Kind, int] = {
     "presentation-state": 5000,
     "notice": 6000,
     "notice-page": 7000,
+    "rejection-note": 8000,
 }
 """A result's Series Number is its source's and this: beside it, and not another acquisition's."""
 _MOST_SERIES_NUMBER = 99999

@@ -52,7 +52,10 @@ What Limner offers and asks for, in the order of PS3.2. *Made from `app/listener
 | Security | called and calling AE title and host are checked; TLS for DICOMweb destinations, not yet for DIMSE |
 
 As SCU, an association proposes exactly the SOP class and transfer syntax of what it sends: results are Segmentation
-Storage in Explicit VR Little Endian. As a DICOMweb user agent (PS3.18), it stores results by STOW-RS (`POST /studies`,
+Storage in Explicit VR Little Endian. Results are withdrawn by Key Object Selection Documents, the rejection notes of
+IHE's Imaging Object Change Management (Change Requester, without the query of what was rejected).
+
+As a DICOMweb user agent (PS3.18), it stores results by STOW-RS (`POST /studies`,
 multipart/related with one application/dicom part, answers in application/dicom+json) and asks by QIDO-RS
 (`GET /studies`, `GET /studies/{{study}}/series/{{series}}/instances`), over TLS 1.2 or newer, with HTTP Basic, a bearer
 token or a certificate of its own. As SCP, Success (0x0000) means that the instance is on disk, synced and recorded;

@@ -25,12 +25,14 @@ from app.jobs.entries import (
     Series,
     SeriesState,
     Step,
+    Withdrawal,
     describe_way,
 )
 from app.jobs.records.deciding import DecideRecords
 from app.jobs.records.receiving import ReceiveRecords
 from app.jobs.records.returning import ReturnRecords
 from app.jobs.records.watching import WatchRecords
+from app.jobs.records.withdrawing import WithdrawRecords
 from app.jobs.records.working import WorkRecords
 
 __all__ = [
@@ -53,10 +55,11 @@ __all__ = [
     "Series",
     "SeriesState",
     "Step",
+    "Withdrawal",
     "Records",
     "describe_way",
 ]
 
 
-class Records(ReceiveRecords, DecideRecords, WorkRecords, ReturnRecords, WatchRecords):
+class Records(ReceiveRecords, DecideRecords, WorkRecords, ReturnRecords, WithdrawRecords, WatchRecords):
     """The one place of SQL: what is read and written, by the steps of a study's way."""
