@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import ssl
 import subprocess
 import threading
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from socket import create_server, socket
+from socket import create_connection, create_server, socket
 from typing import Any
 
 from tests import peers
@@ -178,3 +179,61 @@ def answer(status: int, content: bytes = b"", *headers: str, media_type: str = "
 def answering(status: int, content: bytes = b"", *headers: str, media_type: str = "application/dicom+json") -> Act:
     """What answers each request so."""
     return lambda connection, _: connection.sendall(answer(status, content, *headers, media_type=media_type))
+
+
+@dataclass
+class CuttingProxy:
+    """What stands between a client and a server: it calls `on_cut` once, and drops that connection.
+
+    It does so after `cut_after` bytes of a POST, or, with None, when the server has begun to answer one.
+    """
+
+    upstream: tuple[str, int]
+    cut_after: int | None
+    on_cut: Callable[[], None]
+    cuts: int = 0
+    posts: int = 0
+
+    @contextmanager
+    def running(self) -> Iterator[int]:
+        """Yields its port on loopback."""
+        stop = threading.Event()
+        with create_server(("127.0.0.1", 0)) as server:
+            server.settimeout(0.1)
+
+            def serve() -> None:
+                while not stop.is_set():
+                    with contextlib.suppress(OSError):
+                        connection = server.accept()[0]
+                        with connection, create_connection(self.upstream, timeout=10) as to:
+                            self._forward(connection, to)
+
+            thread = threading.Thread(target=serve, name="cutting-proxy")
+            thread.start()
+            try:
+                yield server.getsockname()[1]
+            finally:
+                stop.set()
+                thread.join()
+
+    def _forward(self, client: socket, server: socket) -> None:
+        passed, is_post = 0, False
+        while True:
+            for one in select.select([client, server], [], [], 10)[0]:
+                data = one.recv(65536)
+                if not data:
+                    return
+                if one is client:
+                    if not passed and (is_post := data.startswith(b"POST")):
+                        self.posts += 1
+                    passed += len(data)
+                    server.sendall(data)
+                if is_post and not self.cuts and self._is_time(passed, answered=one is server):
+                    self.cuts += 1
+                    self.on_cut()
+                    return
+                if one is server:
+                    client.sendall(data)
+
+    def _is_time(self, passed: int, *, answered: bool) -> bool:
+        return answered if self.cut_after is None else passed >= self.cut_after
