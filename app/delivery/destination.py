@@ -46,14 +46,18 @@ class Destination(Protocol):
 
 
 @runtime_checkable
-class AskedDestination(Destination, Protocol):
-    """One that can be asked whether it has an object, as after an attempt whose outcome nobody learned."""
+class TellsWhatItHolds(Protocol):
+    """A destination that can be asked whether it has an object."""
+
+    @property
+    def can_be_asked(self) -> bool:
+        """Whether the settings let it be asked."""
 
     def holds(self, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str) -> bool:
-        """Ask whether it has an instance.
+        """Whether it has the object.
 
         Raises
         ------
         DeliveryError
-            If it can't be asked now.
+            If it can't be asked now, or at all.
         """

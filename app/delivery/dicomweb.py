@@ -45,6 +45,11 @@ class DicomWebDestination:
         """What rules and records call it."""
         return self._name
 
+    @property
+    def can_be_asked(self) -> bool:
+        """Whether the settings let it be asked what it holds: whoever may store may query, by QIDO-RS."""
+        return True
+
     def check(self) -> None:
         """Ask by QIDO-RS for a study that nobody has.
 

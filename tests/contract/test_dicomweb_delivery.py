@@ -13,6 +13,7 @@ from typing import Any
 import pydicom
 import pytest
 
+from app.delivery.destination import TellsWhatItHolds
 from app.delivery.dicomweb import DicomWebDestination
 from app.errors import DeliveryError, DeliveryRefused
 from app.settings import DestinationSettings
@@ -82,6 +83,8 @@ def test_orthanc_has_the_very_bytes_and_says_so(orthanc: peers.Orthanc, tmp_path
     to = destination(root(orthanc), user=orthanc.USER, password_file=written(tmp_path, PASSWORD))
     to.check()
     assert to.accepted_kinds() == tuple(NEEDS)
+    assert isinstance(to, TellsWhatItHolds)
+    assert to.can_be_asked
     assert not to.holds(*uids(source))
     to.deliver(source)
     assert to.holds(*uids(source))
