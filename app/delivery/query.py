@@ -54,16 +54,25 @@ class DimseQuery:
         self._maximum_answers = maximum_answers
 
     @classmethod
-    def of_archive(cls, settings: ArchiveSettings, own_ae_title: str) -> DimseQuery:
-        """Return how to ask an ``[[archive]]``; `own_ae_title` is what Limner calls itself."""
+    def of_archive(cls, settings: ArchiveSettings, own_ae_title: str, *, longest_seconds: float = 60.0) -> DimseQuery:
+        """Return how to ask an ``[[archive]]``.
+
+        Parameters
+        ----------
+        own_ae_title
+            What Limner calls itself.
+        longest_seconds
+            For all answers to a question, and for each if the archive's settings do not say less.
+        """
         return cls(
             Peer(
                 host=settings.host,
                 port=settings.port,
                 called_ae_title=settings.ae_title,
                 calling_ae_title=own_ae_title,
-                timeout_seconds=settings.timeout_seconds,
-            )
+                timeout_seconds=min(settings.timeout_seconds, longest_seconds),
+            ),
+            query_seconds=longest_seconds,
         )
 
     def find(

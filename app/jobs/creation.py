@@ -68,6 +68,7 @@ class JobCreation:
             reason = None
             if self._records.insert_job(connection, job, inputs):
                 audit_job(self._audit, AuditEvent.JOB_CREATED, job, rule=rule.name, instances=len(inputs))
+                self._records.note_shortfalls(connection, job.id, [series])
                 self._queue.defer_segment(connection, job.id, job.priority)
             else:
                 reason = _ALREADY_DONE
@@ -106,6 +107,7 @@ class JobCreation:
                     channels=[channel for channel, _ in bound],
                     channel_series_instance_uids=[str(series.series_instance_uid) for _, series in bound],
                 )
+                self._records.note_shortfalls(connection, job.id, [one for _, one in bound])
                 self._begin_or_refuse(connection, job, inputs, problem)
             told = "" if problem is None else f", refused: {problem.code}"
             return sum(self._conclude(connection, one, rule, job, made, told) for one in binding.taken)

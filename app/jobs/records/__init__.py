@@ -13,6 +13,7 @@ from app.jobs.entries import (
     Delivery,
     DeliveryState,
     DestinationProfile,
+    EarlierJob,
     Finding,
     Instance,
     Job,
@@ -22,11 +23,14 @@ from app.jobs.entries import (
     Result,
     SeenSeries,
     Sending,
+    SentObject,
     Series,
     SeriesState,
     Step,
+    Transfer,
     describe_way,
 )
+from app.jobs.records.completing import CompleteRecords
 from app.jobs.records.deciding import DecideRecords
 from app.jobs.records.receiving import ReceiveRecords
 from app.jobs.records.returning import ReturnRecords
@@ -41,6 +45,7 @@ __all__ = [
     "Delivery",
     "DeliveryState",
     "DestinationProfile",
+    "EarlierJob",
     "Finding",
     "Instance",
     "Job",
@@ -50,13 +55,15 @@ __all__ = [
     "Result",
     "SeenSeries",
     "Sending",
+    "SentObject",
     "Series",
     "SeriesState",
     "Step",
+    "Transfer",
     "Records",
     "describe_way",
 ]
 
 
-class Records(ReceiveRecords, DecideRecords, WorkRecords, ReturnRecords, WatchRecords):
+class Records(ReceiveRecords, CompleteRecords, DecideRecords, WorkRecords, ReturnRecords, WatchRecords):
     """The one place of SQL: what is read and written, by the steps of a study's way."""
