@@ -34,6 +34,7 @@ from app.jobs.records.completing import CompleteRecords
 from app.jobs.records.deciding import DecideRecords
 from app.jobs.records.receiving import ReceiveRecords
 from app.jobs.records.returning import ReturnRecords
+from app.jobs.records.superseding import SupersedeRecords
 from app.jobs.records.watching import WatchRecords
 from app.jobs.records.working import WorkRecords
 
@@ -65,5 +66,7 @@ __all__ = [
 ]
 
 
-class Records(ReceiveRecords, CompleteRecords, DecideRecords, WorkRecords, ReturnRecords, WatchRecords):
+class Records(
+    ReceiveRecords, CompleteRecords, DecideRecords, SupersedeRecords, WorkRecords, ReturnRecords, WatchRecords
+):
     """The one place of SQL: what is read and written, by the steps of a study's way."""

@@ -15,7 +15,7 @@ from app.jobs.records import Delivery, Job, JobState, Step, describe_way
 
 _NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 _ID = uuid.UUID(int=1)
-STEPS = ("receiving", "completing", "deciding", "working", "returning", "watching")
+STEPS = ("receiving", "completing", "deciding", "superseding", "working", "returning", "watching")
 
 
 def _at(seconds: float) -> datetime:
