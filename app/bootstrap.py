@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import signal
+import socket
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -20,6 +21,7 @@ from app.delivery.archive import DimseArchive
 from app.delivery.destination import Destination
 from app.delivery.dicomweb import DicomWebDestination
 from app.delivery.dimse import DimseDestination
+from app.delivery.query import DimseQuery
 from app.errors import SettingsError
 from app.graph import PROMPTED_CHANNELS
 from app.jobs.graph_process import PRELOAD, PROMPTED_PRELOAD, GraphProcess
@@ -32,6 +34,8 @@ from app.jobs.workflow import Workflow
 from app.listener.adoption import adopt_unrecorded
 from app.listener.association import Listener
 from app.listener.spool import Spool
+from app.listener.transfers import Transfers
+from app.routing.asking import ArchiveQuestions
 from app.routing.channels import check_channels
 from app.routing.completion import CompletionScanner
 from app.routing.rules import RuleSet
@@ -118,9 +122,10 @@ async def serve(settings: Settings) -> None:
             spool_path_of=spool.path_of,
             create_job=workflow.create_job,
             create_study_job=workflow.create_study_job,
+            questions=ArchiveQuestions(_queries(settings), records, audit),
         )
         worker = Worker(records=records, tasks=workflow, destinations=[one.name for one in settings.destination])
-        listener = Listener(settings.listener, spool, records.record_instance, audit)
+        listener = Listener(settings.listener, spool, records.record_instance, audit, _transfers(settings, records))
         if settings.web.enabled:
             from app.web.service import WebService  # here, since it takes half a second and few need it
 
@@ -373,6 +378,21 @@ def make_destination(one: DestinationSettings, settings: Settings) -> Destinatio
     if one.url is not None:
         return DicomWebDestination(one)
     return DimseDestination(one, one.calling_ae_title or settings.listener.ae_title)
+
+
+def _transfers(settings: Settings, records: Records) -> Transfers:
+    """What remembers the associations whose release completes their series; nothing is open when it is made."""
+    listener = f"{socket.gethostname()} {settings.listener.port}"
+    titles = [one.ae_title for one in settings.listener.source if one.complete_on_release]
+    transfers = Transfers(records, listener=listener, calling_ae_titles=titles)
+    transfers.start()
+    return transfers
+
+
+def _queries(settings: Settings) -> dict[str, DimseQuery]:
+    """How to ask the archives that the settings describe, none for longer than completion waits for."""
+    own, longest = settings.listener.ae_title, settings.routing.ask_seconds
+    return {one.name: DimseQuery.of_archive(one, own, longest_seconds=longest) for one in settings.archive}
 
 
 def _facts(settings: Settings) -> dict[str, str | int]:

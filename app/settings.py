@@ -16,6 +16,7 @@ from app.errors import SettingsError
 from app.identifiers import parse_ae_title
 from app.settings_dicomweb import DicomWebSettings
 from app.settings_pipeline import PipelineSettings, RuleSettings
+from app.settings_routing import RoutingSettings
 from app.settings_section import NoResult, ResultKind, Section, SegmentationForm, checked_name
 from app.settings_web import INTERACTIVE, WebSettings
 
@@ -31,6 +32,14 @@ class SourceSettings(Section):
         default=None,
         gt=0,
         description="Its own quiet time; the routing section's if not given.",
+    )
+    ask: str | None = Field(
+        default=None, description="The archive that knows how much it sends; the routing section's if not given."
+    )
+    complete_on_release: bool = Field(
+        default=False,
+        description="Whether a series is complete as soon as the association that brought it is released: for a peer "
+        "that sends a series in one association.",
     )
 
     _ae_title = field_validator("ae_title")(staticmethod(parse_ae_title))
@@ -55,14 +64,6 @@ class ListenerSettings(Section):
     source: tuple[SourceSettings, ...] = Field(default=(), description="The peers that may send; none means any.")
 
     _ae_title = field_validator("ae_title")(staticmethod(parse_ae_title))
-
-
-class RoutingSettings(Section):
-    """When a series or a study counts as complete: ``[routing]``."""
-
-    series_quiet_seconds: float = Field(default=10.0, gt=0, description="Quiet time after which a series is complete.")
-    study_quiet_seconds: float = Field(default=60.0, gt=0, description="Quiet time after which a study is complete.")
-    scan_seconds: float = Field(default=0.5, gt=0, description="How often the ledger is looked at for quiet series.")
 
 
 class DestinationSettings(DicomWebSettings):
@@ -114,7 +115,7 @@ class DestinationSettings(DicomWebSettings):
 
 
 class ArchiveSettings(Section):
-    """Where images are fetched from by C-MOVE, that prompts refer to: ``[[archive]]``.
+    """Where images are fetched from by C-MOVE, that prompts refer to, and who is asked by C-FIND: ``[[archive]]``.
 
     The archive must know the listener's AE title with its address: it sends the images there by C-STORE.
     """
@@ -294,6 +295,12 @@ class Settings(BaseSettings):
                     f"the pipeline '{entry.name}' fetches images from '{entry.prompt.source}', and no [[archive]] has "
                     "that name"
                 )
+        for table, asked in [
+            ("routing", self.routing.ask),
+            *(("listener.source", s.ask) for s in self.listener.source),
+        ]:
+            if asked is not None and asked not in archives:
+                raise ValueError(f"[{table}] asks '{asked}' how much a series has, and no [[archive]] has that name")
 
     def pipeline_named(self, name: str) -> PipelineSettings:
         """Return the pipeline called `name`; KeyError if there is none."""

@@ -40,9 +40,10 @@ from app.jobs.records import Instance, Job, Records
 from app.jobs.verification import VerifiedObject
 from app.jobs.worker import Worker
 from app.jobs.workflow import Workflow
-from app.settings import DestinationSettings, RoutingSettings, Settings
+from app.settings import DestinationSettings, Settings
 from app.settings_gate import GateSettings
 from app.settings_pipeline import GeneralistSettings, PipelineSettings, RuleSettings
+from app.settings_routing import RoutingSettings
 from operators.gate.notes import GateNote
 from operators.object_kinds import NEEDS, Kind
 

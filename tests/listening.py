@@ -19,6 +19,7 @@ from app.audit.events import DETAIL_KEYS, AuditEvent, Outcome
 from app.jobs.records import Instance
 from app.listener.association import Listener
 from app.listener.spool import Spool
+from app.listener.transfers import Transfers
 from app.settings import ListenerSettings
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -61,7 +62,9 @@ class Listening:
 
 
 @contextmanager
-def listening(folder: Path, *, low_water_bytes: int = 0, record: Any = None, **settings: Any) -> Iterator[Listening]:
+def listening(
+    folder: Path, *, low_water_bytes: int = 0, record: Any = None, transfers: Transfers | None = None, **settings: Any
+) -> Iterator[Listening]:
     """A running listener called LIMNER on an ephemeral port, with its spool in `folder`."""
     spool = Spool(folder, low_water_bytes)
     spool.prepare()
@@ -72,6 +75,7 @@ def listening(folder: Path, *, low_water_bytes: int = 0, record: Any = None, **s
         spool,
         record or instances.append,
         audit,  # type: ignore[arg-type]
+        transfers,
     )
     listener.start()
     try:

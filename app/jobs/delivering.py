@@ -17,6 +17,7 @@ from app.jobs.forms import Forms
 from app.jobs.probing import keep_accepted
 from app.jobs.queue import GROUND, TaskQueue, back_off_seconds
 from app.jobs.records import Delivery, DeliveryState, Job, Records, Result, Sending
+from app.jobs.superseding import withheld
 from app.settings import Settings
 from app.telemetry import get_logger
 from operators.object_kinds import Kind
@@ -58,6 +59,9 @@ class Delivering:
         if begun is None or job is None:
             return  # it has ended
         delivery = next(one for one in job.deliveries if (one.digest, one.destination) == (digest, destination))
+        if job.superseded_by is not None:  # it was being sent then, and that failed
+            self._end_delivery(withheld(delivery, job.superseded_by), "replaced")
+            return
         detail: dict[str, str] = {
             "job_id": str(job_id),
             "study_instance_uid": job.study_instance_uid,

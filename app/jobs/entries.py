@@ -12,9 +12,11 @@ from app.identifiers import UID
 from operators.gate.notes import GateNote
 from operators.object_kinds import Kind
 
-SeriesState = Literal["receiving", "waiting-for-study", "routed", "no-rule", "no-channel", "own-result", "unreadable"]
-JobState = Literal["queued", "running", "held", "delivering", "closed", "failed", "refused", "discarded"]
 DeliveryState = Literal["held", "waiting", "sending", "delivered", "failed", "discarded", "replaced", "cancelled"]
+SeriesState = Literal[
+    "receiving", "waiting-for-study", "routed", "no-rule", "no-channel", "own-result", "unreadable", "incomplete"
+]
+JobState = Literal["queued", "running", "held", "delivering", "closed", "failed", "refused", "discarded", "superseded"]
 Role = Literal["specialist", "generalist"]
 Flag = Literal["", "disagreement", "generalist-failed"]
 OnDisagreement = Literal["warn", "hold", "both"]
@@ -67,11 +69,48 @@ class SeenSeries:
     study_quiet_seconds: float
     lowest_digest: str
     """The digest of one of its instances, always the same one: the header that is decided on."""
+    released: bool = False
+    """Whether the last association that brought it was released, and no other of its source brings the study."""
+    open_associations: int = 0
+    """Of its source, that brought anything of its study."""
+    instances: int | None = None
+    """How many came, each once; None where no archive said how many there are."""
+    expected: int | None = None
+    """How many an archive said that it has; None if it was not asked, did not answer or does not know the series."""
+    series_missing: int = 0
+    """How many series of the study the archive has that have not come; own results do not count."""
+    asked_archive: str = ""
+    asked_code: str = ""
+    """``asking``; empty once answered; else why there was no answer."""
+    asks: int = 0
+    """Questions since the study's last content."""
+    asked_seconds: float | None = None
+    """Since the last question; None if there was none."""
+    answered_seconds: float | None = None
+    """Since the last question that was answered."""
 
     @property
     def undecided(self) -> bool:
         """Whether it waits for its decision."""
         return self.state in ("receiving", "waiting-for-study")
+
+    @property
+    def shortfall(self) -> str:
+        """Such as "17 of 20 instances came"; empty where no archive said that it has more."""
+        if self.expected is None or self.instances is None or self.instances >= self.expected:
+            return ""
+        return f"{self.instances} of {self.expected} instances came"
+
+
+class Transfer(NamedTuple):
+    """A series that an association brings."""
+
+    association: uuid.UUID
+    study_instance_uid: str
+    series_instance_uid: str
+    calling_ae_title: str
+    listener: str
+    """Whose start ends what it left open."""
 
 
 class JobInput(NamedTuple):
@@ -259,6 +298,9 @@ class Job:
     flag: Flag = ""
     """Whether the two models disagree, or the generalist has no result."""
     flag_reason: str = ""
+    superseded_by: uuid.UUID | None = None
+    """The job that was made when more content came."""
+    superseded_at: datetime | None = None
     results: tuple[Result, ...] = ()
     deliveries: tuple[Delivery, ...] = ()
     steps: tuple[Step, ...] = ()
@@ -266,7 +308,33 @@ class Job:
     @property
     def ended(self) -> bool:
         """Whether nothing more will happen to it."""
-        return self.state in ("closed", "failed", "refused", "discarded")
+        return self.state in ("closed", "failed", "refused", "discarded", "superseded")
+
+
+class EarlierJob(NamedTuple):
+    """A job that a newer one takes the place of."""
+
+    id: uuid.UUID
+    state: JobState
+
+
+@dataclass(frozen=True)
+class SentObject:
+    """An object of a superseded job that a destination has, or may have."""
+
+    by_job: uuid.UUID
+    """The job that took its job's place, if need be through others between."""
+    job_id: uuid.UUID
+    digest: str
+    sop_class_uid: UID
+    sop_instance_uid: UID
+    series_instance_uid: UID
+    study_instance_uid: UID
+    role: Role
+    kind: Kind
+    destination: str
+    is_uncertain: bool
+    """Whether nobody learned if the destination took it."""
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from app.jobs.notices import Notice, Notices
 from app.jobs.queue import GROUND, Interrupted, TaskQueue, back_off_seconds
 from app.jobs.recording import record_verified
 from app.jobs.records import Consequence, Job, Records
+from app.jobs.superseding import replaced_by
 from app.settings import Settings
 from app.settings_pipeline import GeneralistSettings, PipelineSettings
 from app.telemetry import get_logger
@@ -126,6 +127,8 @@ class Segmenting:
             if isinstance(error, GraphFailed) and self._interrupted.is_set():
                 self._give_back(job, attempt)
             self._end_attempt(job, attempt, AuditEvent.JOB_FAILED, error.code, str(error))
+        except _Overtaken:
+            _log.warning("job.overtaken", job_id=str(job.id), attempt=attempt)
         except GROUND:
             raise
         except Exception as error:  # noqa: BLE001 - the workflow's border: a defect ends the job, not the worker
@@ -251,6 +254,7 @@ class Segmenting:
             kinds=self._forms.kinds(job),
             prompt=PromptRequest(prompt.window, prompt.reach, prompt.form) if prompt is not None else PromptRequest(),
             gate=GateRequest(pipeline.gate.policies, pipeline.gate.take),
+            replaces=replaced_by(self._records, job),
         )
 
     def _record_results(
@@ -342,8 +346,12 @@ def _generalist_request(settings: GeneralistSettings | None, facts: GeneralistFa
     return GeneralistRequest(facts.folder, facts.window, facts.box_margin_pixels, limits)
 
 
+class _Overtaken(Exception):
+    """The attempt is not the job's latest any more, or the job has ended: what it makes would be written nowhere."""
+
+
 class _Progress:
-    """Writes the graph's progress to the job's row, now and then and at each new step."""
+    """Writes the graph's progress to the job's row, now and then and at each new step; that row may end the run."""
 
     def __init__(self, records: Records, job_id: uuid.UUID, attempt: int) -> None:
         self._records = records
@@ -358,6 +366,9 @@ class _Progress:
             return
         self._step, self._written = step, now
         try:
-            self._records.report_progress(self._job_id, self._attempt, step, done, total)
+            is_current = self._records.report_progress(self._job_id, self._attempt, step, done, total)
         except psycopg.Error:  # progress is for people; a run goes on without it
             _log.warning("job.progress_not_written", job_id=str(self._job_id))
+            return
+        if not is_current:
+            raise _Overtaken

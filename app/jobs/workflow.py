@@ -42,6 +42,7 @@ from app.jobs.identity import ModelFacts
 from app.jobs.notices import Notices
 from app.jobs.records import Records, SeenSeries
 from app.jobs.segmenting import GraphRunner, Segmenting, Verify
+from app.jobs.superseding import SENT, SUPERSEDED, Superseding
 from app.jobs.withdrawing import Order, Withdrawing
 from app.settings import Settings
 from app.settings_pipeline import RuleSettings
@@ -103,6 +104,7 @@ class Workflow:
             spool_path_of=spool_path_of,
             fetching=ImageFetching(archives, audit),
             notices=notices,
+            superseding=Superseding(records=records, audit=audit, queue=queue),
         )
         self._segmenting = Segmenting(
             settings=settings,
@@ -189,7 +191,11 @@ class Workflow:
         if job is None or job.ended:
             return
         failed = self._records.failed_destinations(job_id)
-        if failed:
+        if job.superseded_by is not None and not any(one.state in SENT for one in job.deliveries):
+            reason = f"nothing was sent before job {job.superseded_by} took its place"
+            audit_job(self._audit, AuditEvent.JOB_CLOSED, job, state=SUPERSEDED)
+            self._records.close_job(job_id, "superseded", SUPERSEDED, reason)
+        elif failed:
             reason = f"not delivered to {', '.join(failed)}"
             audit_job(
                 self._audit, AuditEvent.JOB_FAILED, job, Outcome.SERIOUS_FAILURE, code="not-delivered", reason=reason

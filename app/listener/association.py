@@ -23,6 +23,7 @@ from app.listener.handlers import StorageHandlers
 from app.listener.presentation import supported_contexts
 from app.listener.sessions import Session, Sessions
 from app.listener.spool import Spool
+from app.listener.transfers import Transfers
 from app.settings import ListenerSettings, SourceSettings
 
 if TYPE_CHECKING:
@@ -88,16 +89,24 @@ class Listener:
         Commits an instance to the ledger; may be called again for one that it has. May raise OutOfResources.
     audit
         Where transfers and refusals are written.
+    transfers
+        Told which association brings which series, and how it ends; None where nobody asks.
     """
 
     def __init__(
-        self, settings: ListenerSettings, spool: Spool, record: Callable[[Instance], None], audit: AuditLog
+        self,
+        settings: ListenerSettings,
+        spool: Spool,
+        record: Callable[[Instance], None],
+        audit: AuditLog,
+        transfers: Transfers | None = None,
     ) -> None:
+        self._transfers = transfers
         self._settings = settings
         self._audit = audit
         self._allowed = AllowList(settings.source)
         self._sessions = Sessions()
-        self._handlers = StorageHandlers(spool, record, audit, self._sessions)
+        self._handlers = StorageHandlers(spool, record, audit, self._sessions, transfers)
         self._server: BoundedServer | None = None
         self._port = settings.port
 
@@ -213,6 +222,8 @@ class Listener:
         session = self._sessions.of(event.assoc)
         if session is not None:
             self._audit_received(session)
+            if self._transfers is not None:
+                self._transfers.end(session, released=event.event is evt.EVT_RELEASED)
 
     def _audit_received(self, session: Session) -> None:
         """Write what an association brought, once for each study. More may follow what was queued at its end."""

@@ -34,6 +34,7 @@ from app.jobs.records import Instance
 from app.listener.inspection import inspect_data_set
 from app.listener.sessions import Session, Sessions
 from app.listener.spool import Spool, encode_file_meta
+from app.listener.transfers import Transfers
 
 if TYPE_CHECKING:
     from pynetdicom.events import Event
@@ -63,9 +64,19 @@ class StorageHandlers:
         Where refusals and the begin of transfers are written.
     sessions
         What is known of each association.
+    transfers
+        Told which association brings which series; None where nobody asks.
     """
 
-    def __init__(self, spool: Spool, record: Callable[[Instance], None], audit: AuditLog, sessions: Sessions) -> None:
+    def __init__(
+        self,
+        spool: Spool,
+        record: Callable[[Instance], None],
+        audit: AuditLog,
+        sessions: Sessions,
+        transfers: Transfers | None = None,
+    ) -> None:
+        self._transfers = transfers
         self._spool = spool
         self._record = record
         self._audit = audit
@@ -147,6 +158,8 @@ class StorageHandlers:
                 study_instance_uid=header.study_instance_uid,
             )
             session.begin_study(header.study_instance_uid)
+        if self._transfers is not None:
+            self._transfers.begin(session, header.study_instance_uid, header.series_instance_uid)
         self._record(
             Instance(
                 sop_instance_uid=sop_instance_uid,

@@ -23,6 +23,7 @@ from app.listener.presentation import (
 from app.settings_gate import GateSettings
 from app.settings_pipeline import GeneralistSettings, PipelineSettings, RuleSettings
 from app.settings_prompt import PromptSettings
+from app.settings_routing import RoutingSettings
 from app.settings_web import WebSettings
 from app.web import api
 from operators.gate.policies import CHECKS
@@ -46,7 +47,7 @@ What Limner offers and asks for, in the order of PS3.2. *Made from `app/listener
 | Implementation Class UID | `{class_uid}` |
 | Implementation Version Name | `{version}` |
 | Services as SCP | Verification, Storage |
-| Services as SCU | Verification (`limner check`), Storage (results, `limner submit`), Study Root MOVE (`[[archive]]`) |
+| Services as SCU | Verification, Storage (results, `limner submit`), Study Root FIND and MOVE (`[[archive]]`) |
 | Maximum PDU, associations, time-outs | the `[listener]` settings |
 | Character sets | the source's Specific Character Set is kept, its values unchanged |
 | Security | called and calling AE title and host are checked; TLS for DICOMweb destinations, not yet for DIMSE |
@@ -79,7 +80,7 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("the top of the file", settings.Settings),
     ("[listener]", settings.ListenerSettings),
     ("[[listener.source]]", settings.SourceSettings),
-    ("[routing]", settings.RoutingSettings),
+    ("[routing]", RoutingSettings),
     ("[[pipeline]]", PipelineSettings),
     ("[pipeline.generalist]", GeneralistSettings),
     ("[pipeline.prompt]", PromptSettings),

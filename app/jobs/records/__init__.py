@@ -13,6 +13,7 @@ from app.jobs.entries import (
     Delivery,
     DeliveryState,
     DestinationProfile,
+    EarlierJob,
     Finding,
     Instance,
     Job,
@@ -22,15 +23,19 @@ from app.jobs.entries import (
     Result,
     SeenSeries,
     Sending,
+    SentObject,
     Series,
     SeriesState,
     Step,
+    Transfer,
     Withdrawal,
     describe_way,
 )
+from app.jobs.records.completing import CompleteRecords
 from app.jobs.records.deciding import DecideRecords
 from app.jobs.records.receiving import ReceiveRecords
 from app.jobs.records.returning import ReturnRecords
+from app.jobs.records.superseding import SupersedeRecords
 from app.jobs.records.watching import WatchRecords
 from app.jobs.records.withdrawing import WithdrawRecords
 from app.jobs.records.working import WorkRecords
@@ -43,6 +48,7 @@ __all__ = [
     "Delivery",
     "DeliveryState",
     "DestinationProfile",
+    "EarlierJob",
     "Finding",
     "Instance",
     "Job",
@@ -52,14 +58,25 @@ __all__ = [
     "Result",
     "SeenSeries",
     "Sending",
+    "SentObject",
     "Series",
     "SeriesState",
     "Step",
+    "Transfer",
     "Withdrawal",
     "Records",
     "describe_way",
 ]
 
 
-class Records(ReceiveRecords, DecideRecords, WorkRecords, ReturnRecords, WithdrawRecords, WatchRecords):
+class Records(
+    ReceiveRecords,
+    CompleteRecords,
+    DecideRecords,
+    SupersedeRecords,
+    WorkRecords,
+    ReturnRecords,
+    WithdrawRecords,
+    WatchRecords,
+):
     """The one place of SQL: what is read and written, by the steps of a study's way."""

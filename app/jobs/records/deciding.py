@@ -95,6 +95,13 @@ class DecideRecords(Connections):
             cursor.executemany(_SQL["insert_input"], [(job.id, *one) for one in inputs])
         return True
 
+    def note_shortfalls(self, connection: Connection, job_id: uuid.UUID, series: Iterable[SeenSeries]) -> None:
+        """Note on a job of which of its series an archive has more instances than came."""
+        short = [one for one in dict.fromkeys(series) if one.shortfall]
+        message = "; ".join(f"{one.shortfall}, and the archive {one.asked_archive} has more" for one in short)
+        if message:
+            connection.execute(_SQL["note_shortfall"], {"job_id": job_id, "message": message})
+
     def refuse_job(self, connection: Connection, job_id: uuid.UUID, code: str, reason: str) -> None:
         """End a job that was just made as refused."""
         self._happened(_SQL["refuse_job"], {"id": job_id, "code": code, "reason": reason}, connection)

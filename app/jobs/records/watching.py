@@ -46,7 +46,7 @@ class WatchRecords(Connections):
 
     def series(self) -> list[Series]:
         """Return every series, in the order they came."""
-        return [Series(**row) for row in self._rows(_SQL["all_series"], ())]
+        return [Series(**_fields(Series, row)) for row in self._rows(_SQL["all_series"], ())]
 
     def moment(self, connection: Connection, seconds_ahead: float) -> datetime:
         """Return a moment by the database's clock, which schedules the tasks."""

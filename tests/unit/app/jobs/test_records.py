@@ -15,6 +15,7 @@ from app.jobs.records import Delivery, Job, JobState, Step, describe_way
 
 _NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 _ID = uuid.UUID(int=1)
+STEPS = ("receiving", "completing", "deciding", "superseding", "working", "returning", "withdrawing", "watching")
 
 
 def _at(seconds: float) -> datetime:
@@ -45,12 +46,12 @@ def test_the_way_names_the_steps_of_the_last_attempt_and_each_delivery() -> None
     assert way[3:] == (("infer", 5.0), ("deliver:archive", 1.0))
 
 
-def test_only_four_states_are_final() -> None:
-    final = ["closed", "failed", "refused", "discarded"]
+def test_only_these_states_are_final() -> None:
+    final = ["closed", "failed", "refused", "discarded", "superseded"]
     assert [state for state in get_args(JobState) if _job(state=state).ended] == final
 
 
-@pytest.mark.parametrize("step", ["receiving", "deciding", "working", "returning", "withdrawing", "watching"])
+@pytest.mark.parametrize("step", STEPS)
 def test_every_statement_is_there_and_used(step: str) -> None:
     module = Path(records.__file__).with_name(f"{step}.py")
     used = set(re.findall(r'_SQL\["(\w+)"\]', module.read_text()))
@@ -59,4 +60,4 @@ def test_every_statement_is_there_and_used(step: str) -> None:
 
 def test_every_module_of_the_records_is_a_step() -> None:
     modules = {path.stem for path in Path(records.__file__).parent.glob("*.py")}
-    assert modules == {"__init__", "receiving", "deciding", "working", "returning", "withdrawing", "watching"}
+    assert modules == {"__init__", *STEPS}
