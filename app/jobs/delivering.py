@@ -22,6 +22,8 @@ from app.settings import Settings
 from app.telemetry import get_logger
 from operators.object_kinds import Kind
 
+NOTE: Kind = "rejection-note"
+"""Of what is superseded, it says that it is."""
 CONTEXT_REFUSED = "context-refused"
 """The destination takes no objects of that SOP class in that transfer syntax."""
 
@@ -59,7 +61,8 @@ class Delivering:
         if begun is None or job is None:
             return  # it has ended
         delivery = next(one for one in job.deliveries if (one.digest, one.destination) == (digest, destination))
-        if job.superseded_by is not None:  # it was being sent then, and that failed
+        kind = next(one.kind for one in job.results if one.digest == digest)
+        if job.superseded_by is not None and kind != NOTE:  # it was being sent then, and that failed
             self._end_delivery(withheld(delivery, job.superseded_by), "replaced")
             return
         detail: dict[str, str] = {

@@ -91,10 +91,21 @@ class Withdrawing:
                 self._queue.defer_close(connection, job_id)
         _log.info("job.withdrawn", job_id=str(job_id), reason=order.reason)
 
+    def withdraw_earlier(self, job_id: uuid.UUID) -> None:
+        """Have what was delivered of the jobs that a job took the place of withdrawn, where the settings want that.
+
+        To be called when all that the job made is delivered.
+        """
+        for earlier in sorted({one.job_id for one in self._records.replaced_objects([job_id])}):
+            job = self._records.job(earlier)
+            if job is not None:
+                with self._records.transaction() as connection:
+                    self.withdraw_superseded(connection, job)
+
     def withdraw_superseded(self, connection: Connection, job: Job) -> list[str]:
         """Have what a superseded job delivered withdrawn where the settings want that; return from where.
 
-        To be called when the job that takes its place has been delivered, in the transaction that records it.
+        What was withdrawn before is not withdrawn again.
         """
         wanting = [
             name

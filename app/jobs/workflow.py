@@ -203,5 +203,6 @@ class Workflow:
             self._records.close_job(job_id, "failed", "not-delivered", reason)
         else:
             audit_job(self._audit, AuditEvent.JOB_CLOSED, job, state="closed")
+            self._withdrawing.withdraw_earlier(job_id)  # first: repeated, this finds the job closed, and that withdrawn
             self._records.close_job(job_id, "closed")
         _log.info("job.closed", job_id=str(job_id), delivered=not failed)

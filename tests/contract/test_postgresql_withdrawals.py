@@ -260,3 +260,21 @@ def test_superseded_results_are_withdrawn_where_the_settings_say_so(tmp_path: Pa
         (audited,) = _audited(made)
     assert audited["detail"]["rule"] == "every"
     assert "person" not in audited["detail"]
+
+
+def test_more_of_a_series_withdraws_what_was_made_of_less(tmp_path: Path, url: str) -> None:
+    with bench(tmp_path, url, graph=_WritesDicom(), destination={"on_superseded": "withdraw"}) as made:
+        _delivered(made)
+        first = made.job().id
+        made.receive(instance(2))
+        made.create_jobs()
+        made.work(lambda: len(made.records.withdrawals(first)) == 2 and made.all_ended() and not _waiting(made))
+        newer, older = made.records.jobs()
+        assert (newer.state, older.state, older.id) == ("closed", "closed", first)
+        kinds = {one.digest: one.kind for one in older.results}
+        assert {(kinds[one.digest], one.state) for one in older.deliveries} == {
+            ("segmentation", "delivered"),
+            ("rejection-note", "delivered"),
+        }
+        assert {one.reason for one in made.records.withdrawals(first)} == {"superseded"}
+        assert made.records.withdrawals(newer.id) == []

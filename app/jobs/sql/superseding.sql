@@ -24,6 +24,7 @@ UPDATE deliveries SET state = 'replaced', reason = %(reason)s, next_attempt_at =
                       code = CASE WHEN code IN ('no-answer', 'association-aborted') THEN code ELSE 'superseded' END,
                       finished_at = clock_timestamp()
 WHERE job_id = %(id)s AND state IN ('held', 'waiting')
+  AND digest NOT IN (SELECT digest FROM results WHERE job_id = %(id)s AND kind = 'rejection-note')
 RETURNING digest, destination;
 
 -- name: sent_deliveries
@@ -45,7 +46,7 @@ SELECT DISTINCT ON (jobs.created_at, results.path, deliveries.destination)
        deliveries.state NOT IN ('delivered', 'committing', 'committed') AS is_uncertain
 FROM earlier
 JOIN jobs ON jobs.id = earlier.id
-JOIN results ON results.job_id = earlier.id
+JOIN results ON results.job_id = earlier.id AND results.kind <> 'rejection-note'
 JOIN deliveries ON deliveries.job_id = results.job_id AND deliveries.digest = results.digest
 WHERE deliveries.state IN ('delivered', 'committing', 'committed', 'sending')
    OR deliveries.attempts > 0 AND deliveries.code IN ('no-answer', 'association-aborted')
