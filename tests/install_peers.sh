@@ -11,6 +11,7 @@ storescu dcmtk
 dcmsend dcmtk
 gdcmconv libgdcm-tools
 nginx nginx-light
+openssl openssl
 ip iproute2
 strace strace
 podman podman
