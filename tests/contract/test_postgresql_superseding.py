@@ -261,3 +261,23 @@ class _Never:
 
 
 NEVER = _Never()
+
+
+def test_where_queued_jobs_stand(tmp_path: Path, url: str) -> None:
+    with bench(tmp_path, url) as made:
+        for number in (1, 2, 3):
+            made.receive(instance(1, series=number))
+            made.create_jobs()
+        first, second, third = jobs(made)
+        with psycopg.connect(url) as connection:
+            connection.execute("UPDATE jobs SET priority = 5 WHERE id = %s", (third.id,))
+            connection.execute("UPDATE jobs SET state = 'running' WHERE id = %s", (first.id,))
+        places = made.records.queue_places([one.id for one in jobs(made)])
+        assert {job_id: place.before for job_id, place in places.items()} == {second.id: 2, third.id: 1}
+        with psycopg.connect(url) as connection:
+            connection.execute(
+                "UPDATE procrastinate_jobs SET scheduled_at = now() + interval '1 minute' WHERE args ->> 'job_id' = %s",
+                (str(second.id),),
+            )
+        places = made.records.queue_places([second.id, third.id])
+        assert [places[one.id].not_before is None for one in (second, third)] == [False, True]
