@@ -96,6 +96,7 @@ def test_a_running_graph_is_ended_and_writes_nothing(tmp_path: Path, url: str) -
         assert states(made) == ["superseded", "closed"]
         old, new = jobs(made)
         assert (old.results, old.deliveries) == ((), ())
+        assert list((made.settings.results_folder / str(old.id)).iterdir()) == []
         assert len(new.results) == 1
         assert made.destinations["archive"].got() == [new.results[0].digest]
         assert not [one for one in audited(made, "job-failed") if one["detail"]["job_id"] == str(old.id)]
