@@ -18,6 +18,7 @@ from app.cli_withdrawals import print_withdrawal, withdraw_job, withdrawal_as_js
 from app.errors import JobError
 from app.jobs import holding, queue
 from app.jobs.entries import Agreement, Finding, Job, JobInput, Withdrawal, describe_way
+from app.jobs.explaining import job_waits_for
 from app.jobs.records import Records
 from app.jobs.withdrawing import Order
 from app.settings import load_settings
@@ -46,14 +47,19 @@ def jobs(
         found = records.jobs(limit)
         inputs = {job.id: records.job_inputs(job.id) for job in found}
         withdrawn = {job.id: records.withdrawals(job.id) for job in found}
+        places = records.queue_places([job.id for job in found])
+    waits = {job.id: job_waits_for(job, places.get(job.id)) for job in found}
     if as_json:
-        print_json([_job_as_json(job, inputs[job.id], withdrawn[job.id]) for job in found])
+        listing = [_job_as_json(job, inputs[job.id], withdrawn[job.id]) for job in found]
+        print_json([one | {"waits_for": waits[job.id] or None} for job, one in zip(found, listing, strict=True)])
         return
-    listed = table("job", "state", "flag", "pipeline", "rule", "attempt", "progress", "deliveries", "reason")
+    listed = table(
+        "job", "state", "flag", "pipeline", "rule", "attempt", "progress", "deliveries", "waits for, or reason"
+    )
     for job in found:
         progress = f"{job.progress_step} {job.progress_done}/{job.progress_total}" if job.progress_total else ""
         deliveries = ", ".join(f"{one.destination}: {one.state}" for one in job.deliveries)
-        reason = f"{job.code}: {job.reason}" if job.code else job.flag_reason
+        reason = waits[job.id] or (f"{job.code}: {job.reason}" if job.code else job.flag_reason)
         listed.add_row(
             str(job.id),
             f"{job.state}, withdrawn" if withdrawn[job.id] else job.state,
@@ -76,16 +82,25 @@ def show(job: JobArgument, settings: SettingsOption = None, as_json: JsonOption 
         inputs, findings = records.job_inputs(found.id), records.findings(found.id)
         agreement, notes = records.agreement(found.id), records.notes(found.id)
         withdrawals = records.withdrawals(found.id)
+        waits = job_waits_for(found, records.queue_places([found.id]).get(found.id))
+        replaced = records.superseded_jobs(found.id)
     if as_json:
         segments = [_finding_as_json(one) for one in findings]
         compared = [_agreement_as_json(one) for one in agreement]
         noted = [asdict(one) for one in notes]
+        others = {"waits_for": waits or None, "supersedes": [str(one) for one in replaced]}
         more = {"notes": noted, "segments": segments, "agreement": compared}
-        print_json({**_job_as_json(found, inputs, withdrawals), **more})
+        print_json({**_job_as_json(found, inputs, withdrawals), **others, **more})
         return
     _print_job(found)
-    for one in withdrawals:
-        print_withdrawal(found, one)
+    for each in withdrawals:
+        print_withdrawal(found, each)
+    if waits:
+        say(f"  {waits}")
+    if found.superseded_by is not None:
+        say(("  superseded: ", "yellow"), f"more of its series came; job {found.superseded_by} takes its place")
+    for one in replaced:
+        say(f"  takes the place of job {one}")
     for note in notes:
         say(("  input: ", "yellow"), f"{note.code} ({note.policy}): {note.message}")
     _print_segments(findings)
@@ -254,6 +269,8 @@ def _job_as_json(job: Job, inputs: list[JobInput], withdrawals: list[Withdrawal]
         "generalist": _generalist_as_json(job),
         "flag": job.flag,
         "flag_reason": job.flag_reason,
+        "superseded_by": None if job.superseded_by is None else str(job.superseded_by),
+        "superseded_at": None if job.superseded_at is None else job.superseded_at.isoformat(),
         "study_instance_uid": job.study_instance_uid,
         "series_instance_uid": job.series_instance_uid,
         "attempt": job.attempt,

@@ -242,6 +242,7 @@ class Bench:
         rule: Mapping[str, Any] = MappingProxyType({}),
         destination: Mapping[str, Any] = MappingProxyType({}),
         gate: GateSettings = GateSettings(),  # noqa: B008 - it is frozen
+        spool_path_of: Callable[[str], Path] | None = None,
     ) -> None:
         self.settings = settings_for(
             folder,
@@ -263,7 +264,7 @@ class Bench:
             settings=self.settings,
             records=self.records,
             audit=self.audit,
-            spool_path_of=lambda digest: self.spool / f"{digest}.dcm",
+            spool_path_of=spool_path_of or (lambda digest: self.spool / f"{digest}.dcm"),
             runner=self.graph,
             verify=verify,
             destinations=self.destinations,

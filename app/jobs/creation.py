@@ -68,7 +68,7 @@ class JobCreation:
                 return False
             inputs = self._records.series_inputs(connection, series)
             job = self._new_job(series, rule, inputs)
-            reason = None
+            reason = series.remark or None
             if self._records.insert_job(connection, job, inputs):
                 audit_job(self._audit, AuditEvent.JOB_CREATED, job, rule=rule.name, instances=len(inputs))
                 self._records.note_shortfalls(connection, job.id, [series])
@@ -126,6 +126,8 @@ class JobCreation:
             return False
         binding = self._fetched(self._bind_prompts(series, study), series, rule)
         if binding is None or binding.must_wait:
+            what = "being fetched from their archive" if binding is None else "still coming"
+            self._records.explain_waiting(series, f"the images that it refers to are {what}")
             return False
         with self._records.transaction() as connection:
             if not self._records.lock_study(connection, study):

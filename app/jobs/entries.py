@@ -88,6 +88,8 @@ class SeenSeries:
     """Since the last question; None if there was none."""
     answered_seconds: float | None = None
     """Since the last question that was answered."""
+    waits_for: str | None = None
+    """What its decision waits for once it is complete, such as images that are being fetched; in words."""
 
     @property
     def undecided(self) -> bool:
@@ -101,16 +103,19 @@ class SeenSeries:
             return ""
         return f"{self.instances} of {self.expected} instances came"
 
-
-class Transfer(NamedTuple):
-    """A series that an association brings."""
-
-    association: uuid.UUID
-    study_instance_uid: str
-    series_instance_uid: str
-    calling_ae_title: str
-    listener: str
-    """Whose start ends what it left open."""
+    @property
+    def remark(self) -> str:
+        """What is to be said of its archive once it is complete; empty if nothing is: none was asked, or all came."""
+        archive = f"the archive {self.asked_archive}"
+        if not self.asked_archive or (self.expected is not None and not self.shortfall):
+            return ""
+        if self.shortfall:
+            return f"{self.shortfall}, and {archive} has more"
+        if self.asked_code == "asking":
+            return f"{archive} did not answer in time: the quiet time decided"
+        if self.asked_code:
+            return f"{archive} could not be asked ({self.asked_code}): the quiet time decided"
+        return f"{archive} does not know the series: the quiet time decided"
 
 
 class JobInput(NamedTuple):
@@ -309,32 +314,6 @@ class Job:
     def ended(self) -> bool:
         """Whether nothing more will happen to it."""
         return self.state in ("closed", "failed", "refused", "discarded", "superseded")
-
-
-class EarlierJob(NamedTuple):
-    """A job that a newer one takes the place of."""
-
-    id: uuid.UUID
-    state: JobState
-
-
-@dataclass(frozen=True)
-class SentObject:
-    """An object of a superseded job that a destination has, or may have."""
-
-    by_job: uuid.UUID
-    """The job that took its job's place, if need be through others between."""
-    job_id: uuid.UUID
-    digest: str
-    sop_class_uid: UID
-    sop_instance_uid: UID
-    series_instance_uid: UID
-    study_instance_uid: UID
-    role: Role
-    kind: Kind
-    destination: str
-    is_uncertain: bool
-    """Whether nobody learned if the destination took it."""
 
 
 @dataclass(frozen=True)

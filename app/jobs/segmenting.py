@@ -129,6 +129,7 @@ class Segmenting:
             self._end_attempt(job, attempt, AuditEvent.JOB_FAILED, error.code, str(error))
         except _Overtaken:
             _log.warning("job.overtaken", job_id=str(job.id), attempt=attempt)
+            shutil.rmtree(self._folder(job, attempt), ignore_errors=True)
         except GROUND:
             raise
         except Exception as error:  # noqa: BLE001 - the workflow's border: a defect ends the job, not the worker
@@ -272,8 +273,7 @@ class Segmenting:
             if not record_verified(
                 self._records, self._queue, connection, self._forms, job, attempt, verified, steps, consequence
             ):
-                _log.warning("job.overtaken", job_id=str(job.id), attempt=attempt)
-                return
+                raise _Overtaken
             self._notices.send(connection, job, notices)
         for earlier in range(1, attempt):  # what lost attempts left
             shutil.rmtree(self._folder(job, earlier), ignore_errors=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 from pynetdicom import AE, _config, evt
-from pynetdicom.pdu_primitives import A_ASSOCIATE
+from pynetdicom.pdu_primitives import A_ASSOCIATE, A_RELEASE
 
 from app.audit.events import AuditEvent, Outcome
 from app.errors import AuditError, ServingError, SettingsError
@@ -203,7 +203,13 @@ class Listener:
         return self._allowed.refusal(session.calling_ae_title, session.source_host)
 
     def _on_acse_sent(self, event: Event) -> None:
-        """Write each rejection, ours or the toolkit's, to the audit log before it leaves."""
+        """Write each rejection, ours or the toolkit's, to the audit log before it leaves; note each release.
+
+        A peer that closes its connection as soon as its release is answered ends it before the toolkit tells of the
+        release itself.
+        """
+        if isinstance(event.primitive, A_RELEASE) and (released := self._sessions.of(event.assoc)) is not None:
+            released.is_released = True
         if not isinstance(event.primitive, A_ASSOCIATE) or not event.primitive.result:
             return
         session = self._sessions.of(event.assoc)
@@ -223,7 +229,7 @@ class Listener:
         if session is not None:
             self._audit_received(session)
             if self._transfers is not None:
-                self._transfers.end(session, released=event.event is evt.EVT_RELEASED)
+                self._transfers.end(session, released=session.is_released)
 
     def _audit_received(self, session: Session) -> None:
         """Write what an association brought, once for each study. More may follow what was queued at its end."""

@@ -30,6 +30,8 @@ class Session:
     lock: threading.Lock = field(default_factory=threading.Lock)
     number: uuid.UUID = field(default_factory=uuid.uuid4)
     """What the records call the association."""
+    is_released: bool = False
+    """Whether the peer ended it in order (A-RELEASE), all that it sent having been answered."""
     has_ended: bool = False
     _series: set[tuple[UID, UID]] = field(default_factory=set)
     _begun: set[UID] = field(default_factory=set)

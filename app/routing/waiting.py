@@ -5,7 +5,7 @@ The completion scanner decides by this, and the command line shows it: what is s
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,7 +15,7 @@ from app.settings import Settings
 ASKING = "asking"
 _LONGEST_AGAIN_SECONDS = 60.0
 
-WaitCode = Literal["", "quiet", "association", "answer", "instances", "study", "series"]
+WaitCode = Literal["", "quiet", "association", "answer", "instances", "study", "series", "decision"]
 
 
 @dataclass(frozen=True)
@@ -125,18 +125,27 @@ def judge_study(series: SeenSeries, patience: Patience, unfinished: Iterable[See
     return Verdict("series", _short_in_words(series, said, patience), must_ask=_again(series, patience))
 
 
-def said_by_archive(series: SeenSeries) -> str:
-    """Return in words what the archive said of a series, or why it said nothing; empty if it was not asked."""
-    archive = series.asked_archive
-    if not archive:
-        return ""
-    if series.asked_code == ASKING:
-        return f"the archive {archive} is being asked"
-    if series.expected is not None:
-        return f"the archive {archive} has {series.expected} instances"
-    if series.asked_code:
-        return f"the archive {archive} did not answer: {series.asked_code}"
-    return f"the archive {archive} does not know it"
+def explain_waiting(undecided: Sequence[SeenSeries], settings: Settings) -> dict[tuple[str, str], Verdict]:
+    """Return what each undecided series waits for, by its Study and Series Instance UID.
+
+    One that is complete waits for its decision: for what the records say of that, or for the next scan.
+
+    Parameters
+    ----------
+    undecided
+        All of them: what a study waits for are its other series.
+    """
+    patience = {one: Patience.of(settings, one) for one in {seen.calling_ae_title for seen in undecided}}
+    judged = [(one, judge_series(one, patience[one.calling_ae_title])) for one in undecided]
+    unfinished = [one for one, verdict in judged if not verdict.complete]
+    explained: dict[tuple[str, str], Verdict] = {}
+    for series, verdict in judged:
+        if verdict.complete and series.state == "waiting-for-study":
+            verdict = judge_study(series, patience[series.calling_ae_title], unfinished)
+        if verdict.complete:
+            verdict = Verdict("decision", series.waits_for or "complete: it is about to be decided")
+        explained[series.study_instance_uid, series.series_instance_uid] = verdict
+    return explained
 
 
 def _arriving(series: SeenSeries, patience: Patience) -> Verdict | None:

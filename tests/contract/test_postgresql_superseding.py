@@ -96,6 +96,7 @@ def test_a_running_graph_is_ended_and_writes_nothing(tmp_path: Path, url: str) -
         assert states(made) == ["superseded", "closed"]
         old, new = jobs(made)
         assert (old.results, old.deliveries) == ((), ())
+        assert list((made.settings.results_folder / str(old.id)).iterdir()) == []
         assert len(new.results) == 1
         assert made.destinations["archive"].got() == [new.results[0].digest]
         assert not [one for one in audited(made, "job-failed") if one["detail"]["job_id"] == str(old.id)]
@@ -261,3 +262,23 @@ class _Never:
 
 
 NEVER = _Never()
+
+
+def test_where_queued_jobs_stand(tmp_path: Path, url: str) -> None:
+    with bench(tmp_path, url) as made:
+        for number in (1, 2, 3):
+            made.receive(instance(1, series=number))
+            made.create_jobs()
+        first, second, third = jobs(made)
+        with psycopg.connect(url) as connection:
+            connection.execute("UPDATE jobs SET priority = 5 WHERE id = %s", (third.id,))
+            connection.execute("UPDATE jobs SET state = 'running' WHERE id = %s", (first.id,))
+        places = made.records.queue_places([one.id for one in jobs(made)])
+        assert {job_id: place.before for job_id, place in places.items()} == {second.id: 2, third.id: 1}
+        with psycopg.connect(url) as connection:
+            connection.execute(
+                "UPDATE procrastinate_jobs SET scheduled_at = now() + interval '1 minute' WHERE args ->> 'job_id' = %s",
+                (str(second.id),),
+            )
+        places = made.records.queue_places([second.id, third.id])
+        assert [places[one.id].not_before is None for one in (second, third)] == [False, True]

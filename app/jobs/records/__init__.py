@@ -5,6 +5,7 @@ One module, and one file of SQL, for each step of a study's way; `Records` is al
 
 from __future__ import annotations
 
+from app.jobs.arrival_entries import EarlierJob, QueuePlace, SentObject, Transfer
 from app.jobs.connections import Connection
 from app.jobs.entries import (
     Agreement,
@@ -13,7 +14,6 @@ from app.jobs.entries import (
     Delivery,
     DeliveryState,
     DestinationProfile,
-    EarlierJob,
     Finding,
     Instance,
     Job,
@@ -23,11 +23,9 @@ from app.jobs.entries import (
     Result,
     SeenSeries,
     Sending,
-    SentObject,
     Series,
     SeriesState,
     Step,
-    Transfer,
     Withdrawal,
     describe_way,
 )
@@ -55,6 +53,7 @@ __all__ = [
     "JobInput",
     "JobState",
     "NewJob",
+    "QueuePlace",
     "Result",
     "SeenSeries",
     "Sending",

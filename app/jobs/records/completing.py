@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import psycopg
 
 from app.errors import OutOfResources
+from app.jobs.arrival_entries import QueuePlace, Transfer
 from app.jobs.connections import Connections, read_statements
-from app.jobs.entries import Transfer
 
 _SQL = read_statements("completing.sql")
 
@@ -40,6 +40,11 @@ class CompleteRecords(Connections):
         """Record why there was no answer; what was answered before stays."""
         facts = {"study_instance_uid": study_instance_uid, "asked_at": asked_at, "code": code}
         self._happened(_SQL["end_question"], facts)
+
+    def queue_places(self, job_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, QueuePlace]:
+        """Return where those of the jobs stand that are queued."""
+        found = [QueuePlace(**row) for row in self._rows(_SQL["queue_places"], (list(job_ids),))]
+        return {one.job_id: one for one in found}
 
     def begin_transfer(self, transfer: Transfer) -> None:
         """Record that an association is about to bring a series.

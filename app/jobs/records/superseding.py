@@ -6,8 +6,9 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from app.jobs.arrival_entries import EarlierJob, SentObject
 from app.jobs.connections import Connection, Connections, read_statements
-from app.jobs.entries import EarlierJob, NewJob, SentObject
+from app.jobs.entries import NewJob
 
 _SQL = read_statements("superseding.sql")
 
@@ -42,6 +43,10 @@ class SupersedeRecords(Connections):
         """Return how many deliveries of a job a destination has or may have, and how many of them are still open."""
         row = connection.execute(_SQL["sent_deliveries"], (job_id,)).fetchone()
         return (0, 0) if row is None else (row["sent"], row["open"])
+
+    def superseded_jobs(self, job_id: uuid.UUID) -> list[uuid.UUID]:
+        """Return the jobs that a job took the place of, the oldest first."""
+        return [row["id"] for row in self._rows(_SQL["superseded_jobs"], (job_id,))]
 
     def replaced_objects(self, job_ids: Sequence[uuid.UUID]) -> list[SentObject]:
         """Return what destinations have, or may have, of the jobs that these took the place of, the newest first."""

@@ -2,6 +2,7 @@
 -- are still open, and whether they were released; and which job takes the place of which.
 
 ALTER TABLE series ADD COLUMN released_at timestamptz;         -- when the last association that brought it was released
+ALTER TABLE series ADD COLUMN waits_for text;                  -- what a complete series' decision waits for, in words
 ALTER TABLE series DROP CONSTRAINT series_state_check;
 ALTER TABLE series ADD CONSTRAINT series_state_check CHECK (state IN (
     'receiving', 'waiting-for-study', 'routed', 'no-rule', 'no-channel', 'own-result', 'unreadable', 'incomplete'

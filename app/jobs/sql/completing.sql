@@ -25,6 +25,19 @@ DELETE FROM expected_series WHERE study_instance_uid = %s;
 -- name: insert_expected
 INSERT INTO expected_series (study_instance_uid, series_instance_uid, instances) VALUES (%s, %s, %s);
 
+-- name: queue_places
+SELECT jobs.id AS job_id,
+       (SELECT count(*)::int FROM jobs AS other
+        WHERE other.state = 'running'
+           OR other.state = 'queued' AND (other.priority > jobs.priority
+                OR other.priority = jobs.priority AND (other.created_at, other.id) < (jobs.created_at, jobs.id))
+       ) AS before,
+       (SELECT min(scheduled_at) FROM procrastinate_jobs AS task
+        WHERE task.task_name = 'segment' AND task.status = 'todo' AND task.args ->> 'job_id' = jobs.id::text
+          AND task.scheduled_at > clock_timestamp()) AS not_before
+FROM jobs
+WHERE jobs.id = ANY(%s) AND jobs.state = 'queued';
+
 -- name: begin_transfer
 INSERT INTO transfers (association, study_instance_uid, series_instance_uid, calling_ae_title, listener)
 VALUES (%(association)s, %(study_instance_uid)s, %(series_instance_uid)s, %(calling_ae_title)s, %(listener)s)

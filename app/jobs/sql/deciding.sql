@@ -37,12 +37,19 @@ SELECT study_instance_uid, series_instance_uid, state, revision, calling_ae_titl
        coalesce(questions.archive, '') AS asked_archive, coalesce(questions.code, '') AS asked_code,
        coalesce(questions.asks, 0) AS asks,
        extract(epoch FROM clock_timestamp() - questions.asked_at)::float8 AS asked_seconds,
-       extract(epoch FROM clock_timestamp() - questions.answered_at)::float8 AS answered_seconds
+       extract(epoch FROM clock_timestamp() - questions.answered_at)::float8 AS answered_seconds,
+       waits_for
 FROM series
 LEFT JOIN questions USING (study_instance_uid)
 LEFT JOIN expected_series AS expected USING (study_instance_uid, series_instance_uid)
 WHERE state IN ('receiving', 'waiting-for-study')
 ORDER BY last_received_at;
+
+-- name: explain_waiting
+UPDATE series SET waits_for = %(waits_for)s
+WHERE study_instance_uid = %(study_instance_uid)s AND series_instance_uid = %(series_instance_uid)s
+  AND state = 'receiving' AND waits_for IS DISTINCT FROM %(waits_for)s
+RETURNING 1;
 
 -- name: series_of_study
 SELECT study_instance_uid, series_instance_uid, state, revision, calling_ae_title, last_received_at,
@@ -72,7 +79,8 @@ SELECT study_instance_uid, series_instance_uid, state, revision, calling_ae_titl
        coalesce(questions.archive, '') AS asked_archive, coalesce(questions.code, '') AS asked_code,
        coalesce(questions.asks, 0) AS asks,
        extract(epoch FROM clock_timestamp() - questions.asked_at)::float8 AS asked_seconds,
-       extract(epoch FROM clock_timestamp() - questions.answered_at)::float8 AS answered_seconds
+       extract(epoch FROM clock_timestamp() - questions.answered_at)::float8 AS answered_seconds,
+       waits_for
 FROM series
 LEFT JOIN questions USING (study_instance_uid)
 LEFT JOIN expected_series AS expected USING (study_instance_uid, series_instance_uid)
@@ -94,7 +102,8 @@ FOR UPDATE;
 
 -- name: conclude_series
 -- The decision stands only for what was looked at: nothing came since.
-UPDATE series SET state = %(to_state)s, rule = %(rule)s, reason = %(reason)s, decided_at = clock_timestamp()
+UPDATE series SET state = %(to_state)s, rule = %(rule)s, reason = %(reason)s, decided_at = clock_timestamp(),
+                  waits_for = NULL
 WHERE study_instance_uid = %(study_instance_uid)s AND series_instance_uid = %(series_instance_uid)s
   AND revision = %(revision)s AND last_received_at = %(last_received_at)s
   AND state IN ('receiving', 'waiting-for-study')
@@ -102,7 +111,8 @@ RETURNING 1;
 
 -- name: conclude_locked_series
 -- For a series that this transaction has locked: one that was decided before may be decided anew with its study.
-UPDATE series SET state = %(to_state)s, rule = %(rule)s, reason = %(reason)s, decided_at = clock_timestamp()
+UPDATE series SET state = %(to_state)s, rule = %(rule)s, reason = %(reason)s, decided_at = clock_timestamp(),
+                  waits_for = NULL
 WHERE study_instance_uid = %(study_instance_uid)s AND series_instance_uid = %(series_instance_uid)s
 RETURNING 1;
 

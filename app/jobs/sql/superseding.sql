@@ -33,6 +33,9 @@ SELECT count(*) FILTER (WHERE state NOT IN ('replaced', 'discarded', 'failed', '
        count(*) FILTER (WHERE state IN ('sending', 'committing'))::int AS open
 FROM deliveries WHERE job_id = %s;
 
+-- name: superseded_jobs
+SELECT id FROM jobs WHERE superseded_by = %s ORDER BY created_at, id;
+
 -- name: replaced_objects
 -- What destinations have, or may have, of the jobs that the given ones took the place of, and of those before them.
 WITH RECURSIVE earlier AS (

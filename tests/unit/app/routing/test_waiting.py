@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from app.identifiers import UID
 from app.jobs.entries import SeenSeries
-from app.routing.waiting import Patience, judge_series, judge_study, said_by_archive
+from app.routing.waiting import Patience, explain_waiting, judge_series, judge_study
 from app.settings import ArchiveSettings, ListenerSettings, Settings, SourceSettings
 from app.settings_routing import RoutingSettings
 
@@ -127,12 +127,37 @@ def test_a_study_waits_for_its_other_series() -> None:
     assert two.waits_for == "waits for its study: series 1.2.4 and 1 more still receiving"
 
 
-def test_what_the_archive_said() -> None:
-    assert said_by_archive(series()) == ""
-    assert said_by_archive(answered(20, 17)) == "the archive pacs has 20 instances"
-    assert said_by_archive(answered(None, 17)) == "the archive pacs does not know it"
-    assert said_by_archive(series(asked_archive="pacs", asked_code="asking")) == "the archive pacs is being asked"
-    assert "unreachable" in said_by_archive(series(asked_archive="pacs", asked_code="unreachable"))
+def test_what_is_said_of_a_series_that_is_decided() -> None:
+    assert series().remark == ""
+    assert answered(20, 20).remark == ""
+    assert answered(20, 17).remark == "17 of 20 instances came, and the archive pacs has more"
+    assert answered(None, 17).remark == "the archive pacs does not know the series: the quiet time decided"
+    slow, down = (series(asked_archive="pacs", asked_code=code) for code in ("asking", "unreachable"))
+    assert slow.remark == "the archive pacs did not answer in time: the quiet time decided"
+    assert down.remark == "the archive pacs could not be asked (unreachable): the quiet time decided"
+
+
+def test_every_undecided_series_is_explained_as_the_scanner_sees_it() -> None:
+    settings = Settings(
+        routing=RoutingSettings(ask="pacs"), archive=(ArchiveSettings(name="pacs", ae_title="A", host="h", port=1),)
+    )
+    found = [
+        series(series_instance_uid=UID("1.2.1"), quiet_seconds=3.0),
+        series(series_instance_uid=UID("1.2.2"), state="waiting-for-study", study_quiet_seconds=61.0),
+        answered(20, 17, series_instance_uid=UID("9.1"), study_instance_uid=UID("9")),
+        answered(20, 20, series_instance_uid=UID("8.1"), study_instance_uid=UID("8")),
+        answered(2, 2, series_instance_uid=UID("7.1"), study_instance_uid=UID("7"), waits_for="its images are fetched"),
+        series(series_instance_uid=UID("6.1"), study_instance_uid=UID("6"), state="waiting-for-study"),
+    ]
+    explained = explain_waiting(found, settings)
+    assert {series: (verdict.code, verdict.waits_for) for (_, series), verdict in explained.items()} == {
+        "1.2.1": ("quiet", "quiet for 3 s of 10 s"),
+        "1.2.2": ("study", "waits for its study: series 1.2.1 still receiving"),
+        "9.1": ("instances", "17 of 20 instances came, the archive pacs was asked 4 s ago"),
+        "8.1": ("decision", "complete: it is about to be decided"),
+        "7.1": ("decision", "its images are fetched"),
+        "6.1": ("study", "waits for its study: nothing new in it for 20 s of 60 s"),
+    }
 
 
 def test_a_source_has_its_own_patience() -> None:
