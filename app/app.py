@@ -87,7 +87,8 @@ class SegmentationApp(sdk.Application):
             segments=segments,
             algorithm=algorithm,
             identity=request.identity,
-            series_description=request.series_description or described,
+            series_description=request.described(described),
+            replaces=request.replaces.get("specialist", ()),
             kinds=request.kinds,
             folder=request.output_folder,
             probabilities_path=request.probabilities_path,
@@ -104,7 +105,7 @@ class SegmentationApp(sdk.Application):
         self.add_flow(infer, complete, {("labels", "labels")})
         self.add_flow(write, complete, {("written", "written")})
         if request.generalist is not None:
-            description = request.series_description or described
+            description = request.described(described)
             self._follow(request.generalist, read, complete, algorithm, segments, description)
 
     def _follow(

@@ -194,10 +194,14 @@ def _check_destination(destination: DestinationSettings, settings: Settings) -> 
     name = f"destination {destination.name}"
     calling = destination.calling_ae_title or settings.listener.ae_title
     try:
-        DimseDestination(destination, calling).check()
+        bootstrap.make_destination(destination, settings).check()
     except LimnerError as error:
         advice = f"check address, port and AE titles, and that {destination.ae_title} knows {calling}"
+        if destination.url is not None:
+            advice = "check url, credentials and certificates, and that this user may store and query"
         return CheckResult(name, False, str(error), advice)
+    if destination.url is not None:
+        return CheckResult(name, True, f"{destination.url} answers queries; storing is not tried")
     return CheckResult(name, True, f"{destination.ae_title} answers C-ECHO at {destination.host}:{destination.port}")
 
 

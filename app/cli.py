@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,8 +19,9 @@ from app.audit.verification import AuditReport
 from app.bootstrap.roles import Role
 from app.delivery.sending import send_folder
 from app.errors import LimnerError, SettingsError
-from app.jobs.entries import Series
+from app.jobs.entries import SeenSeries, Series
 from app.routing.rules import ConditionExplanation, Decision, RuleSet
+from app.routing.waiting import Verdict, explain_waiting
 from app.settings import Settings, load_settings
 from app.terminal import JsonOption, SettingsOption, console, errors, print_json, say, table
 
@@ -117,19 +118,25 @@ def submit(
 
 @app.command()
 def series(settings: SettingsOption = None, as_json: JsonOption = False) -> None:
-    """List the series that came in, and what was decided about each."""
-    with bootstrap.open_records(load_settings(settings)) as records:
-        found = records.series()
+    """List the series that came in: what was decided about each, or what it waits for."""
+    loaded = load_settings(settings)
+    with bootstrap.open_records(loaded) as records:
+        found, waiting = records.series(), records.waiting_series()
+    waits = explain_waiting(waiting, loaded)
     if as_json:
-        print_json([_series_as_json(one) for one in found])
+        seen: dict[tuple[str, str], SeenSeries] = {
+            (one.study_instance_uid, one.series_instance_uid): one for one in waiting
+        }
+        print_json([{**_series_as_json(one), **_waiting_as_json(one, seen, waits)} for one in found])
         return
-    listed = table("series", "state", "rule", "reason", "revision", "from")
+    listed = table("series", "state", "rule", "waits for, or reason", "revision", "from")
     for one in found:
+        verdict = waits.get((one.study_instance_uid, one.series_instance_uid))
         listed.add_row(
             one.series_instance_uid,
             one.state,
             one.rule or "",
-            escape(one.reason or ""),
+            escape(verdict.waits_for if verdict is not None else one.reason or ""),
             str(one.revision),
             one.calling_ae_title,
         )
@@ -220,6 +227,29 @@ def _series_as_json(series: Series) -> dict[str, Any]:
         "revision": series.revision,
         "calling_ae_title": series.calling_ae_title,
     }
+
+
+def _waiting_as_json(
+    series: Series, seen: Mapping[tuple[str, str], SeenSeries], waits: Mapping[tuple[str, str], Verdict]
+) -> dict[str, Any]:
+    """What it waits for, and the numbers; nothing of a series that is decided."""
+    key = (series.study_instance_uid, series.series_instance_uid)
+    if key not in seen or key not in waits:
+        return {"waits_for": None, "wait": None}
+    one = seen[key]
+    numbers = {
+        "code": waits[key].code,
+        "quiet_seconds": round(one.quiet_seconds, 1),
+        "study_quiet_seconds": round(one.study_quiet_seconds, 1),
+        "open_associations": one.open_associations,
+        "archive": one.asked_archive or None,
+        "archive_code": one.asked_code or None,
+        "asked_seconds": None if one.asked_seconds is None else round(one.asked_seconds, 1),
+        "asks": one.asks,
+        "instances": one.instances,
+        "expected": one.expected,
+    }
+    return {"waits_for": waits[key].waits_for, "wait": numbers}
 
 
 def _decision_as_json(decision: Decision) -> dict[str, Any]:

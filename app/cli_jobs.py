@@ -8,19 +8,24 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from app import bootstrap
+from app.cli_withdrawals import print_withdrawal, withdraw_job, withdrawal_as_json
 from app.errors import JobError
 from app.jobs import holding, queue, steering
-from app.jobs.entries import Agreement, Finding, Job, JobInput, JobState, describe_way
+from app.jobs.entries import Agreement, Finding, Job, JobInput, JobState, Withdrawal, describe_way
+from app.jobs.explaining import job_waits_for
 from app.jobs.records import Records
+from app.jobs.withdrawing import Order
 from app.settings import Settings, load_settings
 from app.settings_pipeline import URGENT_PRIORITY
 from app.terminal import JsonOption, SettingsOption, console, print_json, say, table
+from operators.rejection_reasons import RejectionReason
 
 commands = typer.Typer(help="The jobs: what became of each series that a rule took.", invoke_without_command=True)
 
@@ -45,21 +50,34 @@ def jobs(
         found = records.jobs(limit, state)
         inputs = {job.id: records.job_inputs(job.id) for job in found}
         paused = records.pauses()
+        withdrawn = {job.id: records.withdrawals(job.id) for job in found}
+        places = records.queue_places([job.id for job in found])
+    waits = {job.id: job_waits_for(job, places.get(job.id)) for job in found}
     if as_json:
-        print_json([_job_as_json(job, inputs[job.id]) for job in found])
+        listing = [_job_as_json(job, inputs[job.id], withdrawn[job.id]) for job in found]
+        print_json([one | {"waits_for": waits[job.id] or None} for job, one in zip(found, listing, strict=True)])
         return
     for pause in paused:
         say(("paused: ", "yellow"), f"{pause.what}; `limner status` says more")
     listed = table(
-        "job", "state", "priority", "flag", "pipeline", "rule", "attempt", "progress", "deliveries", "reason"
+        "job",
+        "state",
+        "priority",
+        "flag",
+        "pipeline",
+        "rule",
+        "attempt",
+        "progress",
+        "deliveries",
+        "waits for, or reason",
     )
     for job in found:
         progress = f"{job.progress_step} {job.progress_done}/{job.progress_total}" if job.progress_total else ""
         deliveries = ", ".join(f"{one.destination}: {one.state}" for one in job.deliveries)
-        reason = f"{job.code}: {job.reason}" if job.code else job.flag_reason
+        reason = waits[job.id] or (f"{job.code}: {job.reason}" if job.code else job.flag_reason)
         listed.add_row(
             str(job.id),
-            job.state,
+            f"{job.state}, withdrawn" if withdrawn[job.id] else job.state,
             priority_in_words(job.priority),
             job.flag,
             job.pipeline,
@@ -79,13 +97,26 @@ def show(job: JobArgument, settings: SettingsOption = None, as_json: JsonOption 
         found = _job(records, job)
         inputs, findings = records.job_inputs(found.id), records.findings(found.id)
         agreement, notes = records.agreement(found.id), records.notes(found.id)
+        withdrawals = records.withdrawals(found.id)
+        waits = job_waits_for(found, records.queue_places([found.id]).get(found.id))
+        replaced = records.superseded_jobs(found.id)
     if as_json:
         segments = [_finding_as_json(one) for one in findings]
         compared = [_agreement_as_json(one) for one in agreement]
         noted = [asdict(one) for one in notes]
-        print_json({**_job_as_json(found, inputs), "notes": noted, "segments": segments, "agreement": compared})
+        others = {"waits_for": waits or None, "supersedes": [str(one) for one in replaced]}
+        more = {"notes": noted, "segments": segments, "agreement": compared}
+        print_json({**_job_as_json(found, inputs, withdrawals), **others, **more})
         return
     _print_job(found)
+    for each in withdrawals:
+        print_withdrawal(found, each)
+    if waits:
+        say(f"  {waits}")
+    if found.superseded_by is not None:
+        say(("  superseded: ", "yellow"), f"more of its series came; job {found.superseded_by} takes its place")
+    for one in replaced:
+        say(f"  takes the place of job {one}")
     for note in notes:
         say(("  input: ", "yellow"), f"{note.code} ({note.policy}): {note.message}")
     _print_segments(findings)
@@ -147,6 +178,25 @@ def _say_word(text: str, word: steering.Word, done: str, settings: SettingsOptio
         found = _job(records, text)
         steering.ask(records, word, found, person())
         wait_until(lambda: steering.is_done(word, found, records.job(found.id)), done, loaded)
+
+
+@commands.command()
+def withdraw(
+    job: JobArgument,
+    reason: Annotated[RejectionReason, typer.Option(help="Why; it decides the title of the rejection note.")],
+    destination: Annotated[str, typer.Option(help="The only destination to withdraw them from; else all.")] = "",
+    settings: SettingsOption = None,
+) -> None:
+    """Withdraw results: cancel what was not sent, and send a rejection note where something was.
+
+    Exit code 2 if nothing was sent, it was withdrawn before, or a destination takes no such notes and somebody has to
+    remove the results there by hand.
+    """
+    loaded = load_settings(settings)
+    with bootstrap.open_records(loaded) as records:
+        found = _job(records, job)
+        order = Order(reason, person(), datetime.now(UTC), destination)
+        withdraw_job(records, loaded, found.id, order)
 
 
 def _decide(text: str, decision: str, done: str, settings: SettingsOption) -> None:
@@ -289,7 +339,7 @@ def _agreement_as_json(one: Agreement) -> dict[str, Any]:
     }
 
 
-def _job_as_json(job: Job, inputs: list[JobInput]) -> dict[str, Any]:
+def _job_as_json(job: Job, inputs: list[JobInput], withdrawals: list[Withdrawal]) -> dict[str, Any]:
     return {
         "id": str(job.id),
         "key": job.key,
@@ -302,6 +352,8 @@ def _job_as_json(job: Job, inputs: list[JobInput]) -> dict[str, Any]:
         "generalist": _generalist_as_json(job),
         "flag": job.flag,
         "flag_reason": job.flag_reason,
+        "superseded_by": None if job.superseded_by is None else str(job.superseded_by),
+        "superseded_at": None if job.superseded_at is None else job.superseded_at.isoformat(),
         "study_instance_uid": job.study_instance_uid,
         "series_instance_uid": job.series_instance_uid,
         "priority": job.priority,
@@ -332,6 +384,7 @@ def _job_as_json(job: Job, inputs: list[JobInput]) -> dict[str, Any]:
             }
             for one in job.deliveries
         ],
+        "withdrawals": [withdrawal_as_json(one) for one in withdrawals],
         "way": [{"step": step, "seconds": round(seconds, 3)} for step, seconds in describe_way(job)],
     }
 

@@ -107,6 +107,8 @@ class DeliveryError(LimnerError):
 
     code = "delivery"
     retryable = True
+    retry_after_seconds: float | None = None
+    """When the destination asked to be tried again, if it said so."""
 
 
 class DeliveryRefused(DeliveryError):

@@ -12,6 +12,7 @@ from operators.agreement_limits import AgreementLimits
 from operators.gate.notes import GateNote
 from operators.gate.policies import Policy
 from operators.object_kinds import Kind
+from operators.results.replacing import ReplacedObject, say_replaces
 
 RECORD_FILE = "result.json"
 """Written last, so that its being there says that all the rest is."""
@@ -101,6 +102,13 @@ class GraphRequest:
     prompt: PromptRequest = PromptRequest()
     """Of a pipeline that is prompted."""
     gate: GateRequest = GateRequest()
+    replaces: Mapping[Role, tuple[ReplacedObject, ...]] = field(default_factory=dict)
+    """What was sent of earlier jobs whose place this one takes, by the model that made it."""
+
+    def described(self, otherwise: str) -> str:
+        """Return the Series Description of the results: as asked for, or `otherwise`; and that they replace others."""
+        description = self.series_description or otherwise
+        return say_replaces(description) if self.replaces else description
 
     @property
     def probabilities_path(self) -> Path | None:

@@ -151,7 +151,8 @@ class PromptedRecordOperator(sdk.Operator):
             segments=found.segments,
             algorithm=Algorithm(package.algorithm_name, package.version, package.weights_digest, asked),
             identity=request.identity,
-            series_description=request.series_description or package.algorithm_name,
+            series_description=request.described(package.algorithm_name),
+            replaces=request.replaces.get("specialist", ()),
             is_automatic=False,
             prompted_by=found.prompted_by,
         )

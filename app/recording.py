@@ -205,7 +205,15 @@ class GeneralistRecordOperator(sdk.Operator):
         if not notes:
             return record
         request = self._request
-        finding = Finding(labels, series, self._segments, self._algorithm, request.identity, self._series_description)
+        finding = Finding(
+            labels,
+            series,
+            self._segments,
+            self._algorithm,
+            request.identity,
+            self._series_description,
+            replaces=request.replaces.get("specialist", ()),
+        )
         return with_reports(record, finding, request.output_folder, notes)
 
     def _write(self, series: SeriesVolume, labels: highdicom.Volume, package: GeneralistPackage) -> FindingRecord:
@@ -225,6 +233,7 @@ class GeneralistRecordOperator(sdk.Operator):
             identity=generalist_identity(request.identity),
             series_description=say_whose(self._series_description, package.algorithm_name),
             prompted_by=[prompting],
+            replaces=request.replaces.get("generalist", ()),
         )
         written = write_results(found, request.kinds, folder, prefix=GENERALIST_PREFIX)
         return FindingRecord(

@@ -14,7 +14,9 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from app.errors import SettingsError
 from app.identifiers import parse_ae_title
+from app.settings_dicomweb import DicomWebSettings
 from app.settings_pipeline import PipelineSettings, RuleSettings
+from app.settings_routing import RoutingSettings
 from app.settings_section import NoResult, ResultKind, Section, SegmentationForm, checked_name
 from app.settings_slots import DEFAULT_SLOTS, SlotsSettings
 from app.settings_web import INTERACTIVE, WebSettings
@@ -32,6 +34,14 @@ class SourceSettings(Section):
         default=None,
         gt=0,
         description="Its own quiet time; the routing section's if not given.",
+    )
+    ask: str | None = Field(
+        default=None, description="The archive that knows how much it sends; the routing section's if not given."
+    )
+    complete_on_release: bool = Field(
+        default=False,
+        description="Whether a series is complete as soon as the association that brought it is released: for a peer "
+        "that sends a series in one association.",
     )
 
     _ae_title = field_validator("ae_title")(staticmethod(parse_ae_title))
@@ -71,21 +81,16 @@ class ListenerSettings(Section):
     _ae_title = field_validator("ae_title")(staticmethod(parse_ae_title))
 
 
-class RoutingSettings(Section):
-    """When a series or a study counts as complete: ``[routing]``."""
+class DestinationSettings(DicomWebSettings):
+    """Where results are sent: ``[[destination]]``.
 
-    series_quiet_seconds: float = Field(default=10.0, gt=0, description="Quiet time after which a series is complete.")
-    study_quiet_seconds: float = Field(default=60.0, gt=0, description="Quiet time after which a study is complete.")
-    scan_seconds: float = Field(default=0.5, gt=0, description="How often the ledger is looked at for quiet series.")
-
-
-class DestinationSettings(Section):
-    """Where results are sent by C-STORE: ``[[destination]]``."""
+    By C-STORE to `ae_title`, `host` and `port`, or by STOW-RS to `url`.
+    """
 
     name: str = Field(description="What rules and records call it.")
-    ae_title: str = Field(description="The called AE title.")
-    host: str = Field(description="Its address.")
-    port: int = Field(ge=1, le=65535, description="Its TCP port.")
+    ae_title: str = Field(default="", description="The called AE title; required without `url`.")
+    host: str = Field(default="", description="Its address; required without `url`.")
+    port: int = Field(default=0, ge=1, le=65535, description="Its TCP port; required without `url`.")
     calling_ae_title: str | None = Field(
         default=None, description="What Limner calls itself; by default the listener's title."
     )
@@ -103,18 +108,29 @@ class DestinationSettings(Section):
     retry_first_seconds: float = Field(default=5.0, gt=0, description="Wait before the second attempt; doubles after.")
     retry_longest_seconds: float = Field(default=600.0, gt=0, description="The longest wait between attempts.")
     maximum_attempts: int = Field(default=200, ge=1, description="Attempts before a delivery fails.")
+    on_superseded: Literal["keep", "withdraw"] = Field(
+        default="keep",
+        description="What becomes of results there that a newer revision of their series supersedes: they stay, or a "
+        "rejection note withdraws them.",
+    )
 
     _name = field_validator("name")(staticmethod(checked_name))
     _ae_title = field_validator("ae_title")(staticmethod(parse_ae_title))
 
+    @model_validator(mode="after")
+    def _has_one_address(self) -> DestinationSettings:
+        keys = ("ae_title", "host", "port", "calling_ae_title")
+        self.check_address({key: getattr(self, key) for key in keys})
+        return self
+
     @property
     def address(self) -> str:
-        """Whom it is: title, host and port."""
-        return f"{self.ae_title}@{self.host}:{self.port}"
+        """Whom it is: the URL, or title, host and port."""
+        return self.url or f"{self.ae_title}@{self.host}:{self.port}"
 
 
 class ArchiveSettings(Section):
-    """Where images are fetched from by C-MOVE, that prompts refer to: ``[[archive]]``.
+    """Where images are fetched from by C-MOVE, that prompts refer to, and who is asked by C-FIND: ``[[archive]]``.
 
     The archive must know the listener's AE title with its address: it sends the images there by C-STORE.
     """
@@ -318,6 +334,12 @@ class Settings(BaseSettings):
                     f"the pipeline '{entry.name}' fetches images from '{entry.prompt.source}', and no [[archive]] has "
                     "that name"
                 )
+        for table, asked in [
+            ("routing", self.routing.ask),
+            *(("listener.source", s.ask) for s in self.listener.source),
+        ]:
+            if asked is not None and asked not in archives:
+                raise ValueError(f"[{table}] asks '{asked}' how much a series has, and no [[archive]] has that name")
 
     def pipeline_named(self, name: str) -> PipelineSettings:
         """Return the pipeline called `name`; KeyError if there is none."""
@@ -395,5 +417,6 @@ def _resolve_folders(settings: Settings, base: Path) -> Settings:
             "triton": triton,
             "models": models,
             "web": web,
+            "destination": tuple(one.in_folder(base) for one in settings.destination),
         }
     )

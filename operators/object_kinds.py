@@ -10,6 +10,7 @@ from pydicom.uid import (
     EnhancedSRStorage,
     ExplicitVRLittleEndian,
     GrayscaleSoftcopyPresentationStateStorage,
+    KeyObjectSelectionDocumentStorage,
     RLELossless,
     RTStructureSetStorage,
     SecondaryCaptureImageStorage,
@@ -30,10 +31,11 @@ Kind = Literal[
     "presentation-state",
     "notice",
     "notice-page",
+    "rejection-note",
 ]
 """Segmentation BINARY, LABELMAP and FRACTIONAL; TID 1500 report that refers to the first, to the second or to none; RT
-Structure Set; Secondary Captures; presentation state; and, where there is no result, the report and the page that say
-so."""
+Structure Set; Secondary Captures; presentation state; where there is no result, the report and the page that say so;
+and the Key Object Selection Document that withdraws others."""
 
 MANUFACTURER = "Limner"
 """Of all objects that are made here; by it they are known when they come back."""
@@ -44,6 +46,8 @@ REPORTS: tuple[Kind, ...] = ("report", "report-on-labelmap", "report-alone")
 REPORTED: dict[Kind, Kind] = {"report": "segmentation", "report-on-labelmap": "labelmap"}
 """What each report refers to."""
 NOTICES: tuple[Kind, ...] = ("notice", "notice-page")
+IMAGES: tuple[Kind, ...] = (*SEGMENTATIONS, "capture", "notice-page")
+"""Those that are images: what refers to one says IMAGE, to another COMPOSITE (PS3.3 C.18)."""
 NEEDS: dict[Kind, tuple[UID, UID]] = {
     "segmentation": (SegmentationStorage, ExplicitVRLittleEndian),
     "labelmap": (LABEL_MAP_SEGMENTATION_STORAGE, RLELossless),
@@ -56,5 +60,6 @@ NEEDS: dict[Kind, tuple[UID, UID]] = {
     "presentation-state": (GrayscaleSoftcopyPresentationStateStorage, ExplicitVRLittleEndian),
     "notice": (EnhancedSRStorage, ExplicitVRLittleEndian),
     "notice-page": (SecondaryCaptureImageStorage, ExplicitVRLittleEndian),
+    "rejection-note": (KeyObjectSelectionDocumentStorage, ExplicitVRLittleEndian),
 }
 """SOP class and transfer syntax of each."""

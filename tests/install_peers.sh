@@ -11,6 +11,8 @@ storescu dcmtk
 dcmsend dcmtk
 gdcmconv libgdcm-tools
 cjxl libjxl-tools
+nginx nginx-light
+openssl openssl
 ip iproute2
 strace strace
 faketime faketime

@@ -41,9 +41,10 @@ from app.jobs.slots import lanes
 from app.jobs.verification import VerifiedObject
 from app.jobs.worker import Worker
 from app.jobs.workflow import Workflow
-from app.settings import DestinationSettings, RoutingSettings, Settings
+from app.settings import DestinationSettings, Settings
 from app.settings_gate import GateSettings
 from app.settings_pipeline import GeneralistSettings, PipelineSettings, RuleSettings
+from app.settings_routing import RoutingSettings
 from app.settings_slots import SlotsSettings
 from operators.gate.notes import GateNote
 from operators.object_kinds import NEEDS, Kind
@@ -254,6 +255,7 @@ class Bench:
         gate: GateSettings = GateSettings(),  # noqa: B008 - it is frozen
         name: str = "",
         slots: tuple[SlotsSettings, ...] = (),
+        spool_path_of: Callable[[str], Path] | None = None,
     ) -> None:
         self.settings = settings_for(
             folder,
@@ -276,7 +278,7 @@ class Bench:
             settings=self.settings,
             records=self.records,
             audit=self.audit,
-            spool_path_of=lambda digest: self.spool / f"{digest}.dcm",
+            spool_path_of=spool_path_of or (lambda digest: self.spool / f"{digest}.dcm"),
             runner=self.graph,
             verify=verify,
             destinations=self.destinations,

@@ -19,6 +19,7 @@ from app.audit.events import DETAIL_KEYS, AuditEvent, Outcome
 from app.jobs.records import Instance
 from app.listener.association import Listener
 from app.listener.spool import Spool
+from app.listener.transfers import Transfers
 from app.settings import ListenerSettings
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -62,7 +63,13 @@ class Listening:
 
 @contextmanager
 def listening(
-    folder: Path, *, low_water_bytes: int = 0, record: Any = None, backlog: Any = None, **settings: Any
+    folder: Path,
+    *,
+    low_water_bytes: int = 0,
+    record: Any = None,
+    backlog: Any = None,
+    transfers: Transfers | None = None,
+    **settings: Any,
 ) -> Iterator[Listening]:
     """A running listener called LIMNER on an ephemeral port, with its spool in `folder`."""
     spool = Spool(folder, low_water_bytes)
@@ -75,6 +82,7 @@ def listening(
         record or instances.append,
         audit,  # type: ignore[arg-type]
         backlog or (lambda: 0),
+        transfers,
     )
     listener.start()
     try:

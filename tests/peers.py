@@ -6,6 +6,7 @@ is joined to the test machine by a pair of virtual interfaces only, so nothing o
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
 import os
@@ -134,7 +135,7 @@ def _remove_abandoned_networks() -> None:
 
 
 @contextmanager
-def _running(command: Sequence[str], log: Path, address: str, port: int) -> Iterator[None]:
+def running_process(command: Sequence[str], log: Path, address: str, port: int) -> Iterator[None]:
     """A process that listens on `address`:`port`; ended by SIGTERM."""
     with (
         log.open("ab") as output,
@@ -170,8 +171,13 @@ class Orthanc:
     AE_TITLE = "PACS"
     DICOM_PORT = 4242
     HTTP_PORT = 8042
+    USER = "limner"
 
-    def __init__(self, network: PeerNetwork, log: Path) -> None:
+    def __init__(self, network: PeerNetwork, log: Path, password: str = "") -> None:
+        self._authorization = {}
+        if password:
+            pair = base64.b64encode(f"{self.USER}:{password}".encode()).decode()
+            self._authorization = {"Authorization": f"Basic {pair}"}
         self.host = network.peer_address
         self.port = self.DICOM_PORT
         self.log = log
@@ -180,7 +186,8 @@ class Orthanc:
     def request(self, method: str, path: str, body: bytes | None = None) -> bytes:
         """What `path` answers; urllib.error.HTTPError when it refuses."""
         url = f"http://{self.host}:{self.HTTP_PORT}{path}"
-        with self._opener.open(urllib.request.Request(url, data=body, method=method), timeout=60) as response:
+        request = urllib.request.Request(url, data=body, method=method, headers=self._authorization)
+        with self._opener.open(request, timeout=60) as response:
             content: bytes = response.read()
             return content
 
@@ -242,10 +249,13 @@ def running_orthanc(
     route_to: tuple[str, int] | None = None,
     routed: Sequence[str] = ("CT",),
     accepts_unknown: bool = False,
+    password: str = "",
 ) -> Iterator[Orthanc]:
     """An empty Orthanc. It sends each stable series of these modalities to `route_to` (AE title, port) at the host.
 
-    It takes SOP classes that it does not know, such as Label Map Segmentation, only with `accepts_unknown`.
+    It takes SOP classes that it does not know, such as Label Map Segmentation, only with `accepts_unknown`. With a
+    `password` it asks for that of the user `Orthanc.USER`; its DICOMweb is at ``/dicom-web``. Where the folder is that
+    of one that was ended, it has what that one had.
     """
     require("Orthanc")
     folder.mkdir(parents=True, exist_ok=True)
@@ -260,7 +270,8 @@ def running_orthanc(
         "Plugins": ["/usr/share/orthanc/plugins/libOrthancGdcm.so", "/usr/share/orthanc/plugins/libOrthancDicomWeb.so"],
         "HttpPort": Orthanc.HTTP_PORT,
         "RemoteAccessAllowed": True,  # within the namespace's pair of addresses
-        "AuthenticationEnabled": False,
+        "AuthenticationEnabled": bool(password),
+        "RegisteredUsers": {Orthanc.USER: password} if password else {},
         "DicomAet": Orthanc.AE_TITLE,
         "DicomPort": Orthanc.DICOM_PORT,
         "DicomCheckCalledAet": True,
@@ -274,8 +285,8 @@ def running_orthanc(
     path.write_text(json.dumps(configuration, indent=2))
     log = folder / "orthanc.log"
     command = network.command(program("Orthanc"), str(path))
-    with _running(command, log, network.peer_address, Orthanc.HTTP_PORT):
-        orthanc = Orthanc(network, log)
+    with running_process(command, log, network.peer_address, Orthanc.HTTP_PORT):
+        orthanc = Orthanc(network, log, password)
         orthanc.get("/system")
         yield orthanc
 
@@ -323,7 +334,7 @@ def running_storescp(
     command = network.command(
         program("storescp"), *accepted, "-aet", ae_title, "-od", str(received), "-pdu", "131072", str(port)
     )
-    with _running(command, log, network.peer_address, port):
+    with running_process(command, log, network.peer_address, port):
         yield StorageProvider(ae_title, network.peer_address, port, received, log)
 
 
@@ -339,6 +350,29 @@ def _profile(sop_classes: Sequence[str]) -> str:
         f"[[PresentationContexts]]\n[Some]\n{contexts}"
         "[[Profiles]]\n[Only]\nPresentationContexts = Some\n"
     )
+
+
+@contextmanager
+def running_dcmqrscp(
+    network: PeerNetwork, folder: Path, files: Sequence[Path] = (), *, ae_title: str = "QUERY", port: int = 11114
+) -> Iterator[tuple[str, int]]:
+    """DCMTK's archive, which can be queried, holding `files`; yields its address and port."""
+    require("dcmqrscp", "dcmqridx")
+    storage = folder / "dcmqrscp"
+    storage.mkdir(parents=True)
+    for number, path in enumerate(files):
+        shutil.copy(path, storage / f"{number:04d}.dcm")
+    configuration = folder / "dcmqrscp.cfg"
+    configuration.write_text(
+        f"NetworkTCPPort = {port}\nMaxPDUSize = 131072\nMaxAssociations = 16\n"
+        "HostTable BEGIN\nHostTable END\nVendorTable BEGIN\nVendorTable END\n"
+        f"AETable BEGIN\n{ae_title} {storage} RW (200, 1024mb) ANY\nAETable END\n"
+    )
+    if files:
+        run_program("dcmqridx", str(storage), *map(str, sorted(storage.glob("*.dcm"))))
+    command = network.command(program("dcmqrscp"), "--config", str(configuration))
+    with running_process(command, folder / "dcmqrscp.log", network.peer_address, port):
+        yield network.peer_address, port
 
 
 def dcmsend(files: Sequence[Path], host: str, port: int, *, called: str, calling: str = "MODALITY") -> str:

@@ -106,6 +106,16 @@ class AuditEvent(Enum):
         _own("no-channel-fits", "No channel fits"),
         "A rule took a complete series, and it fits no channel of the model; nothing is done with it.",
     )
+    SERIES_INCOMPLETE = (
+        _INSTANCES_ACCESSED,
+        _own("series-incomplete", "Series incomplete"),
+        "Of a series fewer instances came than its archive has, for longer than is waited; nothing is done with it.",
+    )
+    ARCHIVE_ASKED = (
+        _QUERY,
+        _own("archive-asked", "Archive asked"),
+        "An archive is about to be asked how many instances it has of each series of a study.",
+    )
     IMAGES_REQUESTED = (
         _QUERY,
         None,
@@ -162,6 +172,11 @@ class AuditEvent(Enum):
         _own("job-put-first", "Job put first"),
         "A person gave a job the priority that goes before every routine job.",
     )
+    JOB_SUPERSEDED = (
+        _INSTANCES_ACCESSED,
+        _own("job-superseded", "Job superseded"),
+        "More of its series came, and a job of the whole takes its place; what of it waits is not done any more.",
+    )
     JOB_FAILED = (
         _INSTANCES_ACCESSED,
         _own("job-failed", "Job failed"),
@@ -188,6 +203,12 @@ class AuditEvent(Enum):
         _INSTANCES_ACCESSED,
         _own("job-closed", "Job closed"),
         "A job has reached its final state; nothing more happens in it.",
+    )
+    RESULTS_WITHDRAWN = (
+        _INSTANCES_ACCESSED,
+        _own("results-withdrawn", "Results withdrawn"),
+        "A person decided, or a rule where a newer revision supersedes them, that a destination must not use a job's "
+        "results any more.",
     )
     SESSION_OPENED = (
         _INSTANCES_ACCESSED,
@@ -278,6 +299,7 @@ DETAIL_KEYS = MappingProxyType(
         "state": "The state reached.",
         "status": "The DIMSE status answered or received.",
         "study_instance_uid": "Study Instance UID.",
+        "superseded_by": "The number of the job that takes the job's place.",
         "version": "Limner's version.",
         "weights_digest": "SHA-256 of the model's weights.",
     }

@@ -1,7 +1,14 @@
 """The one place where the server's parts are made and joined: what is loaded, what it stands on, and how it serves."""
 
 from app.bootstrap.loading import load_generalists, load_packages, load_prompted, load_web
-from app.bootstrap.parts import RunningServer, embedded_triton, make_destinations, open_records, running_server
+from app.bootstrap.parts import (
+    RunningServer,
+    embedded_triton,
+    make_destination,
+    make_destinations,
+    open_records,
+    running_server,
+)
 from app.bootstrap.serving import serve
 
 __all__ = [
@@ -11,6 +18,7 @@ __all__ = [
     "load_packages",
     "load_prompted",
     "load_web",
+    "make_destination",
     "make_destinations",
     "open_records",
     "running_server",

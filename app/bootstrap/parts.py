@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from app.delivery.destination import Destination
+from app.delivery.dicomweb import DicomWebDestination
 from app.delivery.dimse import DimseDestination
+from app.delivery.query import DimseQuery
 from app.jobs.records import Records
+from app.listener.transfers import Transfers
 from app.serving.postgres import EmbeddedPostgres
 from app.serving.triton import EmbeddedTriton
 from app.serving.triton_addresses import TritonAddresses
-from app.settings import Settings
+from app.settings import DestinationSettings, Settings
 from operators.shared_memory import is_running
 
 _SERVER_FILE = "server.json"
@@ -104,7 +109,29 @@ def embedded_triton(settings: Settings, run_folder: Path) -> EmbeddedTriton:
     )
 
 
-def make_destinations(settings: Settings) -> Iterator[DimseDestination]:
+def make_destinations(settings: Settings) -> Iterator[Destination]:
     """Make the destinations that the settings describe."""
     for one in settings.destination:
-        yield DimseDestination(one, one.calling_ae_title or settings.listener.ae_title)
+        yield make_destination(one, settings)
+
+
+def make_destination(one: DestinationSettings, settings: Settings) -> Destination:
+    """Make a destination: by DICOMweb if it has a URL, else by DIMSE."""
+    if one.url is not None:
+        return DicomWebDestination(one)
+    return DimseDestination(one, one.calling_ae_title or settings.listener.ae_title)
+
+
+def make_queries(settings: Settings) -> dict[str, DimseQuery]:
+    """Make what asks the archives that the settings describe, none for longer than completion waits for."""
+    own, longest = settings.listener.ae_title, settings.routing.ask_seconds
+    return {one.name: DimseQuery.of_archive(one, own, longest_seconds=longest) for one in settings.archive}
+
+
+def make_transfers(settings: Settings, records: Records) -> Transfers:
+    """Make what remembers the associations whose release completes their series; nothing is open when it is made."""
+    listener = f"{socket.gethostname()} {settings.listener.port}"
+    titles = [one.ae_title for one in settings.listener.source if one.complete_on_release]
+    transfers = Transfers(records, listener=listener, calling_ae_titles=titles)
+    transfers.start()
+    return transfers

@@ -23,10 +23,18 @@ from app.bootstrap.loading import (
     load_prompted,
     load_web,
 )
-from app.bootstrap.parts import RunningServer, announced, database, make_destinations, triton
+from app.bootstrap.parts import (
+    RunningServer,
+    announced,
+    database,
+    make_destinations,
+    make_queries,
+    make_transfers,
+    triton,
+)
 from app.bootstrap.roles import Role, Share
 from app.delivery.archive import DimseArchive
-from app.delivery.dimse import DimseDestination
+from app.delivery.destination import Destination
 from app.jobs.graph_process import PRELOAD, PROMPTED_PRELOAD, GraphProcess
 from app.jobs.presence import COMPLETION, LISTENERS, Presence, Service, Turn
 from app.jobs.probing import DestinationProbing
@@ -38,6 +46,7 @@ from app.jobs.workflow import Workflow
 from app.listener.adoption import adopt_unrecorded
 from app.listener.association import Listener
 from app.listener.spool import Spool
+from app.routing.asking import ArchiveQuestions
 from app.routing.completion import CompletionScanner
 from app.routing.rules import RuleSet
 from app.settings import Settings
@@ -162,15 +171,23 @@ async def _make_services(
         spool_path_of=ground.spool.path_of,
         create_job=workflow.create_job,
         create_study_job=workflow.create_study_job,
+        questions=ArchiveQuestions(make_queries(settings), records, ground.audit),
     )
     presence = Presence(records.url, LISTENERS)
     await _take_stock(ground, presence)
     services += [presence.run, Turn(records.url, COMPLETION, scanner.run).run]
-    listener = Listener(settings.listener, ground.spool, records.record_instance, ground.audit, records.backlog)
+    listener = Listener(
+        settings.listener,
+        ground.spool,
+        records.record_instance,
+        ground.audit,
+        records.backlog,
+        make_transfers(settings, records),
+    )
     return services, listener
 
 
-def _make_workflow(ground: _Ground, runner: GraphProcess, destinations: Mapping[str, DimseDestination]) -> Workflow:
+def _make_workflow(ground: _Ground, runner: GraphProcess, destinations: Mapping[str, Destination]) -> Workflow:
     settings, loaded = ground.settings, ground.loaded
     models = {
         one.name: facts_of(loaded.packages[one.name], one, loaded.second.get(one.name)) for one in settings.pipeline

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from operators.object_kinds import Kind
 
@@ -42,4 +42,22 @@ class Destination(Protocol):
             If it was not taken; it may be later.
         DeliveryRefused
             If it was refused for good.
+        """
+
+
+@runtime_checkable
+class TellsWhatItHolds(Protocol):
+    """A destination that can be asked whether it has an object."""
+
+    @property
+    def can_be_asked(self) -> bool:
+        """Whether the settings let it be asked."""
+
+    def holds(self, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str) -> bool:
+        """Whether it has the object.
+
+        Raises
+        ------
+        DeliveryError
+            If it can't be asked now, or at all.
         """

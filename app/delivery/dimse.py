@@ -21,6 +21,7 @@ from pydicom.filereader import read_file_meta_info
 from pynetdicom import AE, _config, build_context, evt
 from pynetdicom.sop_class import Verification
 
+from app.delivery.statuses import PERMANENT, WARNINGS
 from app.errors import DeliveryError, DeliveryRefused
 from app.identifiers import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, UID, parse_uid
 from app.settings import DestinationSettings
@@ -32,23 +33,6 @@ if TYPE_CHECKING:
 
 IMPLICIT_VR_LITTLE_ENDIAN = UID("1.2.840.10008.1.2")
 
-_DUPLICATE_SOP_INSTANCE = 0x0111
-_WARNINGS = frozenset({0x0107, 0x0116, _DUPLICATE_SOP_INSTANCE, *range(0xB000, 0xC000)})
-"""Stored, with a remark. A duplicate is one of ours: the UID says what it was made from, and it was sent before."""
-_PERMANENT = {
-    0x0105: "no such attribute",
-    0x0106: "invalid attribute value",
-    0x0117: "invalid SOP instance",
-    0x0118: "no such SOP class",
-    0x0119: "class-instance conflict",
-    0x0120: "missing attribute",
-    0x0121: "missing attribute value",
-    0x0122: "SOP class not supported",
-    0x0124: "not authorised",
-    **dict.fromkeys(range(0xA900, 0xAA00), "data set does not match SOP class"),
-    **dict.fromkeys(range(0xC000, 0xD000), "cannot understand"),
-}
-"""Failures that the same bytes would meet again (PS3.4 table B.2-1, PS3.7 annex C)."""
 _REJECTED_TRANSIENT = 2
 _END_SECONDS = 1.0
 _PROBE_SECONDS = 10.0
@@ -281,10 +265,10 @@ def check_status(status: int, peer: Peer) -> None:
     if status == 0:
         return
     code = f"status-{status:04x}"
-    if status in _WARNINGS:
+    if status in WARNINGS:
         _log.warning("stored with a warning", code=code, called_ae_title=peer.called_ae_title)
         return
-    meaning = _PERMANENT.get(status)
+    meaning = PERMANENT.get(status)
     if meaning is not None:
         raise DeliveryRefused(
             f"{peer} refused the object with status 0x{status:04X} ({meaning}) where 0x0000 was expected; "

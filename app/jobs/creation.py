@@ -16,6 +16,7 @@ from app.jobs.notices import Notice, Notices
 from app.jobs.prompting import IMAGES_NOT_HELD, PromptBinding, bind_prompts, own_result
 from app.jobs.queue import TaskQueue
 from app.jobs.records import Connection, JobInput, NewJob, Records, SeenSeries
+from app.jobs.superseding import Superseding
 from app.settings import Settings
 from app.settings_pipeline import RuleSettings
 from app.telemetry import get_logger
@@ -41,6 +42,7 @@ class JobCreation:
         spool_path_of: Callable[[str], Path],
         fetching: ImageFetching,
         notices: Notices,
+        superseding: Superseding,
     ) -> None:
         self._settings = settings
         self._records = records
@@ -51,6 +53,7 @@ class JobCreation:
         self._spool_path_of = spool_path_of
         self._fetching = fetching
         self._notices = notices
+        self._superseding = superseding
 
     def create(self, series: SeenSeries, rule: RuleSettings) -> bool:
         """Make the job that a rule asks for; False, and nothing is made, if content came since the series was seen.
@@ -65,9 +68,11 @@ class JobCreation:
                 return False
             inputs = self._records.series_inputs(connection, series)
             job = self._new_job(series, rule, inputs)
-            reason = None
+            reason = series.remark or None
             if self._records.insert_job(connection, job, inputs):
                 audit_job(self._audit, AuditEvent.JOB_CREATED, job, rule=rule.name, instances=len(inputs))
+                self._records.note_shortfalls(connection, job.id, [series])
+                self._superseding.supersede(connection, job)
                 self._queue.defer_segment(connection, job)
             else:
                 reason = _ALREADY_DONE
@@ -106,6 +111,9 @@ class JobCreation:
                     channels=[channel for channel, _ in bound],
                     channel_series_instance_uids=[str(series.series_instance_uid) for _, series in bound],
                 )
+                self._records.note_shortfalls(connection, job.id, [one for _, one in bound])
+                if problem is None:
+                    self._superseding.supersede(connection, job, of_study=True)
                 self._begin_or_refuse(connection, job, inputs, problem)
             told = "" if problem is None else f", refused: {problem.code}"
             return sum(self._conclude(connection, one, rule, job, made, told) for one in binding.taken)
@@ -118,6 +126,8 @@ class JobCreation:
             return False
         binding = self._fetched(self._bind_prompts(series, study), series, rule)
         if binding is None or binding.must_wait:
+            what = "being fetched from their archive" if binding is None else "still coming"
+            self._records.explain_waiting(series, f"the images that it refers to are {what}")
             return False
         with self._records.transaction() as connection:
             if not self._records.lock_study(connection, study):
@@ -130,6 +140,8 @@ class JobCreation:
             made = self._records.insert_job(connection, job, inputs)
             if made:
                 audit_job(self._audit, AuditEvent.JOB_CREATED, job, rule=rule.name, instances=len(inputs))
+                if problem is None:
+                    self._superseding.supersede(connection, job)
                 self._begin_or_refuse(connection, job, inputs, problem)
             else:
                 _log.info("job.already_done", job_id=str(job.id))

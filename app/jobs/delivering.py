@@ -17,10 +17,13 @@ from app.jobs.forms import Forms
 from app.jobs.probing import keep_accepted
 from app.jobs.queue import GROUND, TaskQueue, back_off_seconds
 from app.jobs.records import Delivery, DeliveryState, Job, Records, Result, Sending
+from app.jobs.superseding import withheld
 from app.settings import Settings
 from app.telemetry import get_logger
 from operators.object_kinds import Kind
 
+NOTE: Kind = "rejection-note"
+"""Of what is superseded, it says that it is."""
 CONTEXT_REFUSED = "context-refused"
 """The destination takes no objects of that SOP class in that transfer syntax."""
 
@@ -58,6 +61,10 @@ class Delivering:
         if begun is None or job is None:
             return  # it has ended
         delivery = next(one for one in job.deliveries if (one.digest, one.destination) == (digest, destination))
+        kind = next(one.kind for one in job.results if one.digest == digest)
+        if job.superseded_by is not None and kind != NOTE:  # it was being sent then, and that failed
+            self._end_delivery(withheld(delivery, job.superseded_by), "replaced")
+            return
         detail: dict[str, str] = {
             "job_id": str(job_id),
             "study_instance_uid": job.study_instance_uid,
@@ -75,7 +82,10 @@ class Delivering:
         except (DeliveryError, JobError) as error:
             if error.code == CONTEXT_REFUSED and self._replaced(job, delivery, str(error), detail):
                 return
-            self._delivery_failed(job, delivery, error.code, str(error), detail, retryable=error.retryable)
+            asked = error.retry_after_seconds if isinstance(error, DeliveryError) else None
+            self._delivery_failed(
+                job, delivery, error.code, str(error), detail, retryable=error.retryable, after_seconds=asked
+            )
         except Exception as error:  # noqa: BLE001 - the workflow's border: a defect is a failed attempt
             _log.error("delivery.defect", job_id=str(job_id), exc_info=True)
             reason = f"an unexpected {type(error).__name__}; the diagnostic log tells where"
@@ -101,7 +111,15 @@ class Delivering:
         return path
 
     def _delivery_failed(
-        self, job: Job, delivery: Delivery, code: str, reason: str, detail: Mapping[str, str], *, retryable: bool
+        self,
+        job: Job,
+        delivery: Delivery,
+        code: str,
+        reason: str,
+        detail: Mapping[str, str],
+        *,
+        retryable: bool,
+        after_seconds: float | None = None,
     ) -> None:
         failed = replace(delivery, code=code, reason=reason)
         known = delivery.destination in self._destinations
@@ -116,6 +134,7 @@ class Delivering:
             self._end_delivery(failed, "failed")
             return
         wait = back_off_seconds(delivery.tries, rules.retry_first_seconds, rules.retry_longest_seconds)
+        wait = max(wait, after_seconds or 0.0)
         with self._records.transaction() as connection:
             at = self._records.postpone_delivery(connection, failed, wait)
             if at is not None:

@@ -12,11 +12,14 @@ from app.identifiers import UID
 from operators.gate.notes import GateNote
 from operators.object_kinds import Kind
 
-SeriesState = Literal["receiving", "waiting-for-study", "routed", "no-rule", "no-channel", "own-result", "unreadable"]
-JobState = Literal[
-    "queued", "running", "held", "delivering", "closed", "failed", "refused", "discarded", "cancelled", "dead-letter"
-]
 DeliveryState = Literal["held", "waiting", "sending", "delivered", "failed", "discarded", "replaced", "cancelled"]
+SeriesState = Literal[
+    "receiving", "waiting-for-study", "routed", "no-rule", "no-channel", "own-result", "unreadable", "incomplete"
+]
+JobState = Literal[
+    "queued", "running", "held", "delivering",
+    "closed", "failed", "refused", "discarded", "cancelled", "dead-letter", "superseded",
+]  # fmt: skip
 Role = Literal["specialist", "generalist"]
 Flag = Literal["", "disagreement", "generalist-failed"]
 OnDisagreement = Literal["warn", "hold", "both"]
@@ -69,11 +72,53 @@ class SeenSeries:
     study_quiet_seconds: float
     lowest_digest: str
     """The digest of one of its instances, always the same one: the header that is decided on."""
+    released: bool = False
+    """Whether the last association that brought it was released, and no other of its source brings the study."""
+    open_associations: int = 0
+    """Of its source, that brought anything of its study."""
+    instances: int | None = None
+    """How many came, each once; None where no archive said how many there are."""
+    expected: int | None = None
+    """How many an archive said that it has; None if it was not asked, did not answer or does not know the series."""
+    series_missing: int = 0
+    """How many series of the study the archive has that have not come; own results do not count."""
+    asked_archive: str = ""
+    asked_code: str = ""
+    """``asking``; empty once answered; else why there was no answer."""
+    asks: int = 0
+    """Questions since the study's last content."""
+    asked_seconds: float | None = None
+    """Since the last question; None if there was none."""
+    answered_seconds: float | None = None
+    """Since the last question that was answered."""
+    waits_for: str | None = None
+    """What its decision waits for once it is complete, such as images that are being fetched; in words."""
 
     @property
     def undecided(self) -> bool:
         """Whether it waits for its decision."""
         return self.state in ("receiving", "waiting-for-study")
+
+    @property
+    def shortfall(self) -> str:
+        """Such as "17 of 20 instances came"; empty where no archive said that it has more."""
+        if self.expected is None or self.instances is None or self.instances >= self.expected:
+            return ""
+        return f"{self.instances} of {self.expected} instances came"
+
+    @property
+    def remark(self) -> str:
+        """What is to be said of its archive once it is complete; empty if nothing is: none was asked, or all came."""
+        archive = f"the archive {self.asked_archive}"
+        if not self.asked_archive or (self.expected is not None and not self.shortfall):
+            return ""
+        if self.shortfall:
+            return f"{self.shortfall}, and {archive} has more"
+        if self.asked_code == "asking":
+            return f"{archive} did not answer in time: the quiet time decided"
+        if self.asked_code:
+            return f"{archive} could not be asked ({self.asked_code}): the quiet time decided"
+        return f"{archive} does not know the series: the quiet time decided"
 
 
 class JobInput(NamedTuple):
@@ -268,6 +313,9 @@ class Job:
     flag: Flag = ""
     """Whether the two models disagree, or the generalist has no result."""
     flag_reason: str = ""
+    superseded_by: uuid.UUID | None = None
+    """The job that was made when more content came."""
+    superseded_at: datetime | None = None
     results: tuple[Result, ...] = ()
     deliveries: tuple[Delivery, ...] = ()
     steps: tuple[Step, ...] = ()
@@ -275,7 +323,7 @@ class Job:
     @property
     def ended(self) -> bool:
         """Whether nothing more will happen to it, unless a person has it replayed."""
-        return self.state in ("closed", "failed", "refused", "discarded", "cancelled", "dead-letter")
+        return self.state in ("closed", "failed", "refused", "discarded", "cancelled", "dead-letter", "superseded")
 
 
 @dataclass(frozen=True)
@@ -286,6 +334,26 @@ class BegunDelivery:
     """Of this delivery, this one counted; also the fence of what is recorded of it."""
     path: str
     sop_instance_uid: UID
+
+
+@dataclass(frozen=True)
+class Withdrawal:
+    """A job's results, withdrawn from one destination."""
+
+    job_id: uuid.UUID
+    destination: str
+    reason: str
+    """One of `operators.results.rejection_note.REASONS`."""
+    person: str
+    """The operating system's name of the user who decided it, or what decided it."""
+    withdrawn_at: datetime
+    objects: int
+    """How many the destination has, or may have."""
+    digest: str = ""
+    """Of the rejection note among the job's results; empty where none is sent."""
+    code: str = ""
+    """Why none is sent, and the objects have to be removed there by hand."""
+    message: str = ""
 
 
 def describe_way(job: Job) -> tuple[tuple[str, float], ...]:

@@ -30,6 +30,7 @@ REPLAY = "replay"
 PUT_FIRST = "put-first"
 PAUSE = "pause"
 RESUME = "resume"
+WITHDRAW = "withdraw"
 TIDY = "tidy"
 
 GRAPH_QUEUE = "graph"

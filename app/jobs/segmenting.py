@@ -31,6 +31,7 @@ from app.jobs.notices import Notice, Notices
 from app.jobs.queue import GROUND, Interrupted, TaskQueue, back_off_seconds
 from app.jobs.recording import record_verified
 from app.jobs.records import Consequence, Job, JobState, Records
+from app.jobs.superseding import replaced_by
 from app.settings import Settings
 from app.settings_pipeline import GeneralistSettings, PipelineSettings
 from app.telemetry import get_logger
@@ -271,6 +272,7 @@ class Segmenting:
             kinds=self._forms.kinds(job),
             prompt=PromptRequest(prompt.window, prompt.reach, prompt.form) if prompt is not None else PromptRequest(),
             gate=GateRequest(pipeline.gate.policies, pipeline.gate.take),
+            replaces=replaced_by(self._records, job),
         )
 
     def _record_results(
@@ -288,8 +290,7 @@ class Segmenting:
             if not record_verified(
                 self._records, self._queue, connection, self._forms, job, attempt, verified, steps, consequence
             ):
-                _log.warning("job.overtaken", job_id=str(job.id), attempt=attempt)
-                return
+                raise Overtaken
             self._notices.send(connection, job, notices)
         for earlier in range(1, attempt):  # what lost attempts left
             shutil.rmtree(self._folder(job, earlier), ignore_errors=True)

@@ -22,6 +22,7 @@ import threading
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
 
@@ -47,9 +48,12 @@ from app.jobs.records.pausing import PauseKind
 from app.jobs.segmenting import GraphRunner, Segmenting, Verify
 from app.jobs.slots import SLOT_LOST, graph_queues
 from app.jobs.steering import Steering
+from app.jobs.superseding import SENT, SUPERSEDED, Superseding
+from app.jobs.withdrawing import Order, Withdrawing
 from app.settings import Settings
 from app.settings_pipeline import RuleSettings
 from app.telemetry import get_logger
+from operators.rejection_reasons import RejectionReason
 
 _QUEUE_DAYS = 30  # ended tasks stay visible so long
 
@@ -107,6 +111,7 @@ class Workflow:
             spool_path_of=spool_path_of,
             fetching=ImageFetching(archives, audit),
             notices=notices,
+            superseding=Superseding(records=records, audit=audit, queue=queue),
         )
         self._segmenting = Segmenting(
             settings=settings,
@@ -134,6 +139,9 @@ class Workflow:
             queues.REPLAY: steering.replay,
             queues.PUT_FIRST: steering.put_first,
         }
+        self._withdrawing = Withdrawing(
+            settings=settings, records=records, audit=audit, queue=queue, destinations=destinations
+        )
 
     def create_job(self, series: SeenSeries, rule: RuleSettings) -> bool:
         """Make the job that a rule asks for (`JobCreation.create`): the completion scanner's callback."""
@@ -164,6 +172,12 @@ class Workflow:
         async def resume(kind: PauseKind, name: str, person: str) -> None:
             await self._in_thread(queues.SYSTEM_QUEUE, lambda: self._pausing.resume(kind, name, person))
 
+        async def withdraw(
+            job_id: str, reason: RejectionReason, person: str, destination: str, decided_at: str
+        ) -> None:
+            order = Order(reason, person, datetime.fromisoformat(decided_at), destination)
+            await self._in_thread(queues.SYSTEM_QUEUE, lambda: self._withdrawing.run(uuid.UUID(job_id), order))
+
         async def tidy(timestamp: int) -> None:
             await app.job_manager.delete_old_jobs(nb_hours=24 * _QUEUE_DAYS, include_failed=True)
 
@@ -175,6 +189,7 @@ class Workflow:
         app.task(name=queues.RESUME, queue=queues.SYSTEM_QUEUE, retry=again)(resume)
         for name, carry_out in self._decisions.items():
             app.task(name=name, queue=queues.SYSTEM_QUEUE, retry=again)(self._decision(carry_out))
+        app.task(name=queues.WITHDRAW, queue=queues.SYSTEM_QUEUE, retry=again)(withdraw)
         daily = app.task(name=queues.TIDY, queue=queues.SYSTEM_QUEUE, queueing_lock=queues.TIDY)(tidy)
         # procrastinate watches its workers' heartbeats only while some periodic task keeps its deferrer running
         app.periodic(cron="17 3 * * *")(daily)
@@ -218,7 +233,11 @@ class Workflow:
         ):
             return  # it has ended, or was started again
         failed = self._records.failed_destinations(job_id)
-        if failed:
+        if job.superseded_by is not None and not any(one.state in SENT for one in job.deliveries):
+            reason = f"nothing was sent before job {job.superseded_by} took its place"
+            audit_job(self._audit, AuditEvent.JOB_CLOSED, job, state=SUPERSEDED)
+            self._records.close_job(job_id, "superseded", SUPERSEDED, reason)
+        elif failed:
             reason = f"not delivered to {', '.join(failed)}"
             audit_job(
                 self._audit, AuditEvent.JOB_FAILED, job, Outcome.SERIOUS_FAILURE, code="not-delivered", reason=reason
@@ -226,5 +245,6 @@ class Workflow:
             self._records.close_job(job_id, "failed", "not-delivered", reason)
         else:
             audit_job(self._audit, AuditEvent.JOB_CLOSED, job, state="closed")
+            self._withdrawing.withdraw_earlier(job_id)  # first: repeated, this finds the job closed, and that withdrawn
             self._records.close_job(job_id, "closed")
         _log.info("job.closed", job_id=str(job_id), delivered=not failed)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 from pynetdicom import AE, _config, evt
-from pynetdicom.pdu_primitives import A_ASSOCIATE
+from pynetdicom.pdu_primitives import A_ASSOCIATE, A_RELEASE
 
 from app.audit.events import AuditEvent, Outcome
 from app.errors import AuditError, ServingError, SettingsError
@@ -26,6 +26,7 @@ from app.listener.presentation import supported_contexts
 from app.listener.sessions import Session, Sessions
 from app.listener.spool import Spool
 from app.listener.takeover import Takeover
+from app.listener.transfers import Transfers
 from app.settings import ListenerSettings, SourceSettings
 
 if TYPE_CHECKING:
@@ -95,6 +96,8 @@ class Listener:
         Where transfers and refusals are written.
     backlog
         How many series and jobs wait, for `backlog_limit`. May raise OutOfResources.
+    transfers
+        Told which association brings which series, and how it ends; None where nobody asks.
     """
 
     def __init__(
@@ -104,14 +107,16 @@ class Listener:
         record: Callable[[Instance], None],
         audit: AuditLog,
         backlog: Callable[[], int] = lambda: 0,
+        transfers: Transfers | None = None,
     ) -> None:
+        self._transfers = transfers
         self._settings = settings
         self._audit = audit
         self._allowed = AllowList(settings.source)
         self._limits = AssociationLimits(settings, spool, backlog)
         self._janitor = Janitor(spool)
         self._sessions = Sessions()
-        self._handlers = StorageHandlers(spool, record, audit, self._sessions, settings.maximum_object_bytes)
+        self._handlers = StorageHandlers(spool, record, audit, self._sessions, settings.maximum_object_bytes, transfers)
         self._takeover = Takeover(settings, self._handlers, self._sessions)
         self._server: BoundedServer | None = None
         self._port = settings.port
@@ -218,7 +223,13 @@ class Listener:
         return self._limits.refusal(association, server.active_associations if server is not None else [])
 
     def _on_acse_sent(self, event: Event) -> None:
-        """Write each rejection, ours or the toolkit's, to the audit log before it leaves."""
+        """Write each rejection, ours or the toolkit's, to the audit log before it leaves; note each release.
+
+        A peer that closes its connection as soon as its release is answered ends it before the toolkit tells of the
+        release itself.
+        """
+        if isinstance(event.primitive, A_RELEASE) and (released := self._sessions.of(event.assoc)) is not None:
+            released.is_released = True
         if not isinstance(event.primitive, A_ASSOCIATE) or not event.primitive.result:
             return
         session = self._sessions.of(event.assoc)
@@ -240,6 +251,8 @@ class Listener:
         session = self._sessions.of(event.assoc)
         if session is not None:
             self._audit_received(session)
+            if self._transfers is not None:
+                self._transfers.end(session, released=session.is_released or event.assoc.is_released)
         elif event.assoc.requestor.primitive is None:
             # gone before it asked for anything: its thread would wait on for the request
             event.assoc.dul.to_user_queue.put(None)

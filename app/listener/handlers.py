@@ -35,6 +35,7 @@ from app.jobs.records import Instance
 from app.listener.reception import SUCCESS, Answer, Reception, StoreCommand
 from app.listener.sessions import Session, Sessions
 from app.listener.spool import Spool
+from app.listener.transfers import Transfers
 
 if TYPE_CHECKING:
     from pynetdicom.events import Event
@@ -61,6 +62,8 @@ class StorageHandlers:
         What is known of each association.
     maximum_object_bytes
         Longest data set that is kept.
+    transfers
+        Told which association brings which series; None where nobody asks.
     """
 
     def __init__(
@@ -70,10 +73,12 @@ class StorageHandlers:
         audit: AuditLog,
         sessions: Sessions,
         maximum_object_bytes: int,
+        transfers: Transfers | None = None,
     ) -> None:
         self.spool = spool
         self.record = record
         self.maximum_object_bytes = maximum_object_bytes
+        self._transfers = transfers
         self._audit = audit
         self._sessions = sessions
         self._running = 0
@@ -132,6 +137,11 @@ class StorageHandlers:
             study_instance_uid=study_instance_uid,
         )
         session.begin_study(study_instance_uid)
+
+    def begin_series(self, session: Session, study_instance_uid: UID, series_instance_uid: UID) -> None:
+        """Record that an association brings a series, before its first instance; OutOfResources if it can't be."""
+        if self._transfers is not None:
+            self._transfers.begin(session, study_instance_uid, series_instance_uid)
 
     def audit_refusal(self, session: Session, status: int, code: str, sop_instance_uid: str = "") -> None:
         """Write an instance that is refused to the audit log."""

@@ -148,6 +148,7 @@ class Reception:
             raise DataSetMismatch("the data set's SOP Class or Instance UID is not the command's; they must agree")
         kept = self._file.keep()
         self._handlers.begin_study(session, header.study_instance_uid)
+        self._handlers.begin_series(session, header.study_instance_uid, header.series_instance_uid)
         self._handlers.record(
             Instance(
                 sop_instance_uid=self._sop_instance_uid,

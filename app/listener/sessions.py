@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import uuid
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from pynetdicom.association import Association
 
 
-@dataclass
+@dataclass(eq=False)
 class Session:
     """One association with a peer. Its lock is held while an instance is kept."""
 
@@ -27,6 +28,12 @@ class Session:
     refusal: str = ""
     """Why it was not admitted, as a code."""
     lock: threading.Lock = field(default_factory=threading.Lock)
+    number: uuid.UUID = field(default_factory=uuid.uuid4)
+    """What the records call the association."""
+    is_released: bool = False
+    """Whether the peer ended it in order (A-RELEASE), all that it sent having been answered."""
+    has_ended: bool = False
+    _series: set[tuple[UID, UID]] = field(default_factory=set)
     _begun: set[UID] = field(default_factory=set)
     _shortages: set[str] = field(default_factory=set)
     _counts: dict[UID, Counter[UID]] = field(default_factory=dict)
@@ -46,6 +53,14 @@ class Session:
     def begin_study(self, study_instance_uid: UID) -> None:
         """Remember that the begin of the study's transfer is in the audit log."""
         self._begun.add(study_instance_uid)
+
+    def is_new_series(self, study_instance_uid: UID, series_instance_uid: UID) -> bool:
+        """Whether this association has not yet brought an instance of the series."""
+        return (study_instance_uid, series_instance_uid) not in self._series
+
+    def begin_series(self, study_instance_uid: UID, series_instance_uid: UID) -> None:
+        """Remember that the records know that this association brings the series."""
+        self._series.add((study_instance_uid, series_instance_uid))
 
     def is_new_shortage(self, code: str) -> bool:
         """Whether this shortage is met for the first time in this association."""

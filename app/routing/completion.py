@@ -1,10 +1,11 @@
-"""When a series or its study is complete: nothing came for the quiet time. Then the rules decide, once a revision."""
+"""Looks for series that are complete (`app.routing.waiting`) and has the rules decide on them, once a revision."""
 
 from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -16,7 +17,9 @@ from app.audit.log import AuditLog
 from app.errors import AuditError
 from app.jobs.binding import StudyBinding, TakenSeries
 from app.jobs.records import Records, SeenSeries, SeriesState
+from app.routing.asking import ArchiveQuestions
 from app.routing.rules import Decision, RuleSet
+from app.routing.waiting import Patience, Verdict, judge_series, judge_study
 from app.settings import Settings
 from app.settings_pipeline import RuleSettings
 from app.telemetry import get_logger
@@ -50,6 +53,7 @@ _ENDS: Mapping[SeriesState, tuple[AuditEvent, Outcome, str | None]] = {
         Outcome.SERIOUS_FAILURE,
         "an instance of the series can't be read from the spool; send the series again",
     ),
+    "incomplete": (AuditEvent.SERIES_INCOMPLETE, Outcome.SERIOUS_FAILURE, None),
 }
 """How a series ends for which no job is made."""
 
@@ -72,6 +76,8 @@ class CompletionScanner:
         Makes the job and its first task in one transaction.
     create_study_job
         The same for a rule with channels.
+    questions
+        Asks the archives that the settings name how much they have.
     """
 
     def __init__(
@@ -84,6 +90,7 @@ class CompletionScanner:
         spool_path_of: Callable[[str], Path],
         create_job: CreateJob,
         create_study_job: CreateStudyJob,
+        questions: ArchiveQuestions | None = None,
     ) -> None:
         self._routing = settings.routing
         self._records = records
@@ -92,11 +99,9 @@ class CompletionScanner:
         self._spool_path_of = spool_path_of
         self._create_job = create_job
         self._create_study_job = create_study_job
-        self._quiet_of = {
-            source.ae_title: source.quiet_seconds
-            for source in settings.listener.source
-            if source.quiet_seconds is not None
-        }
+        self._questions = questions
+        self._settings = settings
+        self._patience: dict[str, Patience] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
         """Look every ``scan_seconds`` until `stop` is set. A database that goes away is waited for."""
@@ -112,30 +117,40 @@ class CompletionScanner:
 
     def scan(self) -> int:
         """Look once; return how many series were decided."""
-        undecided = self._records.undecided_series()
-        busy = {one.study_instance_uid for one in undecided if not self._is_quiet(one)}
+        judged = [(one, judge_series(one, self._patience_of(one))) for one in self._records.undecided_series()]
+        unfinished: dict[str, list[SeenSeries]] = {}
+        for series, verdict in judged:
+            if not verdict.complete:
+                unfinished.setdefault(series.study_instance_uid, []).append(series)
+            if verdict.must_ask:
+                self._ask(series)
         decided = 0
-        for series in undecided:
-            count = self._look_at(series, busy)
+        for series, verdict in judged:
+            if not verdict.complete:
+                continue
+            study = judge_study(series, self._patience_of(series), unfinished.get(series.study_instance_uid, ()))
+            count = self._look_at(series, verdict, study)
             if count:  # what came may be the images that prompts lacked
                 self._records.reopen_prompts(series.study_instance_uid)
             decided += count
         return decided
 
-    def _is_quiet(self, series: SeenSeries) -> bool:
-        quiet = self._quiet_of.get(series.calling_ae_title, self._routing.series_quiet_seconds)
-        return series.state == "waiting-for-study" or series.quiet_seconds >= quiet
+    def _patience_of(self, series: SeenSeries) -> Patience:
+        title = series.calling_ae_title
+        if title not in self._patience:
+            patience = Patience.of(self._settings, title)
+            self._patience[title] = patience if self._questions is not None else replace(patience, archive="")
+        return self._patience[title]
 
-    def _look_at(self, series: SeenSeries, busy: Container[str]) -> int:
-        """Decide one series, or with it its study; return how many were decided.
+    def _ask(self, series: SeenSeries) -> None:
+        if self._questions is not None:
+            self._questions.ask(self._patience_of(series).archive, series.study_instance_uid)
 
-        Parameters
-        ----------
-        busy
-            Studies of which a series is not quiet yet: one source's quiet time may be longer than a study's.
-        """
-        complete = self._is_complete(series) and series.study_instance_uid not in busy
-        if not self._is_quiet(series) or (series.state == "waiting-for-study" and not complete):
+    def _look_at(self, series: SeenSeries, verdict: Verdict, study: Verdict) -> int:
+        """Decide a complete series, or with it its study; return how many were decided."""
+        if series.state == "waiting-for-study" and not study.complete:
+            if study.must_ask:
+                self._ask(series)
             return 0
         decision = self._decide(series)
         if decision is None:
@@ -144,20 +159,19 @@ class CompletionScanner:
             return self._without_job(series, "no-rule")
         if not decision.rule.own_results and self._is_own(series):
             return self._without_job(series, "own-result")
-        if decision.rule.after == "study" and not complete:
+        if verdict.is_short and self._settings.routing.incomplete == "refuse":
+            return self._without_job(series, "incomplete", _incomplete(series))
+        if decision.rule.after == "study" and not study.complete:
             return self._records.conclude_series(series, "waiting-for-study", rule=decision.rule.name)
         if decision.rule.channels:
             return self._bind_study(series, decision.rule)
         return self._create_job(series, decision.rule)
 
-    def _is_complete(self, series: SeenSeries) -> bool:
-        return series.study_quiet_seconds >= self._routing.study_quiet_seconds
-
     def _bind_study(self, series: SeenSeries, rule: RuleSettings) -> int:
         """Bind all series of the study that the rule takes, those that were decided before too."""
         study = self._records.series_of_study(series.study_instance_uid)
         now = {one.series_instance_uid: one for one in study}.get(series.series_instance_uid)
-        if now is None or not (now.undecided and self._is_complete(now)):
+        if now is None or not (now.undecided and judge_study(now, self._patience_of(now)).complete):
             return 0  # decided together with another of its series, or content came
         decisions = [(one, self._decide(one)) for one in study]
         taken = [
@@ -196,8 +210,9 @@ class CompletionScanner:
         except _UNREADABLE:
             return False
 
-    def _without_job(self, series: SeenSeries, state: SeriesState) -> bool:
+    def _without_job(self, series: SeenSeries, state: SeriesState, why: str | None = None) -> bool:
         event, outcome, reason = _ENDS[state]
+        reason = why or reason
         self._audit.append(
             event,
             outcome,
@@ -207,3 +222,10 @@ class CompletionScanner:
             **({"reason": reason} if reason else {}),
         )
         return self._records.conclude_series(series, state, reason=reason)
+
+
+def _incomplete(series: SeenSeries) -> str:
+    return (
+        f"{series.shortfall}, and the archive {series.asked_archive} has more; send what is missing, and the series is "
+        "decided then"
+    )

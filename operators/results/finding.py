@@ -23,6 +23,7 @@ from operators.derived_uids import (
 from operators.durable import write_durably
 from operators.object_kinds import Kind
 from operators.prompting_object import PromptingObject
+from operators.results.replacing import ReplacedObject
 from operators.segments import SegmentSpec
 from operators.series_volume import SeriesVolume
 
@@ -31,6 +32,7 @@ __all__ = [
     "Finding",
     "Kind",
     "PromptingObject",
+    "ReplacedObject",
     "WrittenObject",
     "device_uid",
     "object_instance_uid",
@@ -51,6 +53,7 @@ _SERIES_NUMBER_OFFSETS: dict[Kind, int] = {
     "presentation-state": 5000,
     "notice": 6000,
     "notice-page": 7000,
+    "rejection-note": 8000,
 }
 """A result's Series Number is its source's and this: beside it, and not another acquisition's."""
 _MOST_SERIES_NUMBER = 99999
@@ -107,6 +110,8 @@ class Finding:
     is_automatic: bool = True
     """False where a person's hand guided the algorithm."""
     prompted_by: Sequence[PromptingObject] = ()
+    replaces: Sequence[ReplacedObject] = ()
+    """What of an earlier result somebody has; its series description says so too (`say_replaces`)."""
 
     @property
     def source(self) -> pydicom.Dataset:

@@ -9,7 +9,7 @@ from typing import Any
 import highdicom
 
 from operators.object_kinds import Kind
-from operators.results.finding import Algorithm, Finding
+from operators.results.finding import Algorithm, Finding, ReplacedObject
 from operators.results.writing import write_results
 from operators.sdk import Fragment, Operator, OperatorSpec
 from operators.segments import SegmentSpec
@@ -24,7 +24,7 @@ class ResultsWriterOperator(Operator):
 
     Parameters
     ----------
-    segments, algorithm, identity, series_description
+    segments, algorithm, identity, series_description, replaces
         As in `Finding`.
     kinds
         What to write.
@@ -48,6 +48,7 @@ class ResultsWriterOperator(Operator):
         folder: Path,
         progress: Callable[[int, int], None],
         probabilities_path: Path | None = None,
+        replaces: Sequence[ReplacedObject] = (),
         **kwargs: Any,
     ) -> None:
         self._segments = tuple(segments)
@@ -58,6 +59,7 @@ class ResultsWriterOperator(Operator):
         self._folder = folder
         self._progress = progress
         self._probabilities_path = probabilities_path
+        self._replaces = tuple(replaces)
         super().__init__(fragment, *args, **kwargs)
 
     def setup(self, spec: OperatorSpec) -> None:
@@ -71,7 +73,15 @@ class ResultsWriterOperator(Operator):
         series: SeriesVolume = op_input.receive("series")
         labels: highdicom.Volume = op_input.receive("labels")
         self._progress(0, 1)
-        finding = Finding(labels, series, self._segments, self._algorithm, self._identity, self._series_description)
+        finding = Finding(
+            labels,
+            series,
+            self._segments,
+            self._algorithm,
+            self._identity,
+            self._series_description,
+            replaces=self._replaces,
+        )
         written = write_results(finding, self._kinds, self._folder, probabilities=self._probabilities_path)
         self._progress(1, 1)
         op_output.emit(written, "written")

@@ -33,6 +33,7 @@ from pydicom.sr.coding import Code
 from operators.label_maps import check_place
 from operators.object_kinds import MANUFACTURER, Kind
 from operators.results.finding import Algorithm, Finding, PromptingObject, WrittenObject, save_object
+from operators.results.replacing import name_predecessors
 from operators.results.segmentation import segment_numbers
 from operators.results.structured_report import (
     LANGUAGE,
@@ -115,6 +116,7 @@ def write_report(
         series_description=finding.series_description,
         own_text=finding.own_text(*said_of_it),
     )
+    name_predecessors(document, finding.replaces)
     return save_object(document, path)
 
 

@@ -19,6 +19,7 @@ from operators.label_maps import MOST_LABELS, LabelMap, label_counts, smallest_l
 from operators.results.equipment import equipment_attributes, identification, processing_equipment, without_clock
 from operators.results.finding import Finding, Kind, object_instance_uid, object_series_uid, series_number
 from operators.results.prompting import refer_to
+from operators.results.replacing import relate_to_replaced
 from operators.results.series_description import say_ai
 from operators.segments import SegmentSpec
 from operators.source_identity import moment_of, take_over_identity
@@ -116,6 +117,7 @@ def segmentation_object(
     take_over_identity(segmentation, finding.source, own_text=finding.own_text(description))
     for prompting in finding.prompted_by:
         refer_to(segmentation, prompting)
+    relate_to_replaced(segmentation, finding.replaces)
     return segmentation
 
 

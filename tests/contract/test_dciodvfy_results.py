@@ -21,6 +21,7 @@ from tests.finding_phantom import KINDS, PHANTOM, TUMOUR, WITHOUT_TYPE_2, plante
 from tests.judges import run_dcentvfy, run_dciodvfy
 from tests.peers import require
 from tests.segmented_phantom import LIVER, MANY_SEGMENTS, many_labels, no_labels
+from tests.unit.operators.results.test_replacing import REPLACED
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +59,7 @@ def test_no_error_in_what_is_made_of_a_finding(name: str, tmp_path: Path) -> Non
     assert _inconsistencies([*sorted((tmp_path / "images").iterdir()), *written]) == []
 
 
-@pytest.mark.parametrize("name", ["nothing", "many", "without-type-2", "on-a-side", "prompted"])
+@pytest.mark.parametrize("name", ["nothing", "many", "without-type-2", "on-a-side", "prompted", "replacing"])
 def test_no_error_in_what_is_made_of_a_strange_one(name: str, tmp_path: Path) -> None:
     finding = {
         "nothing": lambda: planted_finding(tmp_path / "images", paint=no_labels),
@@ -68,6 +69,7 @@ def test_no_error_in_what_is_made_of_a_strange_one(name: str, tmp_path: Path) ->
         "prompted": lambda: replace(
             planted_finding(tmp_path / "images"), prompted_by=[PromptingObject("2.25.1", "2.25.11")]
         ),
+        "replacing": lambda: replace(planted_finding(tmp_path / "images"), replaces=REPLACED),
     }[name]()
     for path in _written(finding, tmp_path):
         assert run_dciodvfy(path) == [], path.name

@@ -110,6 +110,9 @@ def test_instances_of_the_images_that_still_come_are_waited_for(made: Bench) -> 
         )
     assert _scan(made, quiet_seconds=60) == 0  # the prompt is quiet, its images are not
     assert made.records.jobs() == []
+    said = {one.series_instance_uid: one.waits_for for one in made.records.waiting_series()}
+    assert said.pop(_state().SeriesInstanceUID) == "the images that it refers to are still coming"
+    assert set(said.values()) == {None}
     assert _scan(made) + _scan(made) == 2
     assert made.job().instances == 4
 

@@ -23,6 +23,7 @@ from app.listener.presentation import (
 from app.settings_gate import GateSettings
 from app.settings_pipeline import GeneralistSettings, PipelineSettings, RuleSettings
 from app.settings_prompt import PromptSettings
+from app.settings_routing import RoutingSettings
 from app.settings_slots import SlotsSettings
 from app.settings_web import WebSettings
 from app.settings_worker import WorkerSettings
@@ -40,7 +41,7 @@ _CHECKS_HEADING = "## The checks that a pipeline can choose for\n"
 
 _CONFORMANCE_HEAD = """# DICOM conformance
 
-What Limner offers and asks for over DIMSE, in the order of PS3.2. *Made from `app/listener/presentation.py` by
+What Limner offers and asks for, in the order of PS3.2. *Made from `app/listener/presentation.py` by
 `python -m tests.docs.render`; a test keeps it true.*
 
 | | |
@@ -48,13 +49,19 @@ What Limner offers and asks for over DIMSE, in the order of PS3.2. *Made from `a
 | Implementation Class UID | `{class_uid}` |
 | Implementation Version Name | `{version}` |
 | Services as SCP | Verification, Storage |
-| Services as SCU | Verification (`limner check`), Storage (results, `limner submit`), Study Root MOVE (`[[archive]]`) |
+| Services as SCU | Verification, Storage (results, `limner submit`), Study Root FIND and MOVE (`[[archive]]`) |
 | Maximum PDU, associations, time-outs | the `[listener]` settings |
 | Character sets | the source's Specific Character Set is kept, its values unchanged |
-| Security | called and calling AE title and host are checked; TLS is not built yet |
+| Security | called and calling AE title and host are checked; TLS for DICOMweb destinations, not yet for DIMSE |
 
 As SCU, an association proposes exactly the SOP class and transfer syntax of what it sends: results are Segmentation
-Storage in Explicit VR Little Endian. As SCP, Success (0x0000) means that the instance is on disk, synced and recorded;
+Storage in Explicit VR Little Endian. Results are withdrawn by Key Object Selection Documents, the rejection notes of
+IHE's Imaging Object Change Management (Change Requester, without the query of what was rejected).
+
+As a DICOMweb user agent (PS3.18), it stores results by STOW-RS (`POST /studies`,
+multipart/related with one application/dicom part, answers in application/dicom+json) and asks by QIDO-RS
+(`GET /studies`, `GET /studies/{{study}}/series/{{series}}/instances`), over TLS 1.2 or newer, with HTTP Basic, a bearer
+token or a certificate of its own. As SCP, Success (0x0000) means that the instance is on disk, synced and recorded;
 [refusals](refusals.md) has the other statuses. Limner is no archive: it offers neither Storage Commitment nor
 Query/Retrieve.
 """
@@ -75,7 +82,7 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("the top of the file", settings.Settings),
     ("[listener]", settings.ListenerSettings),
     ("[[listener.source]]", settings.SourceSettings),
-    ("[routing]", settings.RoutingSettings),
+    ("[routing]", RoutingSettings),
     ("[[pipeline]]", PipelineSettings),
     ("[pipeline.generalist]", GeneralistSettings),
     ("[pipeline.prompt]", PromptSettings),

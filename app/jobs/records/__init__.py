@@ -5,6 +5,7 @@ One module, and one file of SQL, for each step of a study's way; `Records` is al
 
 from __future__ import annotations
 
+from app.jobs.arrival_entries import EarlierJob, QueuePlace, SentObject, Transfer
 from app.jobs.connections import Connection
 from app.jobs.entries import (
     Agreement,
@@ -25,14 +26,18 @@ from app.jobs.entries import (
     Series,
     SeriesState,
     Step,
+    Withdrawal,
     describe_way,
 )
+from app.jobs.records.completing import CompleteRecords
 from app.jobs.records.deciding import DecideRecords
 from app.jobs.records.pausing import PauseRecords
 from app.jobs.records.receiving import ReceiveRecords
 from app.jobs.records.returning import ReturnRecords
 from app.jobs.records.steering import SteerRecords
+from app.jobs.records.superseding import SupersedeRecords
 from app.jobs.records.watching import WatchRecords
+from app.jobs.records.withdrawing import WithdrawRecords
 from app.jobs.records.working import WorkRecords
 
 __all__ = [
@@ -43,22 +48,38 @@ __all__ = [
     "Delivery",
     "DeliveryState",
     "DestinationProfile",
+    "EarlierJob",
     "Finding",
     "Instance",
     "Job",
     "JobInput",
     "JobState",
     "NewJob",
+    "QueuePlace",
     "Result",
     "SeenSeries",
     "Sending",
+    "SentObject",
     "Series",
     "SeriesState",
     "Step",
+    "Transfer",
+    "Withdrawal",
     "Records",
     "describe_way",
 ]
 
 
-class Records(ReceiveRecords, DecideRecords, WorkRecords, SteerRecords, PauseRecords, ReturnRecords, WatchRecords):
+class Records(
+    ReceiveRecords,
+    CompleteRecords,
+    DecideRecords,
+    SupersedeRecords,
+    WorkRecords,
+    SteerRecords,
+    PauseRecords,
+    ReturnRecords,
+    WithdrawRecords,
+    WatchRecords,
+):
     """The one place of SQL: what is read and written, by the steps of a study's way."""

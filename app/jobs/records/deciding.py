@@ -27,6 +27,14 @@ class DecideRecords(Connections):
             rows = connection.execute(_SQL["undecided_series"]).fetchall()
         return [SeenSeries(**row) for row in rows]
 
+    def waiting_series(self) -> list[SeenSeries]:
+        """Return the same to be looked at alone: nothing is written."""
+        return [SeenSeries(**row) for row in self._rows(_SQL["undecided_series"], ())]
+
+    def explain_waiting(self, series: SeenSeries, waits_for: str) -> None:
+        """Record what the decision about a complete series waits for, in words."""
+        self._happened(_SQL["explain_waiting"], {**asdict(series), "waits_for": waits_for})
+
     def latest_inputs(self, series: SeenSeries) -> list[JobInput]:
         """Return the instances of a series as they are now, the latest content each."""
         with self.transaction() as connection:
@@ -94,6 +102,12 @@ class DecideRecords(Connections):
         with connection.cursor() as cursor:
             cursor.executemany(_SQL["insert_input"], [(job.id, *one) for one in inputs])
         return True
+
+    def note_shortfalls(self, connection: Connection, job_id: uuid.UUID, series: Iterable[SeenSeries]) -> None:
+        """Note on a job of which of its series an archive has more instances than came."""
+        message = "; ".join(one.remark for one in dict.fromkeys(series) if one.shortfall)
+        if message:
+            connection.execute(_SQL["note_shortfall"], {"job_id": job_id, "message": message})
 
     def refuse_job(self, connection: Connection, job_id: uuid.UUID, code: str, reason: str) -> None:
         """End a job that was just made as refused."""

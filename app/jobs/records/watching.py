@@ -46,7 +46,7 @@ class WatchRecords(Connections):
 
     def series(self) -> list[Series]:
         """Return every series, in the order they came."""
-        return [Series(**row) for row in self._rows(_SQL["all_series"], ())]
+        return [Series(**_fields(Series, row)) for row in self._rows(_SQL["all_series"], ())]
 
     def moment(self, connection: Connection, seconds_ahead: float) -> datetime:
         """Return a moment by the database's clock, which schedules the tasks."""
@@ -57,8 +57,9 @@ class WatchRecords(Connections):
 
     def _jobs(self, rows: list[DictRow]) -> list[Job]:
         ids = [row["id"] for row in rows]
-        results = self._by_job(Result, _SQL["results_of_jobs"], ids)
+        # in this order: what a delivery sends was recorded with it or before, and so is among the results
         deliveries = self._by_job(Delivery, _SQL["deliveries_of_jobs"], ids)
+        results = self._by_job(Result, _SQL["results_of_jobs"], ids)
         steps = self._by_job(Step, _SQL["steps_of_jobs"], ids)
         return [
             Job(

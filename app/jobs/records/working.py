@@ -26,10 +26,10 @@ class WorkRecords(Connections):
             row = using.execute(_SQL["begin_attempt"], (job_id,)).fetchone()
         return None if row is None else (row["attempt"], row["tries"])
 
-    def report_progress(self, job_id: uuid.UUID, attempt: int, step: str, done: int, total: int) -> None:
-        """Write the graph's progress to the job."""
+    def report_progress(self, job_id: uuid.UUID, attempt: int, step: str, done: int, total: int) -> bool:
+        """Write the graph's progress to the job; False if the attempt was overtaken or its job has ended."""
         facts = {"id": job_id, "attempt": attempt, "step": step, "done": done, "total": total}
-        self._happened(_SQL["report_progress"], facts)
+        return self._happened(_SQL["report_progress"], facts)
 
     def release_attempt(self, job_id: uuid.UUID, attempt: int) -> None:
         """Give an attempt back that a shutdown ended: it does not count."""

@@ -17,10 +17,39 @@ SELECT study_instance_uid, series_instance_uid, state, revision, calling_ae_titl
            WHERE whole.study_instance_uid = series.study_instance_uid))::float8 AS study_quiet_seconds,
        (SELECT min(digest) FROM instances
         WHERE instances.study_instance_uid = series.study_instance_uid
-          AND instances.series_instance_uid = series.series_instance_uid) AS lowest_digest
+          AND instances.series_instance_uid = series.series_instance_uid) AS lowest_digest,
+       coalesce(released_at >= last_received_at, false) AS released,
+       (SELECT count(DISTINCT association)::int FROM transfers
+        WHERE transfers.study_instance_uid = series.study_instance_uid AND transfers.state = 'open'
+          AND transfers.calling_ae_title = series.calling_ae_title) AS open_associations,
+       CASE WHEN expected.instances IS NOT NULL THEN
+           (SELECT count(DISTINCT sop_instance_uid)::int FROM instances
+            WHERE instances.study_instance_uid = series.study_instance_uid
+              AND instances.series_instance_uid = series.series_instance_uid) END AS instances,
+       expected.instances AS expected,
+       (SELECT count(*)::int FROM expected_series AS other
+        WHERE other.study_instance_uid = series.study_instance_uid
+          AND NOT EXISTS (SELECT FROM series AS here
+                          WHERE here.study_instance_uid = other.study_instance_uid
+                            AND here.series_instance_uid = other.series_instance_uid)
+          AND NOT EXISTS (SELECT FROM results
+                          WHERE results.series_instance_uid = other.series_instance_uid)) AS series_missing,
+       coalesce(questions.archive, '') AS asked_archive, coalesce(questions.code, '') AS asked_code,
+       coalesce(questions.asks, 0) AS asks,
+       extract(epoch FROM clock_timestamp() - questions.asked_at)::float8 AS asked_seconds,
+       extract(epoch FROM clock_timestamp() - questions.answered_at)::float8 AS answered_seconds,
+       waits_for
 FROM series
+LEFT JOIN questions USING (study_instance_uid)
+LEFT JOIN expected_series AS expected USING (study_instance_uid, series_instance_uid)
 WHERE state IN ('receiving', 'waiting-for-study')
 ORDER BY last_received_at;
+
+-- name: explain_waiting
+UPDATE series SET waits_for = %(waits_for)s
+WHERE study_instance_uid = %(study_instance_uid)s AND series_instance_uid = %(series_instance_uid)s
+  AND state = 'receiving' AND waits_for IS DISTINCT FROM %(waits_for)s
+RETURNING 1;
 
 -- name: series_of_study
 SELECT study_instance_uid, series_instance_uid, state, revision, calling_ae_title, last_received_at,
@@ -30,8 +59,31 @@ SELECT study_instance_uid, series_instance_uid, state, revision, calling_ae_titl
            WHERE whole.study_instance_uid = series.study_instance_uid))::float8 AS study_quiet_seconds,
        (SELECT min(digest) FROM instances
         WHERE instances.study_instance_uid = series.study_instance_uid
-          AND instances.series_instance_uid = series.series_instance_uid) AS lowest_digest
+          AND instances.series_instance_uid = series.series_instance_uid) AS lowest_digest,
+       coalesce(released_at >= last_received_at, false) AS released,
+       (SELECT count(DISTINCT association)::int FROM transfers
+        WHERE transfers.study_instance_uid = series.study_instance_uid AND transfers.state = 'open'
+          AND transfers.calling_ae_title = series.calling_ae_title) AS open_associations,
+       CASE WHEN expected.instances IS NOT NULL THEN
+           (SELECT count(DISTINCT sop_instance_uid)::int FROM instances
+            WHERE instances.study_instance_uid = series.study_instance_uid
+              AND instances.series_instance_uid = series.series_instance_uid) END AS instances,
+       expected.instances AS expected,
+       (SELECT count(*)::int FROM expected_series AS other
+        WHERE other.study_instance_uid = series.study_instance_uid
+          AND NOT EXISTS (SELECT FROM series AS here
+                          WHERE here.study_instance_uid = other.study_instance_uid
+                            AND here.series_instance_uid = other.series_instance_uid)
+          AND NOT EXISTS (SELECT FROM results
+                          WHERE results.series_instance_uid = other.series_instance_uid)) AS series_missing,
+       coalesce(questions.archive, '') AS asked_archive, coalesce(questions.code, '') AS asked_code,
+       coalesce(questions.asks, 0) AS asks,
+       extract(epoch FROM clock_timestamp() - questions.asked_at)::float8 AS asked_seconds,
+       extract(epoch FROM clock_timestamp() - questions.answered_at)::float8 AS answered_seconds,
+       waits_for
 FROM series
+LEFT JOIN questions USING (study_instance_uid)
+LEFT JOIN expected_series AS expected USING (study_instance_uid, series_instance_uid)
 WHERE study_instance_uid = %s
 ORDER BY first_received_at, series_instance_uid;
 
@@ -50,7 +102,8 @@ FOR UPDATE;
 
 -- name: conclude_series
 -- The decision stands only for what was looked at: nothing came since.
-UPDATE series SET state = %(to_state)s, rule = %(rule)s, reason = %(reason)s, decided_at = clock_timestamp()
+UPDATE series SET state = %(to_state)s, rule = %(rule)s, reason = %(reason)s, decided_at = clock_timestamp(),
+                  waits_for = NULL
 WHERE study_instance_uid = %(study_instance_uid)s AND series_instance_uid = %(series_instance_uid)s
   AND revision = %(revision)s AND last_received_at = %(last_received_at)s
   AND state IN ('receiving', 'waiting-for-study')
@@ -58,7 +111,8 @@ RETURNING 1;
 
 -- name: conclude_locked_series
 -- For a series that this transaction has locked: one that was decided before may be decided anew with its study.
-UPDATE series SET state = %(to_state)s, rule = %(rule)s, reason = %(reason)s, decided_at = clock_timestamp()
+UPDATE series SET state = %(to_state)s, rule = %(rule)s, reason = %(reason)s, decided_at = clock_timestamp(),
+                  waits_for = NULL
 WHERE study_instance_uid = %(study_instance_uid)s AND series_instance_uid = %(series_instance_uid)s
 RETURNING 1;
 
@@ -81,6 +135,10 @@ RETURNING id;
 
 -- name: insert_input
 INSERT INTO job_inputs (job_id, sop_instance_uid, digest, channel) VALUES (%s, %s, %s, %s);
+
+-- name: note_shortfall
+-- Before what the gate notes, whose numbers begin with 1.
+INSERT INTO notes (job_id, number, code, policy, message) VALUES (%(job_id)s, 0, 'incomplete', 'warn', %(message)s);
 
 -- name: refuse_job
 -- A job that is refused as it is made: no attempt ever begins.

@@ -49,7 +49,9 @@ SELECT state FROM jobs WHERE id = %s FOR UPDATE;
 SELECT count(*) AS open FROM deliveries WHERE job_id = %s AND state IN ('waiting', 'sending');
 
 -- name: failed_deliveries
-SELECT DISTINCT destination FROM deliveries WHERE job_id = %s AND state = 'failed' ORDER BY destination;
+-- A rejection note that was refused leaves the job as it is.
+SELECT DISTINCT destination FROM deliveries JOIN results USING (job_id, digest)
+WHERE job_id = %s AND state = 'failed' AND kind <> 'rejection-note' ORDER BY destination;
 
 -- name: open_destinations
 SELECT DISTINCT destination FROM deliveries WHERE state IN ('waiting', 'sending');

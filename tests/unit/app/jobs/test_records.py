@@ -15,13 +15,17 @@ from app.jobs.records import Delivery, Job, JobState, Step, describe_way
 
 _NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 _ID = uuid.UUID(int=1)
+STEPS = (
+    "receiving", "completing", "deciding", "superseding", "working", "steering", "pausing", "returning",
+    "withdrawing", "watching",
+)  # fmt: skip
 
 
 def _at(seconds: float) -> datetime:
     return _NOON + timedelta(seconds=seconds)
 
 
-def _job(**changed: object) -> Job:
+def a_job(**changed: object) -> Job:
     facts: dict[str, object] = {
         "id": _ID, "key": "k", "study_instance_uid": UID("1.2"), "series_instance_uid": UID("1.3"),
         "series_revision": 1, "rule": "r", "pipeline": "p", "model_name": "m", "model_version": "1",
@@ -34,23 +38,23 @@ def _job(**changed: object) -> Job:
 
 
 def test_the_way_of_a_job_that_runs() -> None:
-    assert describe_way(_job()) == (("receive", 2.0), ("wait", 10.0), ("queue", 1.0))
+    assert describe_way(a_job()) == (("receive", 2.0), ("wait", 10.0), ("queue", 1.0))
 
 
 def test_the_way_names_the_steps_of_the_last_attempt_and_each_delivery() -> None:
     steps = (Step(_ID, 1, "infer", 9.0), Step(_ID, 2, "infer", 5.0))
     sent = Delivery(_ID, "d", "archive", "delivered", 1, "", "", _at(20), _at(20), None, _at(21))
     waiting = Delivery(_ID, "d", "viewer", "waiting", 0, "", "", _at(20), None, None, None)
-    way = describe_way(_job(steps=steps, deliveries=(sent, waiting)))
+    way = describe_way(a_job(steps=steps, deliveries=(sent, waiting)))
     assert way[3:] == (("infer", 5.0), ("deliver:archive", 1.0))
 
 
 def test_only_these_states_are_final() -> None:
-    final = ["closed", "failed", "refused", "discarded", "cancelled", "dead-letter"]
-    assert [state for state in get_args(JobState) if _job(state=state).ended] == final
+    final = ["closed", "failed", "refused", "discarded", "cancelled", "dead-letter", "superseded"]
+    assert [state for state in get_args(JobState) if a_job(state=state).ended] == final
 
 
-@pytest.mark.parametrize("step", ["receiving", "deciding", "working", "steering", "pausing", "returning", "watching"])
+@pytest.mark.parametrize("step", STEPS)
 def test_every_statement_is_there_and_used(step: str) -> None:
     module = Path(records.__file__).with_name(f"{step}.py")
     used = set(re.findall(r'_SQL\["(\w+)"\]', module.read_text()))
@@ -59,4 +63,4 @@ def test_every_statement_is_there_and_used(step: str) -> None:
 
 def test_every_module_of_the_records_is_a_step() -> None:
     modules = {path.stem for path in Path(records.__file__).parent.glob("*.py")}
-    assert modules == {"__init__", "receiving", "deciding", "working", "steering", "pausing", "returning", "watching"}
+    assert modules == {"__init__", *STEPS}

@@ -1,0 +1,37 @@
+"""Results that are withdrawn after they were sent."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import asdict
+
+from app.jobs.connections import Connection, Connections, read_statements
+from app.jobs.entries import Withdrawal
+
+_SQL = read_statements("withdrawing.sql")
+
+
+class WithdrawRecords(Connections):
+    """What was taken back."""
+
+    def lock_job(self, connection: Connection, job_id: uuid.UUID) -> bool:
+        """Hold a job until the transaction ends; False if there is none."""
+        return connection.execute(_SQL["lock_job"], (job_id,)).fetchone() is not None
+
+    def add_withdrawal(self, connection: Connection, withdrawal: Withdrawal) -> None:
+        """Record that a job's results are withdrawn from a destination."""
+        connection.execute(_SQL["insert_withdrawal"], asdict(withdrawal))
+
+    def cancel_deliveries(self, connection: Connection, job_id: uuid.UUID, destination: str, reason: str) -> int:
+        """End the deliveries of a job's results to a destination that have not ended; return how many they were."""
+        facts = {"job_id": job_id, "destination": destination, "reason": reason}
+        return len(connection.execute(_SQL["cancel_deliveries"], facts).fetchall())
+
+    def is_delivered(self, connection: Connection, job_id: uuid.UUID) -> bool:
+        """Whether no delivery of the job's results is still to come; those of notes do not count."""
+        row = connection.execute(_SQL["is_delivered"], (job_id,)).fetchone()
+        return row is not None and bool(row["is_delivered"])
+
+    def withdrawals(self, job_id: uuid.UUID) -> list[Withdrawal]:
+        """Return from where a job's results were withdrawn."""
+        return [Withdrawal(**row) for row in self._rows(_SQL["withdrawals"], (job_id,))]
