@@ -17,18 +17,21 @@ from typing import Any
 from app.audit.events import AuditEvent, Outcome
 from app.audit.log import AuditLog
 from app.delivery.archive import DimseArchive
-from app.delivery.dimse import DimseDestination
+from app.delivery.storage import DimseDestination
 from app.errors import SettingsError
 from app.graph import PROMPTED_CHANNELS
+from app.jobs.committing import ReportKeeping
 from app.jobs.graph_process import PRELOAD, PROMPTED_PRELOAD, GraphProcess
 from app.jobs.identity import GeneralistFacts, ModelFacts
 from app.jobs.probing import DestinationProbing
+from app.jobs.queue import TaskQueue
 from app.jobs.records import Records
 from app.jobs.verification import verify_results
 from app.jobs.worker import Worker
 from app.jobs.workflow import Workflow
 from app.listener.adoption import adopt_unrecorded
 from app.listener.association import Listener
+from app.listener.commitment import CommitmentReports
 from app.listener.spool import Spool
 from app.routing.channels import check_channels
 from app.routing.completion import CompletionScanner
@@ -118,7 +121,8 @@ async def serve(settings: Settings) -> None:
             create_study_job=workflow.create_study_job,
         )
         worker = Worker(records=records, tasks=workflow, destinations=[one.name for one in settings.destination])
-        listener = Listener(settings.listener, spool, records.record_instance, audit)
+        reports = CommitmentReports(reporting_titles(settings), ReportKeeping(records, TaskQueue()).keep, audit)
+        listener = Listener(settings.listener, spool, records.record_instance, audit, reports=reports)
         if settings.web.enabled:
             from app.web.service import WebService  # here, since it takes half a second and few need it
 
@@ -363,7 +367,16 @@ def embedded_triton(settings: Settings, run_folder: Path) -> EmbeddedTriton:
 def make_destinations(settings: Settings) -> Iterator[DimseDestination]:
     """Make the destinations that the settings describe."""
     for one in settings.destination:
-        yield DimseDestination(one, one.calling_ae_title or settings.listener.ae_title)
+        yield DimseDestination(one, settings.listener.ae_title, settings.listener.ae_title)
+
+
+def reporting_titles(settings: Settings) -> dict[str, list[str]]:
+    """Return the destinations that report what they keep, by the titles that they call from."""
+    titles: dict[str, list[str]] = {}
+    for one in settings.destination:
+        if one.commitment == "storage-commitment":
+            titles.setdefault(one.ae_title, []).append(one.name)
+    return titles
 
 
 def _facts(settings: Settings) -> dict[str, str | int]:

@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from app.errors import SettingsError
 from app.identifiers import parse_ae_title
+from app.settings_delivery import ReturnSettings, check_reporters
 from app.settings_pipeline import PipelineSettings, RuleSettings
 from app.settings_section import NoResult, ResultKind, Section, SegmentationForm, checked_name
 from app.settings_web import INTERACTIVE, WebSettings
@@ -64,7 +65,7 @@ class RoutingSettings(Section):
     scan_seconds: float = Field(default=0.5, gt=0, description="How often the ledger is looked at for quiet series.")
 
 
-class DestinationSettings(Section):
+class DestinationSettings(ReturnSettings):
     """Where results are sent by C-STORE: ``[[destination]]``."""
 
     name: str = Field(description="What rules and records call it.")
@@ -87,7 +88,9 @@ class DestinationSettings(Section):
     timeout_seconds: float = Field(default=30.0, gt=0, description="Longest wait for a connection or an answer.")
     retry_first_seconds: float = Field(default=5.0, gt=0, description="Wait before the second attempt; doubles after.")
     retry_longest_seconds: float = Field(default=600.0, gt=0, description="The longest wait between attempts.")
-    maximum_attempts: int = Field(default=200, ge=1, description="Attempts before a delivery fails.")
+    maximum_attempts: int = Field(
+        default=200, ge=1, description="Attempts before a delivery fails; those that did not reach it do not count."
+    )
 
     _name = field_validator("name")(staticmethod(checked_name))
     _ae_title = field_validator("ae_title")(staticmethod(parse_ae_title))
@@ -96,6 +99,11 @@ class DestinationSettings(Section):
     def address(self) -> str:
         """Whom it is: title, host and port."""
         return f"{self.ae_title}@{self.host}:{self.port}"
+
+    @property
+    def asked(self) -> tuple[str, str, int] | None:
+        """Title, host and port of whom to ask by C-FIND what it holds; None if nobody."""
+        return self.query_service or (None if self.ask == "never" else (self.ae_title, self.host, self.port))
 
 
 class ArchiveSettings(Section):
@@ -244,6 +252,7 @@ class Settings(BaseSettings):
         pipelines = {entry.name: entry for entry in self.pipeline}
         destinations = {entry.name for entry in self.destination}
         self._check_sources()
+        check_reporters(self.destination, [one.ae_title for one in self.listener.source])
         for rule in self.rule:
             if rule.pipeline not in pipelines:
                 raise ValueError(

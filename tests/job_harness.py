@@ -37,6 +37,7 @@ from app.graph import (
 from app.identifiers import UID, derive_uid
 from app.jobs.identity import GeneralistFacts, ModelFacts
 from app.jobs.records import Instance, Job, Records
+from app.jobs.segmenting import Verify
 from app.jobs.verification import VerifiedObject
 from app.jobs.worker import Worker
 from app.jobs.workflow import Workflow
@@ -47,6 +48,14 @@ from operators.gate.notes import GateNote
 from operators.object_kinds import NEEDS, Kind
 
 DESTINATIONS = ("archive", "viewer")
+_PLANTED = {
+    "ae_title": "PLANTED",
+    "host": "127.0.0.1",
+    "port": 1,
+    "retry_first_seconds": 0.1,
+    "retry_longest_seconds": 0.2,
+    "maximum_attempts": 40,
+}
 
 
 def settings_for(
@@ -70,22 +79,13 @@ def settings_for(
         ),
         rule=(
             RuleSettings(
-                name="every", pipeline="liver", destinations=DESTINATIONS, on_disagreement=on_disagreement, **rule
+                **{"destinations": DESTINATIONS, **rule},
+                name="every",
+                pipeline="liver",
+                on_disagreement=on_disagreement,
             ),
         ),
-        destination=tuple(
-            DestinationSettings(
-                name=name,
-                ae_title="PLANTED",
-                host="127.0.0.1",
-                port=1,
-                retry_first_seconds=0.1,
-                retry_longest_seconds=0.2,
-                maximum_attempts=40,
-                **destination,
-            )
-            for name in DESTINATIONS
-        ),
+        destination=tuple(DestinationSettings(name=name, **{**_PLANTED, **destination}) for name in DESTINATIONS),
     )
 
 
@@ -241,6 +241,7 @@ class Bench:
         rule: Mapping[str, Any] = MappingProxyType({}),
         destination: Mapping[str, Any] = MappingProxyType({}),
         gate: GateSettings = GateSettings(),  # noqa: B008 - it is frozen
+        verify: Verify = verify,
     ) -> None:
         self.settings = settings_for(
             folder,
@@ -253,7 +254,7 @@ class Bench:
         self.records = Records(url)
         self.audit = AuditLog(self.settings.audit_folder)
         self.graph = graph or PlantedGraph()
-        self.destinations = {name: PlantedDestination(name, folder, seconds) for name in DESTINATIONS}
+        self.destinations: dict[str, Any] = {name: PlantedDestination(name, folder, seconds) for name in DESTINATIONS}
         second = None if generalist is None else GeneralistFacts("sam", "2.0", "1" * 64, folder, "soft-tissue", 5)
         self.models = {"liver": ModelFacts("planted", "1.0", "0" * 64, folder, ("CT",), second)}
         self.spool = folder / "instances"

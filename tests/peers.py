@@ -242,14 +242,16 @@ def running_orthanc(
     route_to: tuple[str, int] | None = None,
     routed: Sequence[str] = ("CT",),
     accepts_unknown: bool = False,
+    knows: tuple[str, int] | None = None,
 ) -> Iterator[Orthanc]:
     """An empty Orthanc. It sends each stable series of these modalities to `route_to` (AE title, port) at the host.
 
+    It reports storage commitments to `knows` (AE title, port) at the host. A folder that it ran in before is not empty.
     It takes SOP classes that it does not know, such as Label Map Segmentation, only with `accepts_unknown`.
     """
     require("Orthanc")
     folder.mkdir(parents=True, exist_ok=True)
-    title, port = route_to or ("LIMNER", 11112)
+    title, port = route_to or knows or ("LIMNER", 11112)
     script = folder / "route.lua"
     modalities = ", ".join(f"{modality}=true" for modality in routed)
     script.write_text(_ROUTE.format(title=title, modalities=modalities) if route_to else "")
@@ -264,7 +266,15 @@ def running_orthanc(
         "DicomAet": Orthanc.AE_TITLE,
         "DicomPort": Orthanc.DICOM_PORT,
         "DicomCheckCalledAet": True,
-        "DicomModalities": {title: {"AET": title, "Host": network.host_address, "Port": port, "Timeout": 60}},
+        "DicomModalities": {
+            title: {
+                "AET": title,
+                "Host": network.host_address,
+                "Port": port,
+                "Timeout": 60,
+                "AllowStorageCommitment": True,
+            }
+        },
         "StableAge": 1,
         "LuaScripts": [str(script)],
         "OverwriteInstances": True,

@@ -18,6 +18,7 @@ from app.audit.events import AuditEvent, Outcome
 from app.errors import AuditError, ServingError, SettingsError
 from app.identifiers import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from app.jobs.records import Instance
+from app.listener.commitment import CommitmentReports
 from app.listener.connection import BoundedServer
 from app.listener.handlers import StorageHandlers
 from app.listener.presentation import supported_contexts
@@ -88,16 +89,25 @@ class Listener:
         Commits an instance to the ledger; may be called again for one that it has. May raise OutOfResources.
     audit
         Where transfers and refusals are written.
+    reports
+        Takes destinations' reports on what they commit themselves to; none are taken without it.
     """
 
     def __init__(
-        self, settings: ListenerSettings, spool: Spool, record: Callable[[Instance], None], audit: AuditLog
+        self,
+        settings: ListenerSettings,
+        spool: Spool,
+        record: Callable[[Instance], None],
+        audit: AuditLog,
+        *,
+        reports: CommitmentReports | None = None,
     ) -> None:
         self._settings = settings
         self._audit = audit
         self._allowed = AllowList(settings.source)
         self._sessions = Sessions()
         self._handlers = StorageHandlers(spool, record, audit, self._sessions)
+        self._reports = reports or CommitmentReports({}, lambda *_: False, audit)
         self._server: BoundedServer | None = None
         self._port = settings.port
 
@@ -126,10 +136,11 @@ class Listener:
         try:
             server = entity.make_server(
                 (self._settings.host, self._settings.port),
-                contexts=supported_contexts(),
+                contexts=[*supported_contexts(), *self._reports.contexts()],
                 evt_handlers=[
                     (evt.EVT_C_ECHO, self._handlers.echo),
                     (evt.EVT_C_STORE, self._handlers.store),
+                    (evt.EVT_N_EVENT_REPORT, self._reports.report),
                     (evt.EVT_REQUESTED, self._on_requested),
                     (evt.EVT_ACSE_SENT, self._on_acse_sent),
                     (evt.EVT_RELEASED, self._on_ended),

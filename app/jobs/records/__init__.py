@@ -1,6 +1,7 @@
 """Instances, series, jobs and deliveries as frozen records, and the PostgreSQL that keeps them.
 
-One module, and one file of SQL, for each step of a study's way; `Records` is all of them.
+One module, and one file of SQL, for each step of a study's way; the last step, the return, has three. `Records` is all
+of them.
 """
 
 from __future__ import annotations
@@ -9,15 +10,20 @@ from app.jobs.connections import Connection
 from app.jobs.entries import (
     Agreement,
     BegunDelivery,
+    Commitment,
+    CommittingObject,
     Consequence,
     Delivery,
     DeliveryState,
     DestinationProfile,
+    DestinationWindow,
+    DueDelivery,
     Finding,
     Instance,
     Job,
     JobInput,
     JobState,
+    KeptReport,
     NewJob,
     Result,
     SeenSeries,
@@ -25,11 +31,14 @@ from app.jobs.entries import (
     Series,
     SeriesState,
     Step,
+    Turn,
     describe_way,
 )
+from app.jobs.records.committing import CommitRecords
 from app.jobs.records.deciding import DecideRecords
 from app.jobs.records.receiving import ReceiveRecords
 from app.jobs.records.returning import ReturnRecords
+from app.jobs.records.turns import TurnRecords
 from app.jobs.records.watching import WatchRecords
 from app.jobs.records.working import WorkRecords
 
@@ -37,15 +46,20 @@ __all__ = [
     "Connection",
     "Agreement",
     "BegunDelivery",
+    "Commitment",
+    "CommittingObject",
     "Consequence",
     "Delivery",
     "DeliveryState",
     "DestinationProfile",
+    "DestinationWindow",
+    "DueDelivery",
     "Finding",
     "Instance",
     "Job",
     "JobInput",
     "JobState",
+    "KeptReport",
     "NewJob",
     "Result",
     "SeenSeries",
@@ -53,10 +67,11 @@ __all__ = [
     "Series",
     "SeriesState",
     "Step",
+    "Turn",
     "Records",
     "describe_way",
 ]
 
 
-class Records(ReceiveRecords, DecideRecords, WorkRecords, ReturnRecords, WatchRecords):
+class Records(ReceiveRecords, DecideRecords, WorkRecords, ReturnRecords, TurnRecords, CommitRecords, WatchRecords):
     """The one place of SQL: what is read and written, by the steps of a study's way."""
