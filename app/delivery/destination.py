@@ -70,8 +70,12 @@ class TakesSeveral(Protocol):
 class TellsWhatItHolds(Protocol):
     """A destination that can be asked whether it has an object."""
 
-    def holds(self, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str) -> bool | None:
-        """Whether it has the object; None if it is not to be asked.
+    @property
+    def can_be_asked(self) -> bool:
+        """Whether the settings let it be asked."""
+
+    def holds(self, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str) -> bool:
+        """Whether it has the object.
 
         Raises
         ------

@@ -36,6 +36,9 @@ _MAXIMUM_CONTEXTS = 128
 """That one association can propose (PS3.8 section 9.3.2.2)."""
 
 
+QUERY_UNSUPPORTED = "query-unsupported"
+
+
 class DimseDestination:
     """A destination that takes results by C-STORE.
 
@@ -131,13 +134,18 @@ class DimseDestination:
     def _send_nothing(self, path: Path) -> None:
         raise context_refused(self._peer, [read_file_syntax(path)])
 
-    def holds(self, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str) -> bool | None:
-        """Whether it has an object; None if the settings say that it is not asked.
+    @property
+    def can_be_asked(self) -> bool:
+        """Whether the settings let it be asked."""
+        return self._query is not None
+
+    def holds(self, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str) -> bool:
+        """Whether it has an object.
 
         Errors as `DimseQuery.find`; where another application entity is asked, ``query-`` stands before their codes.
         """
         if self._query is None:
-            return None
+            raise DeliveryRefused("the settings say that the destination is not asked", code=QUERY_UNSUPPORTED)
         try:
             return self._query.holds_instance(study_instance_uid, series_instance_uid, sop_instance_uid)
         except DeliveryError as error:

@@ -72,7 +72,7 @@ class Asking:
         if one.delivery.destination not in self._destinations:
             return None
         target = self._destinations[one.delivery.destination]
-        if not isinstance(target, TellsWhatItHolds):
+        if not isinstance(target, TellsWhatItHolds) or not target.can_be_asked:
             return None
         self._audit.append(AuditEvent.DESTINATION_ASKED, Outcome.SUCCESS, **one.detail)
         held = target.holds(one.job.study_instance_uid, one.begun.series_instance_uid, one.begun.sop_instance_uid)

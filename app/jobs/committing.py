@@ -177,16 +177,18 @@ class Committing:
                 held = self._holds(job, rules.name, target, one)
             except DeliveryError as error:
                 _log.info("commitment.not_told", job_id=str(job.id), destination=rules.name, code=error.code)
+                if is_of_peer(error):
+                    self._ask_later(job, rules, objects, error)
                 return list(objects)
-            if held is False:
+            if not held:
                 self._missing(job, rules, one)
             else:
                 left.append(one)
         return left
 
-    def _holds(self, job: Job, destination: str, target: Destination, one: CommittingObject) -> bool | None:
-        if not isinstance(target, TellsWhatItHolds):
-            raise DeliveryRefused("its protocol has no way to ask what it holds", code="query-unsupported")
+    def _holds(self, job: Job, destination: str, target: Destination, one: CommittingObject) -> bool:
+        if not isinstance(target, TellsWhatItHolds) or not target.can_be_asked:
+            raise DeliveryRefused("there is no way to ask it what it holds", code="query-unsupported")
         self._audit.append(AuditEvent.DESTINATION_ASKED, Outcome.SUCCESS, **_detail(job, destination, one.digest))
         return target.holds(job.study_instance_uid, one.series_instance_uid, one.sop_instance_uid)
 

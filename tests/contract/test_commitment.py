@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,13 +10,8 @@ from typing import Any
 import psycopg
 import pytest
 from pydicom.dataset import Dataset
-from pynetdicom import AE, build_role, evt
-from pynetdicom.sop_class import (
-    CTImageStorage,
-    StorageCommitmentPushModel,
-    StorageCommitmentPushModelInstance,
-    StudyRootQueryRetrieveInformationModelFind,
-)
+from pynetdicom import AE, build_role
+from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 
 from app.audit.events import AuditEvent
 from app.audit.log import verify as verify_audit
@@ -34,6 +28,7 @@ from tests.database_fixture import fresh_database
 from tests.dicom_results import ARCHIVE, connect, delivering_bench
 from tests.job_harness import Bench, instance
 from tests.listening import RecordedAudit
+from tests.planted_archive import PlantedArchive, planted
 
 HOST = "127.0.0.1"
 
@@ -65,64 +60,6 @@ def _queue(made: Bench, jobs: int = 1) -> None:
     for series in range(jobs):
         made.receive(instance(1, series=series))
     made.create_jobs()
-
-
-class PlantedArchive:
-    """A storage SCP that keeps the UIDs of what it got, finds them, and commits itself as a test says."""
-
-    def __init__(self) -> None:
-        self.held: list[str] = []
-        self.requests: list[Dataset] = []
-        self.status = 0x0000
-        self.after: Callable[[evt.Event], None] = lambda event: None
-        self.forgets = 0
-
-    def store(self, event: evt.Event) -> int:
-        if self.forgets:
-            self.forgets -= 1
-        else:
-            self.held.append(str(event.request.AffectedSOPInstanceUID))
-        return 0x0000
-
-    def find(self, event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
-        if event.identifier.SOPInstanceUID in self.held:
-            yield 0xFF00, event.identifier
-        yield 0x0000, None
-
-    def act(self, event: evt.Event) -> tuple[int, None]:
-        self.requests.append(event.action_information)
-        threading.Thread(target=self.after, args=(event,), daemon=True).start()
-        return self.status, None
-
-    def information(self, reason: int | None = None, request: int = -1) -> Dataset:
-        """What it reports on a request: success, or a reason for all of it."""
-        asked = self.requests[request]
-        information = Dataset()
-        information.TransactionUID = asked.TransactionUID
-        items = [Dataset(item) for item in asked.ReferencedSOPSequence]
-        if reason is None:
-            information.ReferencedSOPSequence = items
-        else:
-            for item in items:
-                item.FailureReason = reason
-            information.FailedSOPSequence = items
-        return information
-
-
-@contextmanager
-def planted() -> Iterator[tuple[PlantedArchive, int]]:
-    archive = PlantedArchive()
-    entity = AE("PACS")
-    for context in (CTImageStorage, StorageCommitmentPushModel, StudyRootQueryRetrieveInformationModelFind):
-        entity.add_supported_context(context)
-    handlers = [(evt.EVT_C_STORE, archive.store), (evt.EVT_N_ACTION, archive.act), (evt.EVT_C_FIND, archive.find)]
-    server = entity.start_server((HOST, 0), block=False, evt_handlers=handlers)
-    try:
-        yield archive, server.server_address[1]
-    finally:
-        for association in server.active_associations:
-            association.abort()
-        server.shutdown()
 
 
 def send_report(port: int, information: Dataset, *, calling: str = "PACS") -> int | None:
