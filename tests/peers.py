@@ -81,6 +81,16 @@ class PeerNetwork:
     namespace: str
     host_address: str
     peer_address: str
+    inner: str
+    """The peer's interface."""
+
+    def cut(self) -> None:
+        """Take the link away: what is sent is lost, and nobody is told."""
+        _ip("-n", self.namespace, "link", "set", self.inner, "down")
+
+    def join(self) -> None:
+        """Bring the link back."""
+        _ip("-n", self.namespace, "link", "set", self.inner, "up")
 
     def command(self, *arguments: str) -> list[str]:
         """The command that runs `arguments` inside the namespace."""
@@ -96,8 +106,8 @@ def peer_network() -> Iterator[PeerNetwork]:
     namespace = f"limner-test-{os.getpid()}-{number}"
     block = (os.getpid() * 8 + number) % (1 << 14)  # 10.203.0.0/16 has so many blocks of four addresses
     base = f"10.203.{block >> 6}."
-    network = PeerNetwork(namespace, f"{base}{(block & 63) * 4 + 1}", f"{base}{(block & 63) * 4 + 2}")
     inner, outer = f"lt{block}p", f"lt{block}h"
+    network = PeerNetwork(namespace, f"{base}{(block & 63) * 4 + 1}", f"{base}{(block & 63) * 4 + 2}", inner)
     try:
         for arguments in (
             f"netns add {namespace}",
@@ -134,7 +144,7 @@ def _remove_abandoned_networks() -> None:
 
 
 @contextmanager
-def _running(command: Sequence[str], log: Path, address: str, port: int) -> Iterator[None]:
+def _running(command: Sequence[str], log: Path, address: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
     """A process that listens on `address`:`port`; ended by SIGTERM."""
     with (
         log.open("ab") as output,
@@ -146,7 +156,7 @@ def _running(command: Sequence[str], log: Path, address: str, port: int) -> Iter
                 assert process.poll() is None, f"{command} ended at start:\n{log.read_text(errors='replace')}"
                 assert time.monotonic() < deadline, f"{command} does not listen:\n{log.read_text(errors='replace')}"
                 time.sleep(0.1)
-            yield
+            yield process
         finally:
             process.terminate()
             try:
@@ -171,11 +181,17 @@ class Orthanc:
     DICOM_PORT = 4242
     HTTP_PORT = 8042
 
-    def __init__(self, network: PeerNetwork, log: Path) -> None:
+    def __init__(self, network: PeerNetwork, log: Path, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
         self.host = network.peer_address
         self.port = self.DICOM_PORT
         self.log = log
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # never through a proxy
+
+    def kill(self) -> None:
+        """SIGKILL; another one on the same folder goes on."""
+        self._process.kill()
+        self._process.wait(20)
 
     def request(self, method: str, path: str, body: bytes | None = None) -> bytes:
         """What `path` answers; urllib.error.HTTPError when it refuses."""
@@ -284,8 +300,8 @@ def running_orthanc(
     path.write_text(json.dumps(configuration, indent=2))
     log = folder / "orthanc.log"
     command = network.command(program("Orthanc"), str(path))
-    with _running(command, log, network.peer_address, Orthanc.HTTP_PORT):
-        orthanc = Orthanc(network, log)
+    with _running(command, log, network.peer_address, Orthanc.HTTP_PORT) as process:
+        orthanc = Orthanc(network, log, process)
         orthanc.get("/system")
         yield orthanc
 

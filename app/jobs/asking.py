@@ -32,22 +32,21 @@ class Asking:
         self._outcomes = outcomes
 
     def settle(self, sendings: Sequence[Sending]) -> bool:
-        """Ask for each of these objects; what is there is delivered, the rest is due. False if there was none to ask.
+        """Ask for each of these objects: what is there is delivered, the rest is due. Whether it told of any.
 
         Raises
         ------
         DeliveryError
             If the destination is found down by it: the object is sent without a question next time.
         """
-        for sending in sendings:
-            self._settle(sending)
-        return bool(sendings)
+        told = [self._settle(sending) for sending in sendings]
+        return any(told)
 
-    def _settle(self, sending: Sending) -> None:
+    def _settle(self, sending: Sending) -> bool:
         begun = self._records.begin_delivery(sending.job_id, sending.digest, sending.destination)
         job = self._records.job(sending.job_id)
         if begun is None or job is None:
-            return  # it has ended meanwhile
+            return False  # it has ended meanwhile
         one = SentObject.of(job, sending, begun)
         try:
             held = self._holds(one)
@@ -67,6 +66,8 @@ class Asking:
                 self._not_told(one, "the destination is not asked")
             else:
                 self._outcomes.told(one, is_known=True)
+            return held is not None
+        return False
 
     def _holds(self, one: SentObject) -> bool | None:
         if one.delivery.destination not in self._destinations:

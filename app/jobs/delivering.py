@@ -107,15 +107,17 @@ class Delivering:
 
     def _serve(self, turn: Turn) -> None:
         """Send and ask until nothing is due; DeliveryError if the destination is found down."""
-        ends = time.monotonic() + _TURN_SECONDS
+        ends, has_told = time.monotonic() + _TURN_SECONDS, False
         while time.monotonic() < ends:
             self._keep(turn)
             due = self._records.due_deliveries(turn.destination, _OVER_ONE_ASSOCIATION)
-            if self._asking.settle([one.sending for one in due if one.is_asked]):
-                turn = self._answers(turn)
+            asked = [one.sending for one in due if one.is_asked]
+            if asked:  # an answer does not open the window: one that tells and takes nothing is down
+                has_told = self._asking.settle(asked) or has_told
             elif due:
                 turn = self._send(turn, due, ends)
             else:
+                turn = self._answers(turn) if has_told else turn
                 turn, has_asked = self._committing.ask(turn, self._answers)
                 if not has_asked and self._gave_up(turn):
                     return
