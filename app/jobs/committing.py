@@ -106,6 +106,7 @@ class Committing:
             return
         request = Commitment(derive_uid("commitment", str(uuid.uuid4())), job_id, destination)
         with self._records.transaction() as connection:
+            self._records.lock_job(connection, job_id)  # first, as whoever acts on a report does
             objects = self._records.begin_round(connection, job_id, destination)
             if rules is not None and rules.commitment == "storage-commitment":
                 self._records.keep_commitment(connection, request, objects)

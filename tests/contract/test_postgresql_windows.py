@@ -13,6 +13,7 @@ import pytest
 
 from app.delivery.destination import Send
 from app.errors import DeliveryError, DeliveryRefused
+from app.jobs.probing import DestinationProbing
 from app.jobs.records import Records
 from tests.database_fixture import fresh_database
 from tests.job_harness import Bench, PlantedDestination, bench, instance
@@ -150,6 +151,19 @@ def test_a_receiver_that_chokes_on_one_object_gets_the_others_first(tmp_path: Pa
         made.work(made.all_ended)
         assert len(set(counted.got())) == 6
         assert {job.state for job in made.records.jobs()} == {"closed"}
+
+
+def test_a_destination_that_is_down_is_not_asked_what_it_takes(tmp_path: Path, url: str) -> None:
+    with bench(tmp_path, url, rule=ONE, destination=SLOW) as made:
+        address = made.settings.destination_named("archive").address
+        probing = DestinationProbing(settings=made.settings, records=made.records, destinations=made.destinations)
+        turn = made.records.take_turn("archive", address, "task 1", 60)
+        assert turn is not None
+        assert probing._ask(made.destinations["archive"])
+        with made.records.transaction() as connection:
+            made.records.close_window(connection, turn, "unreachable", "", 60)
+        assert not probing._ask(made.destinations["archive"])
+        assert not made.records.is_closed("archive", "OTHER@example:104")
 
 
 def test_an_urgent_job_goes_first(tmp_path: Path, url: str) -> None:

@@ -68,6 +68,10 @@ class TurnRecords(Connections):
         """Record that the destination answers; False if the turn was overtaken."""
         return self._happened(_SQL["open_window"], turn._asdict())
 
+    def is_closed(self, destination: str, address: str) -> bool:
+        """Whether the destination is down and nobody connects to it now."""
+        return bool(self._rows(_SQL["closed_window"], {"destination": destination, "address": address}))
+
     def windows(self) -> dict[str, DestinationWindow]:
         """Return how each destination that was ever sent to answers, by its name."""
         return {row["destination"]: DestinationWindow(**row) for row in self._rows(_SQL["windows"], ())}

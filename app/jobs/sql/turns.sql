@@ -47,6 +47,10 @@ UPDATE destination_windows SET failures = 0, down_since = NULL, next_attempt_at 
 WHERE destination = %(destination)s AND turn = %(turn)s AND holder IS NOT NULL
 RETURNING 1;
 
+-- name: closed_window
+SELECT 1 AS closed FROM destination_windows
+WHERE destination = %(destination)s AND address = %(address)s AND next_attempt_at > clock_timestamp();
+
 -- name: windows
 SELECT destination, address, failures, down_since, next_attempt_at, code, reason FROM destination_windows;
 
