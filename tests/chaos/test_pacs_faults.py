@@ -92,7 +92,7 @@ def test_faults_of_a_receiver(
     tmp_path: Path, postgres: str, network: peers.PeerNetwork, figures: Figures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     peers.require("storescp", "root")
-    seconds, each = figures.of(short=3, full=40), figures.of(short=3, full=40)
+    seconds, each = figures.of(short=3, full=40), figures.of(short=3, full=25)
     received, aside = tmp_path / "kept", tmp_path / "aside"
     received.mkdir()
     aside.mkdir()
@@ -121,7 +121,7 @@ def test_faults_of_a_receiver(
                     aside.rmdir()  # it can't write: status 0xA700
                 began = time.monotonic()
                 queue_jobs(made, number * each, each)
-                took = wait_until(lambda count=(number + 1) * each: arrived(made, VIEWER) == count, 60)  # type: ignore[misc]
+                took = wait_until(lambda count=(number + 1) * each: arrived(made, VIEWER) == count, 120)  # type: ignore[misc]
                 slowest_viewer = max(slowest_viewer, took)
                 time.sleep(max(0.0, seconds - took))
                 beyond += attempts.beyond(began, time.monotonic())
