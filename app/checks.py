@@ -10,7 +10,7 @@ from pathlib import Path
 
 from app import bootstrap
 from app.delivery.archive import DimseArchive
-from app.delivery.dimse import DimseDestination
+from app.delivery.storage import DimseDestination
 from app.errors import LimnerError, SettingsError
 from app.routing.channels import check_channels
 from app.routing.rules import RuleSet

@@ -283,7 +283,8 @@ def _print_job(job: Job) -> None:
     objects = {one.digest: f"{one.role}'s {one.kind}" for one in job.results}
     for one in job.deliveries:
         reason = f", {one.code}: {one.reason}" if one.code else ""
-        say(f"  {objects[one.digest]} to {one.destination}: {one.state}, attempts {one.attempts}{reason}")
+        asked = f", asked {one.commitment_rounds} times to keep it" if one.commitment_rounds else ""
+        say(f"  {objects[one.digest]} to {one.destination}: {one.state}, attempts {one.attempts}{asked}{reason}")
 
 
 def _print_segments(findings: list[Finding]) -> None:
@@ -379,6 +380,8 @@ def _job_as_json(job: Job, inputs: list[JobInput], withdrawals: list[Withdrawal]
                 "digest": one.digest,
                 "state": one.state,
                 "attempts": one.attempts,
+                "commitment_rounds": one.commitment_rounds,
+                "committed_at": None if one.committed_at is None else one.committed_at.isoformat(),
                 "code": one.code,
                 "reason": one.reason,
             }

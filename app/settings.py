@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from app.errors import SettingsError
 from app.identifiers import parse_ae_title
+from app.settings_delivery import ReturnSettings, check_reporters
 from app.settings_dicomweb import DicomWebSettings
 from app.settings_pipeline import PipelineSettings, RuleSettings
 from app.settings_routing import RoutingSettings
@@ -81,7 +82,7 @@ class ListenerSettings(Section):
     _ae_title = field_validator("ae_title")(staticmethod(parse_ae_title))
 
 
-class DestinationSettings(DicomWebSettings):
+class DestinationSettings(ReturnSettings, DicomWebSettings):
     """Where results are sent: ``[[destination]]``.
 
     By C-STORE to `ae_title`, `host` and `port`, or by STOW-RS to `url`.
@@ -107,7 +108,9 @@ class DestinationSettings(DicomWebSettings):
     timeout_seconds: float = Field(default=30.0, gt=0, description="Longest wait for a connection or an answer.")
     retry_first_seconds: float = Field(default=5.0, gt=0, description="Wait before the second attempt; doubles after.")
     retry_longest_seconds: float = Field(default=600.0, gt=0, description="The longest wait between attempts.")
-    maximum_attempts: int = Field(default=200, ge=1, description="Attempts before a delivery fails.")
+    maximum_attempts: int = Field(
+        default=200, ge=1, description="Attempts before a delivery fails; those that did not reach it do not count."
+    )
     on_superseded: Literal["keep", "withdraw"] = Field(
         default="keep",
         description="What becomes of results there that a newer revision of their series supersedes: they stay, or a "
@@ -127,6 +130,11 @@ class DestinationSettings(DicomWebSettings):
     def address(self) -> str:
         """Whom it is: the URL, or title, host and port."""
         return self.url or f"{self.ae_title}@{self.host}:{self.port}"
+
+    @property
+    def asked(self) -> tuple[str, str, int] | None:
+        """Title, host and port of whom to ask by C-FIND what it holds; None if nobody."""
+        return self.query_service or (None if self.ask == "never" else (self.ae_title, self.host, self.port))
 
 
 class ArchiveSettings(Section):
@@ -293,6 +301,7 @@ class Settings(BaseSettings):
         pipelines = {entry.name: entry for entry in self.pipeline}
         destinations = {entry.name for entry in self.destination}
         self._check_sources()
+        check_reporters(self.destination, [one.ae_title for one in self.listener.source])
         for rule in self.rule:
             if rule.pipeline not in pipelines:
                 raise ValueError(

@@ -37,6 +37,7 @@ from app.graph import (
 from app.identifiers import UID, derive_uid
 from app.jobs.identity import GeneralistFacts, ModelFacts
 from app.jobs.records import Instance, Job, Records
+from app.jobs.segmenting import Verify
 from app.jobs.slots import lanes
 from app.jobs.verification import VerifiedObject
 from app.jobs.worker import Worker
@@ -50,6 +51,14 @@ from operators.gate.notes import GateNote
 from operators.object_kinds import NEEDS, Kind
 
 DESTINATIONS = ("archive", "viewer")
+_PLANTED = {
+    "ae_title": "PLANTED",
+    "host": "127.0.0.1",
+    "port": 1,
+    "retry_first_seconds": 0.1,
+    "retry_longest_seconds": 0.2,
+    "maximum_attempts": 40,
+}
 
 
 def settings_for(
@@ -75,22 +84,13 @@ def settings_for(
         ),
         rule=(
             RuleSettings(
-                name="every", pipeline="liver", destinations=DESTINATIONS, on_disagreement=on_disagreement, **rule
+                **{"destinations": DESTINATIONS, **rule},
+                name="every",
+                pipeline="liver",
+                on_disagreement=on_disagreement,
             ),
         ),
-        destination=tuple(
-            DestinationSettings(
-                name=name,
-                ae_title="PLANTED",
-                host="127.0.0.1",
-                port=1,
-                retry_first_seconds=0.1,
-                retry_longest_seconds=0.2,
-                maximum_attempts=40,
-                **destination,
-            )
-            for name in DESTINATIONS
-        ),
+        destination=tuple(DestinationSettings(name=name, **{**_PLANTED, **destination}) for name in DESTINATIONS),
     )
 
 
@@ -256,6 +256,7 @@ class Bench:
         name: str = "",
         slots: tuple[SlotsSettings, ...] = (),
         spool_path_of: Callable[[str], Path] | None = None,
+        verify: Verify = verify,
     ) -> None:
         self.settings = settings_for(
             folder,
@@ -269,7 +270,7 @@ class Bench:
         self.records = Records(url)
         self.audit = AuditLog(self.settings.audit_folder / name)
         self.graph = graph or PlantedGraph()
-        self.destinations = {name: PlantedDestination(name, folder, seconds) for name in DESTINATIONS}
+        self.destinations: dict[str, Any] = {name: PlantedDestination(name, folder, seconds) for name in DESTINATIONS}
         second = None if generalist is None else GeneralistFacts("sam", "2.0", "1" * 64, folder, "soft-tissue", 5)
         self.models = {"liver": ModelFacts("planted", "1.0", "0" * 64, folder, ("CT",), second)}
         self.spool = folder / "instances"

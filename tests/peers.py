@@ -82,6 +82,16 @@ class PeerNetwork:
     namespace: str
     host_address: str
     peer_address: str
+    inner: str
+    """The peer's interface."""
+
+    def cut(self) -> None:
+        """Take the link away: what is sent is lost, and nobody is told."""
+        _ip("-n", self.namespace, "link", "set", self.inner, "down")
+
+    def join(self) -> None:
+        """Bring the link back."""
+        _ip("-n", self.namespace, "link", "set", self.inner, "up")
 
     def command(self, *arguments: str) -> list[str]:
         """The command that runs `arguments` inside the namespace."""
@@ -97,8 +107,8 @@ def peer_network() -> Iterator[PeerNetwork]:
     namespace = f"limner-test-{os.getpid()}-{number}"
     block = (os.getpid() * 8 + number) % (1 << 14)  # 10.203.0.0/16 has so many blocks of four addresses
     base = f"10.203.{block >> 6}."
-    network = PeerNetwork(namespace, f"{base}{(block & 63) * 4 + 1}", f"{base}{(block & 63) * 4 + 2}")
     inner, outer = f"lt{block}p", f"lt{block}h"
+    network = PeerNetwork(namespace, f"{base}{(block & 63) * 4 + 1}", f"{base}{(block & 63) * 4 + 2}", inner)
     try:
         for arguments in (
             f"netns add {namespace}",
@@ -135,7 +145,7 @@ def _remove_abandoned_networks() -> None:
 
 
 @contextmanager
-def running_process(command: Sequence[str], log: Path, address: str, port: int) -> Iterator[None]:
+def running_process(command: Sequence[str], log: Path, address: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
     """A process that listens on `address`:`port`; ended by SIGTERM."""
     with (
         log.open("ab") as output,
@@ -147,7 +157,7 @@ def running_process(command: Sequence[str], log: Path, address: str, port: int) 
                 assert process.poll() is None, f"{command} ended at start:\n{log.read_text(errors='replace')}"
                 assert time.monotonic() < deadline, f"{command} does not listen:\n{log.read_text(errors='replace')}"
                 time.sleep(0.1)
-            yield
+            yield process
         finally:
             process.terminate()
             try:
@@ -173,7 +183,8 @@ class Orthanc:
     HTTP_PORT = 8042
     USER = "limner"
 
-    def __init__(self, network: PeerNetwork, log: Path, password: str = "") -> None:
+    def __init__(self, network: PeerNetwork, log: Path, process: subprocess.Popen[bytes], password: str = "") -> None:
+        self._process = process
         self._authorization = {}
         if password:
             pair = base64.b64encode(f"{self.USER}:{password}".encode()).decode()
@@ -182,6 +193,11 @@ class Orthanc:
         self.port = self.DICOM_PORT
         self.log = log
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # never through a proxy
+
+    def kill(self) -> None:
+        """SIGKILL; another one on the same folder goes on."""
+        self._process.kill()
+        self._process.wait(20)
 
     def request(self, method: str, path: str, body: bytes | None = None) -> bytes:
         """What `path` answers; urllib.error.HTTPError when it refuses."""
@@ -250,16 +266,18 @@ def running_orthanc(
     routed: Sequence[str] = ("CT",),
     accepts_unknown: bool = False,
     password: str = "",
+    knows: tuple[str, int] | None = None,
 ) -> Iterator[Orthanc]:
     """An empty Orthanc. It sends each stable series of these modalities to `route_to` (AE title, port) at the host.
 
     It takes SOP classes that it does not know, such as Label Map Segmentation, only with `accepts_unknown`. With a
-    `password` it asks for that of the user `Orthanc.USER`; its DICOMweb is at ``/dicom-web``. Where the folder is that
-    of one that was ended, it has what that one had.
+    `password` it asks for that of the user `Orthanc.USER`; its DICOMweb is at ``/dicom-web``. It reports storage
+    commitments to `knows` (AE title, port) at the host. Where the folder is that of one that was ended, it has what
+    that one had.
     """
     require("Orthanc")
     folder.mkdir(parents=True, exist_ok=True)
-    title, port = route_to or ("LIMNER", 11112)
+    title, port = route_to or knows or ("LIMNER", 11112)
     script = folder / "route.lua"
     modalities = ", ".join(f"{modality}=true" for modality in routed)
     script.write_text(_ROUTE.format(title=title, modalities=modalities) if route_to else "")
@@ -275,7 +293,15 @@ def running_orthanc(
         "DicomAet": Orthanc.AE_TITLE,
         "DicomPort": Orthanc.DICOM_PORT,
         "DicomCheckCalledAet": True,
-        "DicomModalities": {title: {"AET": title, "Host": network.host_address, "Port": port, "Timeout": 60}},
+        "DicomModalities": {
+            title: {
+                "AET": title,
+                "Host": network.host_address,
+                "Port": port,
+                "Timeout": 60,
+                "AllowStorageCommitment": True,
+            }
+        },
         "StableAge": 1,
         "LuaScripts": [str(script)],
         "OverwriteInstances": True,
@@ -285,8 +311,8 @@ def running_orthanc(
     path.write_text(json.dumps(configuration, indent=2))
     log = folder / "orthanc.log"
     command = network.command(program("Orthanc"), str(path))
-    with running_process(command, log, network.peer_address, Orthanc.HTTP_PORT):
-        orthanc = Orthanc(network, log, password)
+    with running_process(command, log, network.peer_address, Orthanc.HTTP_PORT) as process:
+        orthanc = Orthanc(network, log, process, password)
         orthanc.get("/system")
         yield orthanc
 

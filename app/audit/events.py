@@ -199,6 +199,41 @@ class AuditEvent(Enum):
         _own("delivery-replaced", "Delivery replaced"),
         "A destination does not take objects of a kind; one of another kind that says the same is sent in its place.",
     )
+    DESTINATION_DOWN = (
+        _APPLICATION_ACTIVITY,
+        _own("destination-down", "Destination down"),
+        "A destination can't be reached, lets nobody in, breaks off or has no room; what waits for it waits on.",
+    )
+    DESTINATION_BACK = (
+        _APPLICATION_ACTIVITY,
+        _own("destination-back", "Destination back"),
+        "A destination that was down answers again.",
+    )
+    DESTINATION_ASKED = (
+        _QUERY,
+        _own("destination-asked", "Destination asked"),
+        "A destination is about to be asked whether it has an object that was sent to it.",
+    )
+    COMMITMENT_REQUESTED = (
+        _INSTANCES_TRANSFERRED,
+        _own("commitment-requested", "Storage commitment requested"),
+        "A destination is about to be asked to commit itself to what a job sent to it.",
+    )
+    COMMITMENT_RECEIVED = (
+        _INSTANCES_TRANSFERRED,
+        _own("commitment-received", "Storage commitment received"),
+        "A destination has committed itself to an object, or it was found there where that is enough.",
+    )
+    COMMITMENT_FAILED = (
+        _INSTANCES_TRANSFERRED,
+        _own("commitment-failed", "Storage commitment failed"),
+        "A destination does not commit itself to an object: it is sent again, or the delivery fails.",
+    )
+    COMMITMENT_REPORT_REFUSED = (
+        _SECURITY_ALERT,
+        _own("commitment-report-refused", "Storage commitment report refused"),
+        "A report came from no destination, or about nothing that was asked; nothing is done with it.",
+    )
     JOB_CLOSED = (
         _INSTANCES_ACCESSED,
         _own("job-closed", "Job closed"),
@@ -300,6 +335,7 @@ DETAIL_KEYS = MappingProxyType(
         "status": "The DIMSE status answered or received.",
         "study_instance_uid": "Study Instance UID.",
         "superseded_by": "The number of the job that takes the job's place.",
+        "transaction_uid": "Transaction UID of a storage commitment.",
         "version": "Limner's version.",
         "weights_digest": "SHA-256 of the model's weights.",
     }

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from app.delivery.destination import Destination
 from app.delivery.dicomweb import DicomWebDestination
-from app.delivery.dimse import DimseDestination
 from app.delivery.query import DimseQuery
+from app.delivery.storage import DimseDestination
 from app.jobs.records import Records
 from app.listener.transfers import Transfers
 from app.serving.postgres import EmbeddedPostgres
@@ -119,7 +119,16 @@ def make_destination(one: DestinationSettings, settings: Settings) -> Destinatio
     """Make a destination: by DICOMweb if it has a URL, else by DIMSE."""
     if one.url is not None:
         return DicomWebDestination(one)
-    return DimseDestination(one, one.calling_ae_title or settings.listener.ae_title)
+    return DimseDestination(one, settings.listener.ae_title, settings.listener.ae_title)
+
+
+def reporting_titles(settings: Settings) -> dict[str, list[str]]:
+    """Return the destinations that report what they keep, by the titles that they call from."""
+    titles: dict[str, list[str]] = {}
+    for one in settings.destination:
+        if one.commitment == "storage-commitment":
+            titles.setdefault(one.ae_title, []).append(one.name)
+    return titles
 
 
 def make_queries(settings: Settings) -> dict[str, DimseQuery]:

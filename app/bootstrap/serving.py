@@ -30,14 +30,17 @@ from app.bootstrap.parts import (
     make_destinations,
     make_queries,
     make_transfers,
+    reporting_titles,
     triton,
 )
 from app.bootstrap.roles import Role, Share
 from app.delivery.archive import DimseArchive
 from app.delivery.destination import Destination
+from app.jobs.committing import ReportKeeping
 from app.jobs.graph_process import PRELOAD, PROMPTED_PRELOAD, GraphProcess
 from app.jobs.presence import COMPLETION, LISTENERS, Presence, Service, Turn
 from app.jobs.probing import DestinationProbing
+from app.jobs.queue import TaskQueue
 from app.jobs.records import Records
 from app.jobs.slots import lanes
 from app.jobs.verification import verify_results
@@ -45,6 +48,7 @@ from app.jobs.worker import Worker
 from app.jobs.workflow import Workflow
 from app.listener.adoption import adopt_unrecorded
 from app.listener.association import Listener
+from app.listener.commitment import CommitmentReports
 from app.listener.spool import Spool
 from app.routing.asking import ArchiveQuestions
 from app.routing.completion import CompletionScanner
@@ -183,6 +187,7 @@ async def _make_services(
         ground.audit,
         records.backlog,
         make_transfers(settings, records),
+        reports=CommitmentReports(reporting_titles(settings), ReportKeeping(records, TaskQueue()).keep, ground.audit),
     )
     return services, listener
 

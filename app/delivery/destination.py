@@ -1,11 +1,18 @@
-"""What a destination of results is, whatever protocol it speaks."""
+"""What a destination of results is, whatever protocol it speaks, and what more some of them can."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from app.identifiers import UID
 from operators.object_kinds import Kind
+
+Send = Callable[[Path], None]
+"""Sends one file, as `Destination.deliver` does."""
 
 
 class Destination(Protocol):
@@ -46,6 +53,20 @@ class Destination(Protocol):
 
 
 @runtime_checkable
+class TakesSeveral(Protocol):
+    """A destination that several files can be sent to over one connection."""
+
+    def opened(self, paths: Sequence[Path]) -> AbstractContextManager[Send]:
+        """Connect, ready for these files. What is wrong with one of them is said when that one is sent.
+
+        Raises
+        ------
+        DeliveryError
+            If no connection comes about.
+        """
+
+
+@runtime_checkable
 class TellsWhatItHolds(Protocol):
     """A destination that can be asked whether it has an object."""
 
@@ -61,3 +82,51 @@ class TellsWhatItHolds(Protocol):
         DeliveryError
             If it can't be asked now, or at all.
         """
+
+
+@dataclass(frozen=True)
+class CommitmentRequest:
+    """What a destination is asked to keep (PS3.4 section J.3.2)."""
+
+    transaction_uid: str
+    objects: tuple[tuple[UID, UID], ...]
+    """SOP Class UID and SOP Instance UID of each."""
+
+
+@dataclass(frozen=True)
+class ReportedCommitment:
+    """What a peer says that it keeps (PS3.4 section J.3.3)."""
+
+    transaction_uid: str
+    committed: tuple[str, ...]
+    """SOP Instance UIDs."""
+    refused: tuple[tuple[str, int], ...]
+    """SOP Instance UIDs, with the Failure Reason (PS3.3 section C.14)."""
+
+
+@runtime_checkable
+class CommitsItself(Protocol):
+    """A destination that can be asked for its storage commitment."""
+
+    def request_commitment(self, request: CommitmentRequest, on_report: Callable[[ReportedCommitment], bool]) -> None:
+        """Ask. The report comes later: over this connection to `on_report`, or by another way.
+
+        Parameters
+        ----------
+        on_report
+            Keeps a report; False if it is about nothing that was asked.
+
+        Raises
+        ------
+        DeliveryError
+            If it was not asked, or nobody knows.
+        DeliveryRefused
+            If it takes no such requests.
+        """
+
+
+def opened(destination: Destination, paths: Sequence[Path]) -> AbstractContextManager[Send]:
+    """Connect to a destination for these files, once for all of them where it can be done."""
+    if isinstance(destination, TakesSeveral):
+        return destination.opened(paths)
+    return nullcontext(destination.deliver)

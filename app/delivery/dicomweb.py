@@ -38,6 +38,7 @@ class DicomWebDestination:
         self._name = settings.name
         self._remembered_seconds = settings.probe_seconds
         self._service = WebService(settings)
+        self._can_be_asked = settings.ask != "never"
         self._refused: dict[FileSyntax, float] = {}
 
     @property
@@ -48,7 +49,7 @@ class DicomWebDestination:
     @property
     def can_be_asked(self) -> bool:
         """Whether the settings let it be asked what it holds: whoever may store may query, by QIDO-RS."""
-        return True
+        return self._can_be_asked
 
     def check(self) -> None:
         """Ask by QIDO-RS for a study that nobody has.

@@ -1,4 +1,4 @@
-"""Results to a destination by C-STORE (PS3.4 annex B), proposing exactly what is sent.
+"""Associations with peers, and files over them by C-STORE (PS3.4 annex B), proposing exactly what is sent.
 
 Nothing is converted on the way: a destination that can't take the file's transfer syntax says so, and the file that was
 verified is the file that arrives.
@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,19 +24,15 @@ from pynetdicom.sop_class import Verification
 from app.delivery.statuses import PERMANENT, WARNINGS
 from app.errors import DeliveryError, DeliveryRefused
 from app.identifiers import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, UID, parse_uid
-from app.settings import DestinationSettings
-from operators.object_kinds import NEEDS, Kind
 
 if TYPE_CHECKING:
     from pynetdicom.association import Association
-    from pynetdicom.events import Event
+    from pynetdicom.events import Event, EventHandlerType
 
 IMPLICIT_VR_LITTLE_ENDIAN = UID("1.2.840.10008.1.2")
 
 _REJECTED_TRANSIENT = 2
 _END_SECONDS = 1.0
-_PROBE_SECONDS = 10.0
-"""A question that nobody waits for must not hold up a server that stops."""
 
 _log = structlog.get_logger(__name__)
 
@@ -63,75 +59,6 @@ class FileSyntax:
     transfer_syntax_uid: UID
 
 
-class DimseDestination:
-    """A destination that takes results by C-STORE.
-
-    Parameters
-    ----------
-    settings
-        Where it is.
-    calling_ae_title
-        What Limner calls itself, if the settings of the destination don't say.
-    """
-
-    def __init__(self, settings: DestinationSettings, calling_ae_title: str) -> None:
-        self._name = settings.name
-        self._peer = Peer(
-            host=settings.host,
-            port=settings.port,
-            called_ae_title=settings.ae_title,
-            calling_ae_title=settings.calling_ae_title or calling_ae_title,
-            timeout_seconds=settings.timeout_seconds,
-        )
-
-    @property
-    def name(self) -> str:
-        """What rules and records call it."""
-        return self._name
-
-    def check(self) -> None:
-        """Send a C-ECHO.
-
-        Raises
-        ------
-        DeliveryError
-            If it is not answered with success; the message says what to do.
-        """
-        echo(self._peer)
-
-    def accepted_kinds(self) -> tuple[Kind, ...]:
-        """Ask which kinds of results it takes, by proposing all of them; nothing is sent.
-
-        Raises
-        ------
-        DeliveryError
-            If it can't be asked now.
-        """
-        needs = {kind: FileSyntax(UID(str(sop)), UID(str(syntax))) for kind, (sop, syntax) in NEEDS.items()}
-        peer = replace(self._peer, timeout_seconds=min(self._peer.timeout_seconds, _PROBE_SECONDS))
-        try:
-            with associated(peer, list(dict.fromkeys(needs.values()))) as association:
-                accepted = _accepted(association)
-        except DeliveryRefused:
-            return ()
-        return tuple(kind for kind, need in needs.items() if need in accepted)
-
-    def deliver(self, path: Path) -> None:
-        """Send a Part 10 file by C-STORE over an association of its own.
-
-        Raises
-        ------
-        DeliveryError
-            Code ``unreachable``, ``association-rejected``, ``association-aborted``, ``no-answer`` or the status as
-            ``status-a700``: may succeed later.
-        DeliveryRefused
-            Code ``context-refused``, the status as ``status-c000``, or ``not-dicom``: won't.
-        """
-        syntax = read_file_syntax(path)
-        with associated(self._peer, [syntax]) as association:
-            check_status(send_file(association, path, self._peer), self._peer)
-
-
 def echo(peer: Peer) -> None:
     """Send a C-ECHO (PS3.4 annex A).
 
@@ -143,7 +70,7 @@ def echo(peer: Peer) -> None:
     with associated(peer, [FileSyntax(UID(str(Verification)), IMPLICIT_VR_LITTLE_ENDIAN)]) as association:
         status = association.send_c_echo().get("Status")
     if status is None:
-        raise _no_answer(peer)
+        raise no_answer(peer)
     if status != 0:
         raise DeliveryError(
             f"{peer} answered C-ECHO with status 0x{status:04X} where 0x0000 was expected; look into its log",
@@ -172,10 +99,12 @@ def read_file_syntax(path: Path) -> FileSyntax:
 
 
 @contextmanager
-def associated(peer: Peer, syntaxes: Sequence[FileSyntax]) -> Iterator[Association]:
+def associated(
+    peer: Peer, syntaxes: Sequence[FileSyntax], handlers: Sequence[EventHandlerType] = ()
+) -> Iterator[Association]:
     """Open an association that proposes one presentation context for each of `syntaxes`, and release it at the end.
 
-    At most 128 can be proposed (PS3.8 section 9.3.2.2).
+    At most 128 can be proposed (PS3.8 section 9.3.2.2). `handlers` are called for what the peer sends by itself.
 
     Raises
     ------
@@ -205,7 +134,7 @@ def associated(peer: Peer, syntaxes: Sequence[FileSyntax]) -> Iterator[Associati
             peer.port,
             contexts=contexts,
             ae_title=peer.called_ae_title,
-            evt_handlers=[(evt.EVT_CONN_OPEN, on_connected)],
+            evt_handlers=[(evt.EVT_CONN_OPEN, on_connected), *handlers],
         )
     except OSError as error:  # a name that does not resolve
         raise _unreachable(peer) from error
@@ -231,21 +160,22 @@ def send_file(association: Association, path: Path, peer: Peer) -> int:
         Code ``context-refused`` if the peer did not accept what the file needs.
     """
     syntax = read_file_syntax(path)
-    if syntax not in _accepted(association):
-        raise _context_refused(peer, [syntax])
+    if syntax not in accepted_syntaxes(association):
+        raise context_refused(peer, [syntax])
     try:
         status = association.send_c_store(path).get("Status")
     except RuntimeError as error:  # the association is gone
-        raise _no_answer(peer) from error
+        raise no_answer(peer) from error
     except (ValueError, AttributeError) as error:
         raise DeliveryRefused("the file's File Meta Information can't be used to send it", code="not-dicom") from error
     if status is None:
         _end(association)
-        raise _no_answer(peer)
+        raise no_answer(peer)
     return int(status)
 
 
-def _accepted(association: Association) -> set[FileSyntax]:
+def accepted_syntaxes(association: Association) -> set[FileSyntax]:
+    """Return what the peer accepted, each SOP class with its transfer syntax."""
     return {
         FileSyntax(UID(str(context.abstract_syntax)), UID(str(context.transfer_syntax[0])))
         for context in association.accepted_contexts
@@ -308,7 +238,7 @@ def _not_established(association: Association, peer: Peer, connected: bool) -> D
     if not connected:
         return _unreachable(peer)
     if association.rejected_contexts and not association.accepted_contexts:
-        return _context_refused(
+        return context_refused(
             peer,
             [
                 FileSyntax(UID(str(one.abstract_syntax)), UID(str(one.transfer_syntax[0])))
@@ -329,14 +259,16 @@ def _unreachable(peer: Peer) -> DeliveryError:
     )
 
 
-def _no_answer(peer: Peer) -> DeliveryError:
+def no_answer(peer: Peer) -> DeliveryError:
+    """Return the error that says that a peer broke off or kept silent."""
     return DeliveryError(
         f"{peer} broke the association or did not answer within {peer.timeout_seconds:g} s; it will be asked again",
         code="no-answer",
     )
 
 
-def _context_refused(peer: Peer, syntaxes: Sequence[FileSyntax]) -> DeliveryRefused:
+def context_refused(peer: Peer, syntaxes: Sequence[FileSyntax]) -> DeliveryRefused:
+    """Return the error that says that a peer accepts none of these presentation contexts."""
     wanted = ", ".join(f"{one.sop_class_uid} in {one.transfer_syntax_uid}" for one in syntaxes)
     return DeliveryRefused(
         f"{peer} accepts no presentation context for {wanted} (SOP class in transfer syntax), which was expected; "

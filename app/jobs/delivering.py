@@ -1,33 +1,49 @@
-"""One delivery: one object to one destination, repeated with back-off until it is delivered or given up."""
+"""What waits for a destination is sent to it, in turns: one sender at a time, one attempt a window where it is down.
+
+A task only says that something waits. Whoever gets the turn sends everything that is due, urgent jobs first, several
+objects over one association. A destination that can't be reached, lets nobody in, breaks off or has no room closes its
+window: nobody connects to it before the window's end, when one task takes the turn and tries. What waits is not tried
+meanwhile, and does not count attempts. What a destination says about one object is that object's matter alone.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import uuid
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from app.audit.events import AuditEvent, Outcome
 from app.audit.log import AuditLog
-from app.delivery.destination import Destination
+from app.delivery.destination import Destination, Send, opened
 from app.errors import DeliveryError, JobError
+from app.jobs.asking import Asking
+from app.jobs.committing import Committing
 from app.jobs.forms import Forms
-from app.jobs.probing import keep_accepted
+from app.jobs.outcomes import INTERNAL_ERROR, Outcomes, SentObject, is_of_peer
 from app.jobs.queue import GROUND, TaskQueue, back_off_seconds
-from app.jobs.records import Delivery, DeliveryState, Job, Records, Result, Sending
-from app.jobs.superseding import withheld
+from app.jobs.records import DueDelivery, Records, Sending, Turn
 from app.settings import Settings
 from app.telemetry import get_logger
 from operators.object_kinds import Kind
 
 NOTE: Kind = "rejection-note"
 """Of what is superseded, it says that it is."""
-CONTEXT_REFUSED = "context-refused"
-"""The destination takes no objects of that SOP class in that transfer syntax."""
+_OVER_ONE_ASSOCIATION = 25
+"""Objects; what is urgent and comes meanwhile waits for so many at most."""
+_TURN_SECONDS = 10.0
+"""A turn that takes longer is handed to a task of its own, so that a server that stops need not wait for all."""
+_LEASE_TIMEOUTS = 4
+"""A holder that said nothing for so many of the destination's timeouts is gone, or sends what nobody can wait for."""
+_LEASE_LEAST_SECONDS = 60.0
 
 _log = get_logger(__name__)
+
+
+class _Overtaken(Exception):
+    """Another holder has the turn."""
 
 
 class Delivering:
@@ -48,141 +64,171 @@ class Delivering:
         self._audit = audit
         self._queue = queue
         self._destinations = destinations
-        self._forms = forms
+        self._outcomes = Outcomes(settings=settings, records=records, audit=audit, queue=queue,
+                                  destinations=destinations, forms=forms)  # fmt: skip
+        self._asking = Asking(records=records, audit=audit, destinations=destinations, outcomes=self._outcomes)
+        self._committing = Committing(settings=settings, records=records, audit=audit, queue=queue,
+                                      destinations=destinations)  # fmt: skip
 
-    def run(self, job_id: uuid.UUID, digest: str, destination: str) -> None:
-        """Send one object to one destination, and record the outcome with the next task.
+    def run(self, destination: str, holder: str) -> None:
+        """Take the turn to send to a destination, if it can be had, and send what is due.
 
-        After an outcome that nobody learned (killed while sending) the same bytes go again: the receiver knows the
-        SOP Instance UID.
+        Parameters
+        ----------
+        holder
+            The task; when it is repeated after its worker's death it takes its own turn over.
         """
-        begun = self._records.begin_delivery(job_id, digest, destination)
-        job = self._records.job(job_id)
-        if begun is None or job is None:
-            return  # it has ended
-        delivery = next(one for one in job.deliveries if (one.digest, one.destination) == (digest, destination))
-        kind = next(one.kind for one in job.results if one.digest == digest)
-        if job.superseded_by is not None and kind != NOTE:  # it was being sent then, and that failed
-            self._end_delivery(withheld(delivery, job.superseded_by), "replaced")
-            return
-        detail: dict[str, str] = {
-            "job_id": str(job_id),
-            "study_instance_uid": job.study_instance_uid,
-            "sop_instance_uid": begun.sop_instance_uid,
-            "object_digest": digest,
-            "destination": destination,
-        }
+        known = self._settings.knows_destination(destination)
+        rules = self._settings.destination_named(destination) if known else None
+        lease = max(_LEASE_LEAST_SECONDS, _LEASE_TIMEOUTS * rules.timeout_seconds if rules is not None else 0)
+        turn = self._records.take_turn(destination, rules.address if rules is not None else "", holder, lease)
+        if turn is None:
+            return  # whoever has it sends everything; or a task waits for the window's end
         try:
-            path = self._unchanged(Path(begun.path), digest)
-            target = self._destination(destination)
-            self._audit.append(AuditEvent.DELIVERY_BEGAN, Outcome.SUCCESS, attempt=begun.attempts, **detail)
-            target.deliver(path)
+            self._serve(turn)
+        except _Overtaken:
+            _log.warning("destination.overtaken", destination=destination)
+        except GROUND:
+            raise
+        except DeliveryError as error:
+            self._close_window(turn, error)
+        except Exception as error:  # noqa: BLE001 - a peer's border: a defect is a failed attempt
+            _log.error("destination.defect", destination=destination, exc_info=True)
+            reason = f"an unexpected {type(error).__name__}; the diagnostic log tells where"
+            self._close_window(turn, DeliveryError(reason, code=INTERNAL_ERROR))
+
+    def report(self, transaction_uid: str) -> None:
+        """Act on what a destination reported (`Committing.report`)."""
+        self._committing.report(transaction_uid)
+
+    def attend(self) -> None:
+        """Give a task to each destination that something waits for and nobody attends to."""
+        for destination in self._records.destinations_in_want():
+            _log.warning("destination.unattended", destination=destination)
+            with self._records.transaction() as connection:
+                self._queue.defer_turn(connection, destination)
+
+    def _serve(self, turn: Turn) -> None:
+        """Send and ask until nothing is due; DeliveryError if the destination is found down."""
+        ends, has_told = time.monotonic() + _TURN_SECONDS, False
+        while time.monotonic() < ends and not self._records.is_destination_paused(turn.destination):
+            self._keep(turn)
+            due = self._records.due_deliveries(turn.destination, _OVER_ONE_ASSOCIATION)
+            asked = [one.sending for one in due if one.is_asked]
+            if asked:  # an answer does not open the window: one that tells and takes nothing is down
+                has_told = self._asking.settle(asked) or has_told
+            elif due:
+                turn = self._send(turn, due, ends)
+            else:
+                turn = self._answers(turn) if has_told else turn
+                turn, has_asked = self._committing.ask(turn, self._answers)
+                if not has_asked and self._gave_up(turn):
+                    return
+        with self._records.transaction() as connection:
+            if self._records.lock_turn(connection, turn):
+                self._records.give_up_turn(connection, turn)
+                self._queue.defer_turn(connection, turn.destination)
+
+    def _send(self, turn: Turn, due: Sequence[DueDelivery], ends: float) -> Turn:
+        """Send objects over one association, until the turn's time is over."""
+        with self._opened(turn.destination, [Path(one.path) for one in due]) as send:
+            for one in due:
+                self._keep(turn)
+                self._send_one(one.sending, send)
+                turn = self._answers(turn)
+                if time.monotonic() > ends:
+                    break
+        return turn
+
+    def _send_one(self, sending: Sending, send: Send) -> None:
+        """Send one object and record its outcome; DeliveryError if the destination was found down by it."""
+        begun = self._records.begin_delivery(sending.job_id, sending.digest, sending.destination)
+        job = self._records.job(sending.job_id)
+        if begun is None or job is None:
+            return  # it has ended meanwhile
+        one = SentObject.of(job, sending, begun)
+        if job.superseded_by is not None and one.kind != NOTE:  # it was being sent then, and that failed
+            self._outcomes.withheld(one, job.superseded_by)
+            return
+        try:
+            self._check_known(sending.destination)
+            path = _unchanged(Path(begun.path), sending.digest)
+            self._audit.append(AuditEvent.DELIVERY_BEGAN, Outcome.SUCCESS, attempt=begun.attempts, **one.detail)
+            send(path)
         except GROUND:
             raise
         except (DeliveryError, JobError) as error:
-            if error.code == CONTEXT_REFUSED and self._replaced(job, delivery, str(error), detail):
-                return
-            asked = error.retry_after_seconds if isinstance(error, DeliveryError) else None
-            self._delivery_failed(
-                job, delivery, error.code, str(error), detail, retryable=error.retryable, after_seconds=asked
-            )
+            if not self._outcomes.replaced(one, error):
+                self._outcomes.failed(one, error)
+            if isinstance(error, DeliveryError) and is_of_peer(error):
+                raise
         except Exception as error:  # noqa: BLE001 - the workflow's border: a defect is a failed attempt
-            _log.error("delivery.defect", job_id=str(job_id), exc_info=True)
+            _log.error("delivery.defect", job_id=str(job.id), exc_info=True)
             reason = f"an unexpected {type(error).__name__}; the diagnostic log tells where"
-            self._delivery_failed(job, delivery, "internal-error", reason, detail, retryable=True)
+            self._outcomes.failed(one, DeliveryError(reason, code=INTERNAL_ERROR))
         else:
-            self._audit.append(AuditEvent.DELIVERY_SUCCEEDED, Outcome.SUCCESS, attempt=begun.attempts, **detail)
-            self._end_delivery(delivery, "delivered")
+            self._outcomes.delivered(one)
 
-    def _destination(self, name: str) -> Destination:
-        try:
-            return self._destinations[name]
-        except KeyError:
-            raise JobError(f"the settings name no destination '{name}' any more", code="destination-unknown") from None
+    def _check_known(self, destination: str) -> None:
+        if destination not in self._destinations:
+            raise JobError(f"the settings name no destination '{destination}' any more", code="destination-unknown")
 
-    def _unchanged(self, path: Path, digest: str) -> Path:
-        """Return the result's file if it is still what was verified."""
-        found = hashlib.sha256()
-        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
-            while block := file.read(1 << 20):
-                found.update(block)
-        if found.hexdigest() != digest:
-            raise JobError("the result's file is gone or not what was verified", code="result-changed")
-        return path
+    def _opened(self, destination: str, paths: Sequence[Path]) -> AbstractContextManager[Send]:
+        target = self._destinations.get(destination)
+        if target is None:  # never sent to: that is said of each object
+            return nullcontext(lambda path: None)
+        return opened(target, paths)
 
-    def _delivery_failed(
-        self,
-        job: Job,
-        delivery: Delivery,
-        code: str,
-        reason: str,
-        detail: Mapping[str, str],
-        *,
-        retryable: bool,
-        after_seconds: float | None = None,
-    ) -> None:
-        failed = replace(delivery, code=code, reason=reason)
-        known = delivery.destination in self._destinations
-        rules = self._settings.destination_named(delivery.destination) if known else None
-        again = retryable and rules is not None and delivery.tries < rules.maximum_attempts
-        outcome = Outcome.MINOR_FAILURE if again else Outcome.SERIOUS_FAILURE
-        self._audit.append(
-            AuditEvent.DELIVERY_FAILED, outcome, **detail, attempt=delivery.attempts, code=code, reason=reason
-        )
-        _log.warning("delivery.failed", job_id=str(job.id), destination=delivery.destination, code=code, again=again)
-        if not (again and rules is not None):
-            self._end_delivery(failed, "failed")
-            return
-        wait = back_off_seconds(delivery.tries, rules.retry_first_seconds, rules.retry_longest_seconds)
-        wait = max(wait, after_seconds or 0.0)
+    def _keep(self, turn: Turn) -> None:
         with self._records.transaction() as connection:
-            at = self._records.postpone_delivery(connection, failed, wait)
+            if not self._records.keep_turn(connection, turn):
+                raise _Overtaken
+
+    def _answers(self, turn: Turn) -> Turn:
+        """Open the window of a destination that was down, now that it answers."""
+        if not turn.failures:
+            return turn
+        self._audit.append(AuditEvent.DESTINATION_BACK, Outcome.SUCCESS, destination=turn.destination)
+        self._records.open_window(turn)
+        _log.info("destination.back", destination=turn.destination, failures=turn.failures)
+        return turn._replace(failures=0)
+
+    def _close_window(self, turn: Turn, error: DeliveryError) -> None:
+        """Record that the destination is down, with the one task that tries again at the window's end."""
+        rules = self._settings.destination_named(turn.destination)
+        wait = back_off_seconds(turn.failures + 1, rules.retry_first_seconds, rules.retry_longest_seconds)
+        wait = max(wait, error.retry_after_seconds or 0.0)
+        if not turn.failures:
+            self._audit.append(
+                AuditEvent.DESTINATION_DOWN,
+                Outcome.MINOR_FAILURE,
+                destination=turn.destination,
+                code=error.code,
+                reason=str(error),
+            )
+        _log.warning("destination.down", destination=turn.destination, code=error.code, failures=turn.failures + 1)
+        with self._records.transaction() as connection:
+            at = self._records.close_window(connection, turn, error.code, str(error), wait)
             if at is not None:
-                self._queue.defer_deliver(connection, job, delivery.digest, delivery.destination, at)
+                self._queue.defer_turn(connection, turn.destination, at)
 
-    def _replaced(self, job: Job, delivery: Delivery, reason: str, detail: Mapping[str, str]) -> bool:
-        """Send the next form of an object whose form the destination does not take; whether there is one."""
-        keep_accepted(self._records, self._settings, self._destinations[delivery.destination])
-        others = self._forms.instead(job, delivery)
-        if not others:
-            return False
-        (first, sent), *_ = others.items()
-        said = f"{reason}; it gets {_named(sent)} instead"
-        self._audit.append(
-            AuditEvent.DELIVERY_REPLACED,
-            Outcome.MINOR_FAILURE,
-            **detail,
-            attempt=delivery.attempts,
-            code=CONTEXT_REFUSED,
-            reason=said,
-        )
-        _log.warning("delivery.replaced", job_id=str(job.id), destination=delivery.destination, kind=first)
+    def _gave_up(self, turn: Turn) -> bool:
+        """End the turn, unless something came to wait since."""
         with self._records.transaction() as connection:
-            sendings = [Sending(job.id, one.digest, delivery.destination) for some in others.values() for one in some]
-            self._records.add_results(connection, [], sendings)
-            for one in sendings:
-                self._queue.defer_deliver(connection, job, one.digest, one.destination)
-            last = False
-            for old in _replaced_by(job, delivery, others):
-                ended = replace(old, code=CONTEXT_REFUSED, reason=said)
-                last = self._records.end_delivery(connection, ended, "replaced") or last
-            if last:  # the other form was delivered before
-                self._queue.defer_close(connection, job.id)
-        return True
-
-    def _end_delivery(self, delivery: Delivery, state: DeliveryState) -> None:
-        with self._records.transaction() as connection:
-            last = self._records.end_delivery(connection, delivery, state)
-            if last:
-                self._queue.defer_close(connection, delivery.job_id)
+            if not self._records.lock_turn(connection, turn):
+                return True
+            if self._records.something_due(connection, turn.destination):
+                return False
+            self._records.give_up_turn(connection, turn)
+            return True
 
 
-def _replaced_by(job: Job, refused: Delivery, others: Collection[Kind]) -> list[Delivery]:
-    """The deliveries to the same destination that have not ended and whose kinds `others` replace."""
-    kinds = {one.digest: one.kind for one in job.results}
-    waiting = [one for one in job.deliveries if one.destination == refused.destination and one.finished_at is None]
-    return [one for one in waiting if one.digest == refused.digest or kinds[one.digest] in others]
-
-
-def _named(results: Sequence[Result]) -> str:
-    return " and ".join(dict.fromkeys(f"the {one.kind}" for one in results))
+def _unchanged(path: Path, digest: str) -> Path:
+    """Return the result's file if it is still what was verified."""
+    found = hashlib.sha256()
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        while block := file.read(1 << 20):
+            found.update(block)
+    if found.hexdigest() != digest:
+        raise JobError("the result's file is gone or not what was verified", code="result-changed")
+    return path

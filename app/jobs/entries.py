@@ -12,7 +12,10 @@ from app.identifiers import UID
 from operators.gate.notes import GateNote
 from operators.object_kinds import Kind
 
-DeliveryState = Literal["held", "waiting", "sending", "delivered", "failed", "discarded", "replaced", "cancelled"]
+DeliveryState = Literal[
+    "held", "waiting", "sending", "committing",
+    "delivered", "committed", "failed", "discarded", "replaced", "cancelled",
+]  # fmt: skip
 SeriesState = Literal[
     "receiving", "waiting-for-study", "routed", "no-rule", "no-channel", "own-result", "unreadable", "incomplete"
 ]
@@ -245,13 +248,50 @@ class Delivery:
     last_attempt_at: datetime | None
     next_attempt_at: datetime | None
     finished_at: datetime | None
-    earlier_attempts: int = 0
-    """Those before the last replay, which count against the destination's maximum no more."""
+    tries: int = 0
+    """Attempts that count against the destination's maximum: those that did not reach it do not."""
+    is_unknown: bool = False
+    """Whether nobody learned what became of the last attempt."""
+    commitment_rounds: int = 0
+    """How often the destination was asked to commit itself to keeping the object."""
+    committed_at: datetime | None = None
 
-    @property
-    def tries(self) -> int:
-        """Attempts that count against the destination's maximum."""
-        return self.attempts - self.earlier_attempts
+
+class Turn(NamedTuple):
+    """The right to send to a destination, of one holder over all workers."""
+
+    destination: str
+    turn: int
+    """The fence: an older one writes nothing."""
+    failures: int
+    """Attempts in a row that found the destination down, before this turn."""
+    lease_seconds: float
+
+
+class DueDelivery(NamedTuple):
+    """A delivery that is to be sent now."""
+
+    sending: Sending
+    path: str
+    is_asked: bool
+    """Whether the destination is asked first if it has the object from an attempt before."""
+
+
+@dataclass(frozen=True)
+class DestinationWindow:
+    """How a destination answers."""
+
+    destination: str
+    address: str
+    """Of whom this holds (`app.settings.DestinationSettings.address`)."""
+    failures: int
+    """Attempts in a row that found it down."""
+    down_since: datetime | None
+    """None: it answered last."""
+    next_attempt_at: datetime | None
+    """Nobody connects to it before."""
+    code: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -333,7 +373,46 @@ class BegunDelivery:
     attempts: int
     """Of this delivery, this one counted; also the fence of what is recorded of it."""
     path: str
+    sop_class_uid: UID
     sop_instance_uid: UID
+    series_instance_uid: UID
+    was_unknown: bool
+    """Whether the destination may have the object from an attempt before."""
+
+
+@dataclass(frozen=True)
+class KeptReport:
+    """A report that was kept, and what it is about."""
+
+    number: int
+    transaction_uid: str
+    job_id: uuid.UUID
+    destination: str
+    is_latest: bool
+    """Whether nothing was asked about the job since."""
+    committed: tuple[str, ...]
+    refused: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class CommittingObject:
+    """An object that a destination took and is asked to keep."""
+
+    digest: str
+    sop_class_uid: UID
+    sop_instance_uid: UID
+    series_instance_uid: UID
+    commitment_rounds: int
+    """This one counted."""
+
+
+@dataclass(frozen=True)
+class Commitment:
+    """A request for the commitment of what a job sent to a destination, under a Transaction UID of its own."""
+
+    transaction_uid: str
+    job_id: uuid.UUID
+    destination: str
 
 
 @dataclass(frozen=True)

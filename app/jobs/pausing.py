@@ -40,9 +40,14 @@ class Pausing:
             self._records.resume(connection, kind, name)
         _log.warning("work.resumed", what=f"{kind} {name}".strip())
 
-    def check(self, job_id: uuid.UUID, destination: str = "") -> None:
-        """Raise `Paused` if a job's graph, or its delivery to a destination, may not start."""
-        if self._records.is_paused(job_id, destination):
+    def check(self, job_id: uuid.UUID) -> None:
+        """Raise `Paused` if a job's graph may not start."""
+        if self._records.is_paused(job_id):
+            raise Paused
+
+    def check_destination(self, destination: str) -> None:
+        """Raise `Paused` if nothing may be sent to a destination."""
+        if self._records.is_destination_paused(destination):
             raise Paused
 
     def _tell(self, event: AuditEvent, kind: PauseKind, name: str, person: str) -> None:

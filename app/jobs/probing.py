@@ -34,11 +34,21 @@ class DestinationProbing:
     async def _keep_asking(self, destination: Destination, stop: asyncio.Event) -> None:
         seconds = self._settings.destination_named(destination.name).probe_seconds
         while not stop.is_set():
-            asked = await asyncio.to_thread(keep_accepted, self._records, self._settings, destination)
+            asked = await asyncio.to_thread(self._ask, destination)
             try:
                 await asyncio.wait_for(stop.wait(), seconds if asked else min(seconds, _AGAIN_SECONDS))
             except TimeoutError:
                 continue
+
+    def _ask(self, destination: Destination) -> bool:
+        """Ask, unless it is down: then only whoever has its turn connects to it."""
+        address = self._settings.destination_named(destination.name).address
+        try:
+            if self._records.is_closed(destination.name, address):
+                return False
+        except psycopg.Error:
+            return False
+        return keep_accepted(self._records, self._settings, destination)
 
 
 def keep_accepted(records: Records, settings: Settings, destination: Destination) -> bool:

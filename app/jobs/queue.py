@@ -22,6 +22,9 @@ from app.settings_pipeline import URGENT_PRIORITY
 
 SEGMENT = "segment"
 DELIVER = "deliver"
+TURN = "turn"
+REPORT = "report"
+ATTEND = "attend"
 CLOSE = "close"
 RELEASE = "release"
 DISCARD = "discard"
@@ -127,6 +130,14 @@ class TaskQueue:
             digest=digest,
             destination=destination,
         )
+
+    def defer_turn(self, connection: Connection, destination: str, at: datetime | None = None) -> None:
+        """Have everything sent to a destination that is due then, and have it asked for its commitments."""
+        self.defer(connection, TURN, delivery_queue(destination), at=at, destination=destination)
+
+    def defer_report(self, connection: Connection, transaction_uid: str) -> None:
+        """Have a report on a request for storage commitment acted on."""
+        self.defer(connection, REPORT, SYSTEM_QUEUE, transaction_uid=transaction_uid)
 
     def defer_close(self, connection: Connection, job_id: uuid.UUID) -> None:
         """Have the job closed."""

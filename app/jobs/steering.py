@@ -140,4 +140,4 @@ def _begins_as(life: JobLife) -> Literal["queued", "held", "delivering"]:
         return (
             "held" if life.cancelled_in == "held" else "delivering" if life.cancelled_in == "delivering" else "queued"
         )
-    return "delivering" if life.code == "not-delivered" else "queued"
+    return "delivering" if life.code in ("not-delivered", "not-committed") else "queued"

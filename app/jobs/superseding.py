@@ -22,7 +22,6 @@ SUPERSEDED = "superseded"
 """State and code of what a newer job took the place of."""
 SENT = frozenset({"delivered", "committing", "committed"})
 """States of deliveries whose object a destination has."""
-_OUTCOME_UNKNOWN = ("no-answer", "association-aborted")
 _NOT_SENT = frozenset({"queued", "running", "held"})
 
 _log = get_logger(__name__)
@@ -73,14 +72,14 @@ class Superseding:
         _log.info("job.superseded", job_id=str(old.id), state=SUPERSEDED if ends else old.state)
 
 
-def withheld(delivery: Delivery, by: uuid.UUID) -> Delivery:
+def withheld(delivery: Delivery, by: uuid.UUID, *, is_unknown: bool) -> Delivery:
     """Return how a delivery ends that begins once more after its job was superseded: it is not sent.
 
-    Where nobody learned what became of the last attempt, its code says so: the destination may have the object.
+    Where nobody learned what became of the attempt before (`is_unknown`), its code says so: the destination may have
+    the object.
     """
-    unknown = delivery.attempts > 1 and delivery.code in ("", *_OUTCOME_UNKNOWN)
-    code = delivery.code or "no-answer" if unknown else SUPERSEDED
-    return replace(delivery, code=code, reason=f"job {by} takes the job's place")
+    code = delivery.code or "no-answer" if is_unknown else SUPERSEDED
+    return replace(delivery, code=code, reason=f"job {by} takes the job's place", is_unknown=is_unknown)
 
 
 def replaced_by(records: Records, job: Job) -> dict[Role, tuple[ReplacedObject, ...]]:

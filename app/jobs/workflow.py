@@ -1,5 +1,7 @@
 """The durable tasks of a job: segment, deliver (one an object and destination), close; and what a person decides.
 
+Those of a destination: turn (send what waits for it), report (act on its commitment), attend (see to what is left).
+
 Each is small and can be repeated: it asks the records what is left to do, writes the audit line, does it, and records
 the outcome together with the next task in one transaction. Only the latest attempt may record (a fence).
 
@@ -12,7 +14,8 @@ What is repeated, and what not:
 - a crash, a hang, too much memory, a missing record or a result that does not verify fails the job at once: the same
   inputs would most likely do it again, and the next study is waiting;
 - `SeriesRefused` and `PromptRefused` end the job as refused;
-- a delivery is repeated with back-off as the destination's settings say, unless the destination refused for good.
+- a delivery is repeated with back-off as the destination's settings say, unless the destination refused for good;
+- a destination that is down is tried once a window, whatever waits for it.
 """
 
 from __future__ import annotations
@@ -159,9 +162,18 @@ class Workflow:
             lane = context.worker_name or queues.GRAPH_QUEUE
             await self._in_thread(lane, lambda: self._segment(uuid.UUID(job_id), lost))
 
-        async def deliver(job_id: str, digest: str, destination: str) -> None:
-            queue = queues.delivery_queue(destination)
-            await self._in_thread(queue, lambda: self._deliver(uuid.UUID(job_id), digest, destination))
+        async def turn(context: JobContext, destination: str) -> None:
+            queue, holder = queues.delivery_queue(destination), f"task {context.job.id}"
+            await self._in_thread(queue, lambda: self._turn(destination, holder))
+
+        async def deliver(context: JobContext, job_id: str, digest: str, destination: str) -> None:
+            await turn(context, destination)  # it says that something waits: whoever has the turn sends all that does
+
+        async def report(transaction_uid: str) -> None:
+            await self._in_thread(queues.SYSTEM_QUEUE, lambda: self._delivering.report(transaction_uid))
+
+        async def attend(timestamp: int) -> None:
+            await self._in_thread(queues.SYSTEM_QUEUE, self._delivering.attend)
 
         async def close(job_id: str) -> None:
             await self._in_thread(queues.SYSTEM_QUEUE, lambda: self.close(uuid.UUID(job_id)))
@@ -183,7 +195,9 @@ class Workflow:
 
         again = queues.WhenPossible()
         app.task(name=queues.SEGMENT, queue=queues.GRAPH_QUEUE, retry=again, pass_context=True)(segment)
-        app.task(name=queues.DELIVER, queue=queues.SYSTEM_QUEUE, retry=again)(deliver)
+        app.task(name=queues.DELIVER, queue=queues.SYSTEM_QUEUE, retry=again, pass_context=True)(deliver)
+        app.task(name=queues.TURN, queue=queues.SYSTEM_QUEUE, retry=again, pass_context=True)(turn)
+        app.task(name=queues.REPORT, queue=queues.SYSTEM_QUEUE, retry=again)(report)
         app.task(name=queues.CLOSE, queue=queues.SYSTEM_QUEUE, retry=again)(close)
         app.task(name=queues.PAUSE, queue=queues.SYSTEM_QUEUE, retry=again)(pause)
         app.task(name=queues.RESUME, queue=queues.SYSTEM_QUEUE, retry=again)(resume)
@@ -193,6 +207,8 @@ class Workflow:
         daily = app.task(name=queues.TIDY, queue=queues.SYSTEM_QUEUE, queueing_lock=queues.TIDY)(tidy)
         # procrastinate watches its workers' heartbeats only while some periodic task keeps its deferrer running
         app.periodic(cron="17 3 * * *")(daily)
+        each_minute = app.task(name=queues.ATTEND, queue=queues.SYSTEM_QUEUE, queueing_lock=queues.ATTEND)(attend)
+        app.periodic(cron="* * * * *")(each_minute)
 
     def _decision(self, carry_out: Callable[[uuid.UUID, str], None]) -> Callable[[str, str], Awaitable[None]]:
         async def decide(job_id: str, person: str) -> None:
@@ -204,9 +220,9 @@ class Workflow:
         self._pausing.check(job_id)
         self._segmenting.run(job_id, slot_lost)
 
-    def _deliver(self, job_id: uuid.UUID, digest: str, destination: str) -> None:
-        self._pausing.check(job_id, destination)
-        self._delivering.run(job_id, digest, destination)
+    def _turn(self, destination: str, holder: str) -> None:
+        self._pausing.check_destination(destination)
+        self._delivering.run(destination, holder)
 
     def prepare(self) -> None:
         """Put the tasks that wait into the queues that the settings say now."""
@@ -229,7 +245,7 @@ class Workflow:
         if (
             job is None
             or job.state != "delivering"
-            or any(one.state in ("waiting", "sending") for one in job.deliveries)
+            or any(one.state in ("waiting", "sending", "committing") for one in job.deliveries)
         ):
             return  # it has ended, or was started again
         failed = self._records.failed_destinations(job_id)
@@ -238,11 +254,12 @@ class Workflow:
             audit_job(self._audit, AuditEvent.JOB_CLOSED, job, state=SUPERSEDED)
             self._records.close_job(job_id, "superseded", SUPERSEDED, reason)
         elif failed:
-            reason = f"not delivered to {', '.join(failed)}"
-            audit_job(
-                self._audit, AuditEvent.JOB_FAILED, job, Outcome.SERIOUS_FAILURE, code="not-delivered", reason=reason
-            )
-            self._records.close_job(job_id, "failed", "not-delivered", reason)
+            codes = [one.code for one in job.deliveries if one.state == "failed"]
+            is_there = all(one.startswith("commitment-") for one in codes)
+            code, said = ("not-committed", "no commitment of") if is_there else ("not-delivered", "not delivered to")
+            reason = f"{said} {', '.join(failed)}"
+            audit_job(self._audit, AuditEvent.JOB_FAILED, job, Outcome.SERIOUS_FAILURE, code=code, reason=reason)
+            self._records.close_job(job_id, "failed", code, reason)
         else:
             audit_job(self._audit, AuditEvent.JOB_CLOSED, job, state="closed")
             self._withdrawing.withdraw_earlier(job_id)  # first: repeated, this finds the job closed, and that withdrawn

@@ -18,6 +18,7 @@ from app.audit.events import AuditEvent, Outcome
 from app.errors import AuditError, ServingError, SettingsError
 from app.identifiers import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from app.jobs.records import Instance
+from app.listener.commitment import CommitmentReports
 from app.listener.connection import BoundedServer, SharedContexts, TakenRequestHandler
 from app.listener.handlers import StorageHandlers
 from app.listener.janitor import Janitor
@@ -98,6 +99,8 @@ class Listener:
         How many series and jobs wait, for `backlog_limit`. May raise OutOfResources.
     transfers
         Told which association brings which series, and how it ends; None where nobody asks.
+    reports
+        Takes destinations' reports on what they commit themselves to; none are taken without it.
     """
 
     def __init__(
@@ -108,6 +111,8 @@ class Listener:
         audit: AuditLog,
         backlog: Callable[[], int] = lambda: 0,
         transfers: Transfers | None = None,
+        *,
+        reports: CommitmentReports | None = None,
     ) -> None:
         self._transfers = transfers
         self._settings = settings
@@ -118,6 +123,7 @@ class Listener:
         self._sessions = Sessions()
         self._handlers = StorageHandlers(spool, record, audit, self._sessions, settings.maximum_object_bytes, transfers)
         self._takeover = Takeover(settings, self._handlers, self._sessions)
+        self._reports = reports or CommitmentReports({}, lambda *_: False, audit)
         self._server: BoundedServer | None = None
         self._port = settings.port
 
@@ -146,10 +152,11 @@ class Listener:
         try:
             server = entity.make_server(
                 (self._settings.host, self._settings.port),
-                contexts=supported_contexts(),
+                contexts=[*supported_contexts(), *self._reports.contexts()],
                 evt_handlers=[
                     (evt.EVT_C_ECHO, self._handlers.echo),
                     (evt.EVT_C_STORE, self._handlers.store),
+                    (evt.EVT_N_EVENT_REPORT, self._reports.report),
                     (evt.EVT_REQUESTED, self._on_requested),
                     (evt.EVT_ACSE_SENT, self._on_acse_sent),
                     (evt.EVT_RELEASED, self._on_ended),

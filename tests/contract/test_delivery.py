@@ -17,8 +17,8 @@ from pydicom.uid import JPEG2000Lossless
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import CTImageStorage, MRImageStorage, Verification
 
-from app.delivery.dimse import DimseDestination
 from app.delivery.sending import send_folder
+from app.delivery.storage import DimseDestination
 from app.errors import DeliveryError, DeliveryRefused
 from app.settings import DestinationSettings
 from tests import peers

@@ -68,7 +68,7 @@ def test_killed_in_mid_request_it_has_the_result_once(
         settings = DestinationSettings(
             name="archive", url=f"http://127.0.0.1:{port}/dicom-web", plain_http=True, timeout_seconds=5
         )
-        made.destinations["archive"] = DicomWebDestination(settings)  # type: ignore[assignment]
+        made.destinations["archive"] = DicomWebDestination(settings)
         made.receive(instance(1))
         made.create_jobs()
         made.work(made.all_ended, seconds=120)

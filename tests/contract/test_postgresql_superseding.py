@@ -15,7 +15,7 @@ from app.graph import CompletionRecord, GraphRequest
 from app.jobs.records import Job
 from tests.contract.test_postgresql_completion import audited
 from tests.database_fixture import fresh_database
-from tests.job_harness import Bench, PlantedGraph, bench, instance
+from tests.job_harness import DESTINATIONS, Bench, PlantedGraph, bench, instance
 
 
 @pytest.fixture
@@ -176,12 +176,12 @@ def test_what_is_being_sent_then_is_not_tried_again(tmp_path: Path, url: str) ->
         made.work(lambda: bool(jobs(made)[0].results))
         receive(made, 2)
         with psycopg.connect(url) as connection:  # as if a sending had failed just after
-            connection.execute("UPDATE deliveries SET state = 'waiting', finished_at = NULL, attempts = 1")
+            connection.execute("UPDATE deliveries SET state = 'waiting', finished_at = NULL, is_unknown = true")
             connection.execute("UPDATE jobs SET state = 'delivering' WHERE superseded_by IS NOT NULL")
         old = jobs(made)[0]
         sent_before = made.destinations["archive"].got()
-        for one in old.deliveries:
-            made.workflow._delivering.run(old.id, one.digest, one.destination)
+        for destination in DESTINATIONS:
+            made.workflow._delivering.run(destination, "the test")
         assert {one.state for one in jobs(made)[0].deliveries} == {"replaced"}
         assert made.destinations["archive"].got() == sent_before
         sent = made.records.replaced_objects([jobs(made)[1].id])

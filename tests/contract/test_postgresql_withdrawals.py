@@ -191,7 +191,7 @@ def test_what_may_have_arrived_is_withdrawn_too(tmp_path: Path, url: str) -> Non
             if path.stem != "rejection-note":
                 raise DeliveryError("no word", code="no-answer")
 
-        viewer.deliver = unheard  # type: ignore[method-assign]
+        viewer.deliver = unheard
         made.receive(instance(1))
         made.create_jobs()
         made.work(lambda: _states(made, "archive") == {"segmentation": "delivered"} and _is_tried(made))

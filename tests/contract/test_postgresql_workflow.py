@@ -249,7 +249,7 @@ def test_a_delivery_that_is_given_up_fails_the_job(tmp_path: Path, url: str) -> 
     with bench(tmp_path, url) as made:
         (tmp_path / "archive.down").touch()
         few = made.settings.destination[0].model_copy(update={"maximum_attempts": 2})
-        made.workflow._delivering._settings = made.settings.model_copy(
+        made.workflow._delivering._outcomes._settings = made.settings.model_copy(
             update={"destination": (few, made.settings.destination[1])}
         )
         _queue(made)

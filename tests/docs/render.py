@@ -50,6 +50,9 @@ What Limner offers and asks for, in the order of PS3.2. *Made from `app/listener
 | Implementation Version Name | `{version}` |
 | Services as SCP | Verification, Storage |
 | Services as SCU | Verification, Storage (results, `limner submit`), Study Root FIND and MOVE (`[[archive]]`) |
+| Services as SCU | Verification (`limner check`), Storage (results, `limner submit`), \
+Study Root MOVE (`[[archive]]`), Study Root FIND (whether a destination holds a result), \
+Storage Commitment Push Model (`[[destination]] commitment`) |
 | Maximum PDU, associations, time-outs | the `[listener]` settings |
 | Character sets | the source's Specific Character Set is kept, its values unchanged |
 | Security | called and calling AE title and host are checked; TLS for DICOMweb destinations, not yet for DIMSE |
@@ -63,7 +66,9 @@ multipart/related with one application/dicom part, answers in application/dicom+
 (`GET /studies`, `GET /studies/{{study}}/series/{{series}}/instances`), over TLS 1.2 or newer, with HTTP Basic, a bearer
 token or a certificate of its own. As SCP, Success (0x0000) means that the instance is on disk, synced and recorded;
 [refusals](refusals.md) has the other statuses. Limner is no archive: it offers neither Storage Commitment nor
-Query/Retrieve.
+Query/Retrieve. Where a destination is to commit itself, the listener accepts Storage Commitment Push Model in the SCU
+role (the requestor proposes itself as SCP) and answers its N-EVENT-REPORT with 0x0000 once it is kept, 0x0124 to a
+stranger, 0x0115 where nothing was asked under that Transaction UID, 0x0110 where it can't be kept now.
 """
 
 _PIXELS = """An instance is kept in each of them. Whether its pixels can then be read for a model is in the last column;

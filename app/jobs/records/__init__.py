@@ -1,6 +1,7 @@
 """Instances, series, jobs and deliveries as frozen records, and the PostgreSQL that keeps them.
 
-One module, and one file of SQL, for each step of a study's way; `Records` is all of them.
+One module, and one file of SQL, for each step of a study's way; the last step, the return, has three. `Records` is all
+of them.
 """
 
 from __future__ import annotations
@@ -10,15 +11,20 @@ from app.jobs.connections import Connection
 from app.jobs.entries import (
     Agreement,
     BegunDelivery,
+    Commitment,
+    CommittingObject,
     Consequence,
     Delivery,
     DeliveryState,
     DestinationProfile,
+    DestinationWindow,
+    DueDelivery,
     Finding,
     Instance,
     Job,
     JobInput,
     JobState,
+    KeptReport,
     NewJob,
     Result,
     SeenSeries,
@@ -26,9 +32,11 @@ from app.jobs.entries import (
     Series,
     SeriesState,
     Step,
+    Turn,
     Withdrawal,
     describe_way,
 )
+from app.jobs.records.committing import CommitRecords
 from app.jobs.records.completing import CompleteRecords
 from app.jobs.records.deciding import DecideRecords
 from app.jobs.records.pausing import PauseRecords
@@ -36,6 +44,7 @@ from app.jobs.records.receiving import ReceiveRecords
 from app.jobs.records.returning import ReturnRecords
 from app.jobs.records.steering import SteerRecords
 from app.jobs.records.superseding import SupersedeRecords
+from app.jobs.records.turns import TurnRecords
 from app.jobs.records.watching import WatchRecords
 from app.jobs.records.withdrawing import WithdrawRecords
 from app.jobs.records.working import WorkRecords
@@ -44,16 +53,21 @@ __all__ = [
     "Connection",
     "Agreement",
     "BegunDelivery",
+    "Commitment",
+    "CommittingObject",
     "Consequence",
     "Delivery",
     "DeliveryState",
     "DestinationProfile",
     "EarlierJob",
+    "DestinationWindow",
+    "DueDelivery",
     "Finding",
     "Instance",
     "Job",
     "JobInput",
     "JobState",
+    "KeptReport",
     "NewJob",
     "QueuePlace",
     "Result",
@@ -65,6 +79,7 @@ __all__ = [
     "Step",
     "Transfer",
     "Withdrawal",
+    "Turn",
     "Records",
     "describe_way",
 ]
@@ -79,6 +94,8 @@ class Records(
     SteerRecords,
     PauseRecords,
     ReturnRecords,
+    TurnRecords,
+    CommitRecords,
     WithdrawRecords,
     WatchRecords,
 ):

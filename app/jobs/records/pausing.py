@@ -61,10 +61,13 @@ class PauseRecords(Connections):
         with self.transaction() as connection:
             self._follow(connection)
 
-    def is_paused(self, job_id: uuid.UUID, destination: str = "") -> bool:
-        """Whether a job's graph, or a delivery where a destination is given, may not start now."""
-        facts = {"job_id": job_id, "destination": destination}
-        return any(row["paused"] for row in self._rows(_SQL["is_paused"], facts))
+    def is_paused(self, job_id: uuid.UUID) -> bool:
+        """Whether a job's graph may not start now."""
+        return any(row["paused"] for row in self._rows(_SQL["is_paused"], {"job_id": job_id}))
+
+    def is_destination_paused(self, destination: str) -> bool:
+        """Whether nothing may be sent to a destination now."""
+        return any(row["paused"] for row in self._rows(_SQL["is_destination_paused"], (destination,)))
 
     def work(self) -> Work:
         """Return how much is under way and waits."""

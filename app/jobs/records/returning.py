@@ -26,24 +26,43 @@ class ReturnRecords(Connections):
                 connection.execute(_SQL["drop_delivery"], facts)
         return None if row is None else BegunDelivery(**row)
 
-    def postpone_delivery(self, connection: Connection, delivery: Delivery, seconds: float) -> datetime | None:
+    def postpone_delivery(
+        self, connection: Connection, delivery: Delivery, seconds: float, *, counts: bool = True
+    ) -> datetime | None:
         """Record a failed attempt and when the next comes, by the database's clock.
 
-        None if there is no next one: it was overtaken, or the job cancelled.
+        None if there is no next one: it was overtaken, or the job cancelled. One that did not reach the destination
+        does not count.
         """
         job = connection.execute(_SQL["lock_job"], (delivery.job_id,)).fetchone()
-        facts = {**asdict(delivery), "seconds": seconds, "job_state": "" if job is None else job["state"]}
+        state = "" if job is None else job["state"]
+        facts = {**asdict(delivery), "seconds": seconds, "counts": counts, "job_state": state}
         row = connection.execute(_SQL["postpone_delivery"], facts).fetchone()
         return None if row is None else row["next_attempt_at"]
 
-    def end_delivery(self, connection: Connection, delivery: Delivery, state: DeliveryState) -> bool:
-        """End a delivery; True if it was the job's last one. One that was overtaken changes nothing."""
-        connection.execute(_SQL["lock_job"], (delivery.job_id,))
+    def end_delivery(
+        self, connection: Connection, delivery: Delivery, state: DeliveryState, *, commits: bool = False
+    ) -> bool:
+        """End a delivery; True if nothing of the job is left to do. One that was overtaken changes nothing.
+
+        Where its destination `commits` itself, what the job sent there waits for that, once all of it has arrived.
+        """
+        self.lock_job(connection, delivery.job_id)
         facts = {**asdict(delivery), "to_state": state}
         if connection.execute(_SQL["end_delivery"], facts).fetchone() is None:
             return False
-        row = connection.execute(_SQL["open_deliveries"], (delivery.job_id,)).fetchone()
-        return row is not None and row["open"] == 0
+        if commits:
+            connection.execute(_SQL["begin_committing"], facts)
+        return not self.has_open_deliveries(connection, delivery.job_id)
+
+    def lock_job(self, connection: Connection, job_id: uuid.UUID) -> bool:
+        """Keep others from ending deliveries of a job until the transaction ends; False if there is no such job."""
+        return connection.execute(_SQL["lock_job"], (job_id,)).fetchone() is not None
+
+    def has_open_deliveries(self, connection: Connection, job_id: uuid.UUID) -> bool:
+        """Whether something of the job is still on its way, or waits for a destination's commitment."""
+        row = connection.execute(_SQL["open_deliveries"], (job_id,)).fetchone()
+        return row is None or row["open"] > 0
 
     def keep_profile(self, destination: str, address: str, accepted: Sequence[Kind]) -> None:
         """Keep what a destination said that it accepts, in place of what it said before."""

@@ -53,11 +53,6 @@ class SteerRecords(Connections):
         rows = connection.execute(_SQL["replay_deliveries"], {"id": job_id, "to_state": delivery_state}).fetchall()
         return [(row["digest"], row["destination"]) for row in rows]
 
-    def has_open_deliveries(self, connection: Connection, job_id: uuid.UUID) -> bool:
-        """Whether any delivery of the job waits or is being sent."""
-        row = connection.execute(_SQL["open_deliveries"], (job_id,)).fetchone()
-        return row is not None and row["open"] > 0
-
     def replayable_jobs(self) -> list[uuid.UUID]:
         """Return the dead letters and the jobs whose deliveries failed, the oldest first."""
         return [row["id"] for row in self._rows(_SQL["replayable_jobs"], ())]

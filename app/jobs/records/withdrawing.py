@@ -14,10 +14,6 @@ _SQL = read_statements("withdrawing.sql")
 class WithdrawRecords(Connections):
     """What was taken back."""
 
-    def lock_job(self, connection: Connection, job_id: uuid.UUID) -> bool:
-        """Hold a job until the transaction ends; False if there is none."""
-        return connection.execute(_SQL["lock_job"], (job_id,)).fetchone() is not None
-
     def add_withdrawal(self, connection: Connection, withdrawal: Withdrawal) -> None:
         """Record that a job's results are withdrawn from a destination."""
         connection.execute(_SQL["insert_withdrawal"], asdict(withdrawal))

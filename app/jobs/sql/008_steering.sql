@@ -1,7 +1,6 @@
 -- What people do to jobs in progress: cancel, replay, pause.
 
 ALTER TABLE jobs ADD COLUMN cancelled_in text NOT NULL DEFAULT '';             -- what a cancelled job was; a replay goes on there
-ALTER TABLE deliveries ADD COLUMN earlier_attempts integer NOT NULL DEFAULT 0;  -- before the last replay: they count no more
 
 CREATE TABLE pauses (
     kind       text NOT NULL CHECK (kind IN ('everything', 'pipeline', 'destination')),

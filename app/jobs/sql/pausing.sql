@@ -16,10 +16,10 @@ SELECT pg_advisory_xact_lock(1279872336);  -- two that move many tasks at once c
 
 -- name: park
 UPDATE procrastinate_jobs AS task SET queue_name = 'paused-' || queue_name
-WHERE status = 'todo' AND task_name IN ('segment', 'deliver') AND NOT starts_with(queue_name, 'paused-')
+WHERE status = 'todo' AND task_name IN ('segment', 'deliver', 'turn') AND NOT starts_with(queue_name, 'paused-')
   AND EXISTS (SELECT FROM pauses WHERE
       kind = 'everything'
-      OR kind = 'destination' AND task_name = 'deliver' AND name = task.args ->> 'destination'
+      OR kind = 'destination' AND task_name IN ('deliver', 'turn') AND name = task.args ->> 'destination'
       OR kind = 'pipeline' AND task_name = 'segment'
          AND name = (SELECT pipeline FROM jobs WHERE id = (task.args ->> 'job_id')::uuid));
 
@@ -28,21 +28,26 @@ UPDATE procrastinate_jobs AS task SET queue_name = substr(queue_name, length('pa
 WHERE status = 'todo' AND starts_with(queue_name, 'paused-')
   AND NOT EXISTS (SELECT FROM pauses WHERE
       kind = 'everything'
-      OR kind = 'destination' AND task_name = 'deliver' AND name = task.args ->> 'destination'
+      OR kind = 'destination' AND task_name IN ('deliver', 'turn') AND name = task.args ->> 'destination'
       OR kind = 'pipeline' AND task_name = 'segment'
          AND name = (SELECT pipeline FROM jobs WHERE id = (task.args ->> 'job_id')::uuid));
 
 -- name: is_paused
 SELECT EXISTS (SELECT FROM pauses WHERE
     kind = 'everything'
-    OR kind = 'destination' AND name = %(destination)s
-    OR kind = 'pipeline' AND %(destination)s = '' AND name = (SELECT pipeline FROM jobs WHERE id = %(job_id)s)) AS paused;
+    OR kind = 'pipeline' AND name = (SELECT pipeline FROM jobs WHERE id = %(job_id)s)) AS paused;
+
+-- name: is_destination_paused
+SELECT EXISTS (
+    SELECT FROM pauses WHERE kind = 'everything' OR kind = 'destination' AND name = %s
+) AS paused;
 
 -- name: work
+-- Objects that wait for their destination's next window, or for a person, wait too.
 SELECT count(*) FILTER (WHERE status = 'doing' AND task_name = 'segment') AS graphs,
-       count(*) FILTER (WHERE status = 'doing' AND task_name = 'deliver') AS sendings,
+       (SELECT count(*) FROM deliveries WHERE state = 'sending') AS sendings,
        count(*) FILTER (WHERE status = 'todo' AND task_name = 'segment') AS graphs_waiting,
-       count(*) FILTER (WHERE status = 'todo' AND task_name = 'deliver') AS sendings_waiting
+       (SELECT count(*) FROM deliveries WHERE state IN ('waiting', 'committing')) AS sendings_waiting
 FROM procrastinate_jobs;
 
 -- name: job_counts

@@ -31,16 +31,13 @@ RETURNING 1;
 
 -- name: replay_deliveries
 -- Their attempts are fences and go on counting; those before do not count against the destination's maximum.
-UPDATE deliveries SET state = %(to_state)s, earlier_attempts = attempts, code = '', reason = '',
+UPDATE deliveries SET state = %(to_state)s, tries = 0, commitment_rounds = 0, code = '', reason = '',
                       created_at = clock_timestamp(), next_attempt_at = NULL, finished_at = NULL
 WHERE job_id = %(id)s AND state IN ('failed', 'cancelled')
 RETURNING digest, destination;
 
--- name: open_deliveries
-SELECT count(*) AS open FROM deliveries WHERE job_id = %s AND state IN ('waiting', 'sending');
-
 -- name: replayable_jobs
-SELECT id FROM jobs WHERE state = 'dead-letter' OR state = 'failed' AND code = 'not-delivered' ORDER BY created_at;
+SELECT id FROM jobs WHERE state = 'dead-letter' OR state = 'failed' AND code IN ('not-delivered', 'not-committed') ORDER BY created_at;
 
 -- name: prioritise_job
 UPDATE jobs SET priority = %(priority)s WHERE id = %(id)s RETURNING 1;

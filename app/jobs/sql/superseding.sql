@@ -21,7 +21,7 @@ WHERE id = %(id)s;
 -- name: withhold_deliveries
 -- One whose last outcome nobody learned keeps that as its code: its destination may have the object.
 UPDATE deliveries SET state = 'replaced', reason = %(reason)s, next_attempt_at = NULL,
-                      code = CASE WHEN code IN ('no-answer', 'association-aborted') THEN code ELSE 'superseded' END,
+                      code = CASE WHEN is_unknown THEN code ELSE 'superseded' END,
                       finished_at = clock_timestamp()
 WHERE job_id = %(id)s AND state IN ('held', 'waiting')
   AND digest NOT IN (SELECT digest FROM results WHERE job_id = %(id)s AND kind = 'rejection-note')
@@ -51,8 +51,7 @@ FROM earlier
 JOIN jobs ON jobs.id = earlier.id
 JOIN results ON results.job_id = earlier.id AND results.kind <> 'rejection-note'
 JOIN deliveries ON deliveries.job_id = results.job_id AND deliveries.digest = results.digest
-WHERE deliveries.state IN ('delivered', 'committing', 'committed', 'sending')
-   OR deliveries.attempts > 0 AND deliveries.code IN ('no-answer', 'association-aborted')
+WHERE deliveries.state IN ('delivered', 'committing', 'committed', 'sending') OR deliveries.is_unknown
 ORDER BY jobs.created_at DESC, results.path, deliveries.destination;
 
 -- name: jobs_with_objects_to_withdraw

@@ -1,9 +1,5 @@
 -- The statements of app/jobs/records/withdrawing.py. A statement starts at its `-- name:` line.
 
--- name: lock_job
--- Two withdrawals of one job take turns here, and with deliveries that end.
-SELECT 1 FROM jobs WHERE id = %s FOR UPDATE;
-
 -- name: insert_withdrawal
 INSERT INTO withdrawals (job_id, destination, reason, person, withdrawn_at, objects, digest, code, message)
 VALUES (%(job_id)s, %(destination)s, %(reason)s, %(person)s, %(withdrawn_at)s, %(objects)s, %(digest)s, %(code)s,

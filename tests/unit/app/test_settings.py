@@ -1,6 +1,7 @@
 """The settings: what a file and the environment may say, and what is told when they can't be used."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -336,3 +337,35 @@ class TestSlots:
         path.write_text("[[slots]]\n" + (text if "name" in text else f'name = "gpu"\n{text}') + "\n")
         with pytest.raises(SettingsError):
             load_settings(path)
+
+
+class TestCommitment:
+    """What a destination is asked after it was sent results."""
+
+    def _destination(self, **more: Any) -> dict[str, Any]:
+        return {"name": "archive", "ae_title": "PACS", "host": "pacs", "port": 104, **more}
+
+    def test_whom_to_ask(self) -> None:
+        asked = [
+            Settings.model_validate({"destination": [self._destination(**more)]}).destination[0].asked
+            for more in ({}, {"ask": "never"}, {"ask": "QUERY@other:11112"})
+        ]
+        assert asked == [("PACS", "pacs", 104), None, ("QUERY", "other", 11112)]
+
+    @pytest.mark.parametrize("ask", ["", "other", "QUERY@other", "QUERY@other:0", "QUERY@other:99999", "A\\B@h:1"])
+    def test_nobody_to_ask(self, ask: str) -> None:
+        with pytest.raises(ValidationError):
+            Settings.model_validate({"destination": [self._destination(ask=ask)]})
+
+    def test_a_query_needs_somebody_to_ask(self) -> None:
+        with pytest.raises(ValidationError, match="never asked"):
+            Settings.model_validate({"destination": [self._destination(commitment="query", ask="never")]})
+
+    def test_a_report_must_be_let_in(self) -> None:
+        reporting = self._destination(commitment="storage-commitment")
+        closed = {"source": [{"ae_title": "MODALITY"}]}
+        with pytest.raises(ValidationError, match="does not let PACS in"):
+            Settings.model_validate({"destination": [reporting], "listener": closed})
+        Settings.model_validate({"destination": [reporting]})
+        closed["source"].append({"ae_title": "PACS"})
+        Settings.model_validate({"destination": [reporting], "listener": closed})

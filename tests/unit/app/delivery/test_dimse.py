@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from app.delivery.destination import Destination
-from app.delivery.dimse import DimseDestination, Peer, check_status, read_file_syntax
+from app.delivery.dimse import Peer, check_status, read_file_syntax
+from app.delivery.storage import DimseDestination
 from app.errors import DeliveryError, DeliveryRefused
 from app.settings import DestinationSettings
 from tests.listening import CT, EXPLICIT, write_ct

@@ -17,6 +17,7 @@ _NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 _ID = uuid.UUID(int=1)
 STEPS = (
     "receiving", "completing", "deciding", "superseding", "working", "steering", "pausing", "returning",
+    "turns", "committing",
     "withdrawing", "watching",
 )  # fmt: skip
 

@@ -1,0 +1,86 @@
+"""Before an object is sent again whose last attempt nobody learned the end of, its destination is asked for it.
+
+A connection that broke after the data set had left, and a server that died while it sent, leave both possible. The same
+bytes under the same SOP Instance UID do no harm where they arrive twice, so what can't be asked is sent again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from app.audit.events import AuditEvent, Outcome
+from app.audit.log import AuditLog
+from app.delivery.destination import Destination, TellsWhatItHolds
+from app.errors import DeliveryError
+from app.jobs.outcomes import NOT_TOLD, Outcomes, SentObject, is_of_peer
+from app.jobs.queue import GROUND
+from app.jobs.records import Records, Sending
+from app.telemetry import get_logger
+
+_log = get_logger(__name__)
+
+
+class Asking:
+    """Asks destinations what they hold. Its parameters are those of `app.jobs.workflow.Workflow`."""
+
+    def __init__(
+        self, *, records: Records, audit: AuditLog, destinations: Mapping[str, Destination], outcomes: Outcomes
+    ) -> None:
+        self._records = records
+        self._audit = audit
+        self._destinations = destinations
+        self._outcomes = outcomes
+
+    def settle(self, sendings: Sequence[Sending]) -> bool:
+        """Ask for each of these objects: what is there is delivered, the rest is due. Whether it told of any.
+
+        Raises
+        ------
+        DeliveryError
+            If the destination is found down by it: the object is sent without a question next time.
+        """
+        told = [self._settle(sending) for sending in sendings]
+        return any(told)
+
+    def _settle(self, sending: Sending) -> bool:
+        begun = self._records.begin_delivery(sending.job_id, sending.digest, sending.destination)
+        job = self._records.job(sending.job_id)
+        if begun is None or job is None:
+            return False  # it has ended meanwhile
+        one = SentObject.of(job, sending, begun)
+        try:
+            held = self._holds(one)
+        except GROUND:
+            raise
+        except DeliveryError as error:
+            self._not_told(one, str(error))
+            if is_of_peer(error):
+                raise
+        except Exception as error:  # noqa: BLE001 - a peer's border: it is sent again instead
+            _log.error("delivery.defect", job_id=str(job.id), exc_info=True)
+            self._not_told(one, f"an unexpected {type(error).__name__}; the diagnostic log tells where")
+        else:
+            if held:
+                self._outcomes.delivered(one, reason="it had arrived already, as the destination said when asked")
+            elif held is None:
+                self._not_told(one, "the destination is not asked")
+            else:
+                self._outcomes.told(one, is_known=True)
+            return held is not None
+        return False
+
+    def _holds(self, one: SentObject) -> bool | None:
+        if one.delivery.destination not in self._destinations:
+            return None
+        target = self._destinations[one.delivery.destination]
+        if not isinstance(target, TellsWhatItHolds) or not target.can_be_asked:
+            return None
+        self._audit.append(AuditEvent.DESTINATION_ASKED, Outcome.SUCCESS, **one.detail)
+        held = target.holds(one.job.study_instance_uid, one.begun.series_instance_uid, one.begun.sop_instance_uid)
+        _log.info("delivery.asked", job_id=str(one.job.id), destination=one.delivery.destination, held=held)
+        return held
+
+    def _not_told(self, one: SentObject, reason: str) -> None:
+        said = f"it is not known whether the destination has it ({reason}); it is sent again"
+        _log.warning("delivery.not_told", job_id=str(one.job.id), destination=one.delivery.destination)
+        self._outcomes.told(one, is_known=False, code=NOT_TOLD, reason=said)

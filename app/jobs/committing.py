@@ -1,0 +1,298 @@
+"""A destination's commitment to keep what it was sent, before the job counts as done (PS3.4 annex J).
+
+What a job sent to a destination is asked about together, under a Transaction UID that is written down before it leaves.
+The report may come over the same association or, at any time, over a new one to our listener; it is kept there, and
+acted on here. What is missing is sent again; what nobody reports on in time is asked about anew.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+
+from app.audit.events import AuditEvent, Outcome
+from app.audit.log import AuditLog
+from app.delivery.destination import (
+    CommitmentRequest,
+    CommitsItself,
+    Destination,
+    ReportedCommitment,
+    TellsWhatItHolds,
+)
+from app.errors import DeliveryError, DeliveryRefused
+from app.identifiers import derive_uid
+from app.jobs.outcomes import is_of_peer
+from app.jobs.queue import TaskQueue, back_off_seconds
+from app.jobs.records import Commitment, CommittingObject, Connection, DeliveryState, Job, KeptReport, Records, Turn
+from app.settings import DestinationSettings, Settings
+from app.telemetry import get_logger
+
+_JOBS = 25
+_NO_ANSWER = "no-answer"
+_PERMANENT = {0x0119: "class-instance conflict", 0x0122: "SOP class not supported"}
+"""Failure Reasons that sending the object again does not mend (PS3.3 section C.14)."""
+NOT_COMMITTED = "commitment-missing"
+
+_log = get_logger(__name__)
+
+
+class ReportKeeping:
+    """Keeps reports on requests for storage commitment, and puts the task behind them into the queue."""
+
+    def __init__(self, records: Records, queue: TaskQueue) -> None:
+        self._records = records
+        self._queue = queue
+
+    def keep(self, report: ReportedCommitment, destinations: Sequence[str]) -> bool:
+        """Keep a report of one of `destinations`; False, and nothing is kept, if that was never asked for it."""
+        with self._records.transaction() as connection:
+            known = self._records.keep_report(
+                connection, report.transaction_uid, report.committed, report.refused, destinations
+            )
+            if known:
+                self._queue.defer_report(connection, report.transaction_uid)
+        return known
+
+
+class Committing:
+    """Asks for commitments and acts on reports. Its parameters are those of `app.jobs.workflow.Workflow`."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        records: Records,
+        audit: AuditLog,
+        queue: TaskQueue,
+        destinations: Mapping[str, Destination],
+    ) -> None:
+        self._settings = settings
+        self._records = records
+        self._audit = audit
+        self._queue = queue
+        self._destinations = destinations
+        self._reports = ReportKeeping(records, queue)
+
+    def ask(self, turn: Turn, answers: Callable[[Turn], Turn]) -> tuple[Turn, bool]:
+        """Ask a destination for what it is due to commit itself to; the turn, and whether there was anything.
+
+        Parameters
+        ----------
+        answers
+            Records that the destination answers.
+
+        Raises
+        ------
+        DeliveryError
+            If it was found down by it.
+        """
+        jobs = self._records.due_commitments(turn.destination, _JOBS)
+        for job_id in jobs:
+            self._ask_about(job_id, turn.destination)
+            turn = answers(turn)
+        return turn, bool(jobs)
+
+    def report(self, transaction_uid: str) -> None:
+        """Act on the reports that were kept on a request."""
+        with self._records.transaction() as connection:
+            for report in self._records.lock_reports(connection, transaction_uid):
+                self._apply(connection, report)
+                self._records.applied_report(connection, report)
+
+    def _ask_about(self, job_id: uuid.UUID, destination: str) -> None:
+        rules = self._rules(destination)
+        job = self._records.job(job_id)
+        if job is None:
+            return
+        request = Commitment(derive_uid("commitment", str(uuid.uuid4())), job_id, destination)
+        with self._records.transaction() as connection:
+            self._records.lock_job(connection, job_id)  # first, as whoever acts on a report does
+            objects = self._records.begin_round(connection, job_id, destination)
+            if rules is not None and rules.commitment == "storage-commitment":
+                self._records.keep_commitment(connection, request, objects)
+        if rules is None or rules.commitment == "none":  # changed since
+            self._end_all(job, destination, objects, "delivered")
+            return
+        over = [one for one in objects if one.commitment_rounds > rules.commitment_rounds]
+        if over:
+            reason = f"no commitment came after {rules.commitment_rounds} questions"
+            self._end_all(job, destination, over, "failed", NOT_COMMITTED, reason)
+        left = [one for one in objects if one not in over]
+        if left and rules.commitment == "query":
+            self._query(job, rules, left)
+        elif left:
+            self._request(job, rules, left, request)
+
+    def _request(
+        self, job: Job, rules: DestinationSettings, objects: Sequence[CommittingObject], request: Commitment
+    ) -> None:
+        """Send the N-ACTION. What was asked about in vain before is looked for first, and sent again if missing."""
+        target = self._destinations[rules.name]
+        if any(one.commitment_rounds > 1 for one in objects):
+            objects = self._still_held(job, rules, target, objects)
+        if not objects:
+            return
+        detail = {"job_id": str(job.id), "destination": rules.name, "transaction_uid": request.transaction_uid}
+        self._audit.append(AuditEvent.COMMITMENT_REQUESTED, Outcome.SUCCESS, **detail, instances=len(objects))
+        pairs = tuple((one.sop_class_uid, one.sop_instance_uid) for one in objects)
+        try:
+            self._send_request(target, CommitmentRequest(request.transaction_uid, pairs), rules.name)
+        except DeliveryRefused as error:
+            self._end_all(job, rules.name, objects, "failed", f"commitment-{error.code}", str(error))
+        except DeliveryError as error:
+            self._ask_later(job, rules, objects, error)
+        else:
+            self._await(job.id, rules, objects)
+
+    def _send_request(self, target: Destination, request: CommitmentRequest, name: str) -> None:
+        if not isinstance(target, CommitsItself):
+            raise DeliveryRefused("its protocol has no storage commitment", code="unsupported")
+        target.request_commitment(request, lambda one: self._reports.keep(one, [name]))
+
+    def _await(self, job_id: uuid.UUID, rules: DestinationSettings, objects: Sequence[CommittingObject]) -> None:
+        """Wait for the report, which may be there already, and ask again where none comes in time."""
+        with self._records.transaction() as connection:
+            until = self._records.ask_again(connection, job_id, rules.name, objects, rules.commitment_seconds)
+            if until is not None:
+                self._queue.defer_turn(connection, rules.name, until)
+
+    def _query(self, job: Job, rules: DestinationSettings, objects: Sequence[CommittingObject]) -> None:
+        target, left = self._destinations[rules.name], list(objects)
+        try:
+            while left:
+                if self._holds(job, rules.name, target, left[0]):
+                    self._end_all(job, rules.name, [left.pop(0)], "committed")
+                else:
+                    self._missing(job, rules, left.pop(0))
+        except DeliveryRefused as error:
+            self._end_all(job, rules.name, left, "failed", f"commitment-{error.code}", str(error))
+        except DeliveryError as error:
+            self._ask_later(job, rules, left, error)
+
+    def _still_held(
+        self, job: Job, rules: DestinationSettings, target: Destination, objects: Sequence[CommittingObject]
+    ) -> list[CommittingObject]:
+        left = []
+        for one in objects:
+            try:
+                held = self._holds(job, rules.name, target, one)
+            except DeliveryError as error:
+                _log.info("commitment.not_told", job_id=str(job.id), destination=rules.name, code=error.code)
+                if is_of_peer(error):
+                    self._ask_later(job, rules, objects, error)
+                return list(objects)
+            if not held:
+                self._missing(job, rules, one)
+            else:
+                left.append(one)
+        return left
+
+    def _holds(self, job: Job, destination: str, target: Destination, one: CommittingObject) -> bool:
+        if not isinstance(target, TellsWhatItHolds) or not target.can_be_asked:
+            raise DeliveryRefused("there is no way to ask it what it holds", code="query-unsupported")
+        self._audit.append(AuditEvent.DESTINATION_ASKED, Outcome.SUCCESS, **_detail(job, destination, one.digest))
+        return target.holds(job.study_instance_uid, one.series_instance_uid, one.sop_instance_uid)
+
+    def _ask_later(
+        self, job: Job, rules: DestinationSettings, objects: Sequence[CommittingObject], error: DeliveryError
+    ) -> None:
+        """Have the question asked again. One that may have arrived counts, and its report is waited for."""
+        is_of = is_of_peer(error)
+        counts = not is_of or error.code == _NO_ANSWER
+        rounds = max(one.commitment_rounds for one in objects)
+        wait = 0.0 if is_of else back_off_seconds(rounds, rules.retry_first_seconds, rules.retry_longest_seconds)
+        with self._records.transaction() as connection:
+            said = {"code": error.code, "reason": str(error)}
+            at = self._records.ask_again(connection, job.id, rules.name, objects, wait, counts=counts, **said)
+            if at is not None and not is_of:
+                self._queue.defer_turn(connection, rules.name, at)
+        if is_of:
+            raise error
+
+    def _apply(self, connection: Connection, report: KeptReport) -> None:
+        """Act on one report. What an older request missed is left to the newest one; what it found is good news."""
+        job = self._records.job(report.job_id)
+        rules = self._rules(report.destination)
+        if job is None or rules is None:
+            return
+        self._records.lock_job(connection, job.id)
+        objects = self._records.reported_objects(connection, report)
+        for uid in report.committed:
+            if uid in objects:
+                self._end(connection, job, report.destination, objects[uid][0], "committed")
+        for uid, why in report.refused if report.is_latest else ():
+            if uid in objects:
+                digest, rounds = objects[uid]
+                self._refused(connection, job, rules, digest, rounds, why)
+        self._close_if_done(connection, job)
+
+    def _refused(
+        self, connection: Connection, job: Job, rules: DestinationSettings, digest: str, rounds: int, why: int
+    ) -> None:
+        meaning = _PERMANENT.get(why, "")
+        code = f"commitment-{why:04x}"
+        reason = f"the destination does not commit itself to it (Failure Reason 0x{why:04X}{meaning and ', '}{meaning})"
+        if meaning or rounds >= rules.commitment_rounds:
+            self._end(connection, job, rules.name, digest, "failed", code, reason)
+        else:
+            self._end(connection, job, rules.name, digest, "waiting", code, f"{reason}; it is sent again")
+
+    def _missing(self, job: Job, rules: DestinationSettings, one: CommittingObject) -> None:
+        """Have an object sent again that its destination does not find."""
+        state: DeliveryState = "waiting" if one.commitment_rounds < rules.commitment_rounds else "failed"
+        self._end_all(job, rules.name, [one], state, "commitment-not-found", "the destination does not find it")
+
+    def _end_all(
+        self,
+        job: Job,
+        destination: str,
+        objects: Sequence[CommittingObject],
+        state: DeliveryState,
+        code: str = "",
+        reason: str = "",
+    ) -> None:
+        with self._records.transaction() as connection:
+            self._records.lock_job(connection, job.id)
+            for one in objects:
+                self._end(connection, job, destination, one.digest, state, code, reason)
+            self._close_if_done(connection, job)
+
+    def _end(
+        self,
+        connection: Connection,
+        job: Job,
+        destination: str,
+        digest: str,
+        state: DeliveryState,
+        code: str = "",
+        reason: str = "",
+    ) -> None:
+        detail = _detail(job, destination, digest)
+        if state == "committed":
+            self._audit.append(AuditEvent.COMMITMENT_RECEIVED, Outcome.SUCCESS, **detail)
+        elif state != "delivered":
+            outcome = Outcome.MINOR_FAILURE if state == "waiting" else Outcome.SERIOUS_FAILURE
+            self._audit.append(AuditEvent.COMMITMENT_FAILED, outcome, **detail, code=code, reason=reason)
+        _log.info("commitment.ended", job_id=str(job.id), destination=destination, state=state, code=code)
+        ended = self._records.end_commitment(connection, job.id, digest, destination, state, code, reason)
+        if ended and state == "waiting":
+            self._queue.defer_deliver(connection, job, digest, destination)
+
+    def _close_if_done(self, connection: Connection, job: Job) -> None:
+        if not self._records.has_open_deliveries(connection, job.id):
+            self._queue.defer_close(connection, job.id)
+
+    def _rules(self, destination: str) -> DestinationSettings | None:
+        known = self._settings.knows_destination(destination)
+        return self._settings.destination_named(destination) if known else None
+
+
+def _detail(job: Job, destination: str, digest: str) -> dict[str, str]:
+    uids = {one.digest: one.sop_instance_uid for one in job.results}
+    return {
+        "job_id": str(job.id),
+        "study_instance_uid": job.study_instance_uid,
+        "sop_instance_uid": uids[digest],
+        "object_digest": digest,
+        "destination": destination,
+    }

@@ -1,0 +1,140 @@
+"""Step 4: what destinations were asked to commit themselves to, and what they said (PS3.4 annex J)."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Collection, Sequence
+from dataclasses import fields
+from datetime import datetime
+
+from psycopg.rows import DictRow
+
+from app.jobs.connections import Connection, Connections, read_statements
+from app.jobs.entries import Commitment, CommittingObject, DeliveryState, KeptReport, Result
+
+_SQL = read_statements("committing.sql")
+
+
+class CommitRecords(Connections):
+    """Requests for storage commitment, and the reports on them."""
+
+    def due_commitments(self, destination: str, limit: int) -> list[uuid.UUID]:
+        """Return the jobs that the destination is to be asked about now."""
+        rows = self._rows(_SQL["due_commitments"], {"destination": destination, "limit": limit})
+        return [row["job_id"] for row in rows]
+
+    def begin_round(self, connection: Connection, job_id: uuid.UUID, destination: str) -> list[CommittingObject]:
+        """Count one more question about what a job sent that is due to be asked about, and return the objects."""
+        rows = connection.execute(_SQL["begin_round"], {"job_id": job_id, "destination": destination}).fetchall()
+        return [CommittingObject(**row) for row in rows]
+
+    def keep_commitment(self, connection: Connection, request: Commitment, objects: Sequence[CommittingObject]) -> None:
+        """Write a request down, before it leaves."""
+        facts = {"transaction_uid": request.transaction_uid, "destination": request.destination}
+        connection.execute(_SQL["insert_commitment"], {**facts, "job_id": request.job_id})
+        for one in objects:
+            about = {"digest": one.digest, "sop_instance_uid": one.sop_instance_uid}
+            connection.execute(_SQL["insert_commitment_object"], {**facts, **about})
+
+    def ask_again(
+        self,
+        connection: Connection,
+        job_id: uuid.UUID,
+        destination: str,
+        objects: Sequence[CommittingObject],
+        seconds: float,
+        *,
+        counts: bool = True,
+        code: str = "",
+        reason: str = "",
+    ) -> datetime | None:
+        """Have a question asked again after `seconds`, if it is open still; when. One that got nowhere counts not."""
+        facts = {"job_id": job_id, "destination": destination, "digests": [one.digest for one in objects]}
+        said = {"code": code, "reason": reason, "seconds": seconds, "counts": counts}
+        rows = connection.execute(_SQL["ask_again"], {**facts, **said}).fetchall()
+        return max((row["next_attempt_at"] for row in rows), default=None)
+
+    def keep_report(
+        self,
+        connection: Connection,
+        transaction_uid: str,
+        committed: Sequence[str],
+        refused: Sequence[tuple[str, int]],
+        destinations: Collection[str],
+    ) -> bool:
+        """Keep a report on a request to one of `destinations`; False if there was no such request.
+
+        Parameters
+        ----------
+        committed
+            SOP Instance UIDs.
+        refused
+            SOP Instance UIDs with the Failure Reason (PS3.3 section C.14).
+        """
+        facts = {
+            "transaction_uid": transaction_uid,
+            "committed": list(committed),
+            "refused": [uid for uid, _ in refused],
+            "reasons": [reason for _, reason in refused],
+            "destinations": list(destinations),
+        }
+        return self._happened(_SQL["insert_report"], facts, connection)
+
+    def lock_reports(self, connection: Connection, transaction_uid: str) -> list[KeptReport]:
+        """Return the reports on a request that nobody has acted on, and keep others from it."""
+        rows = connection.execute(_SQL["lock_reports"], {"transaction_uid": transaction_uid}).fetchall()
+        return [_report(row) for row in rows]
+
+    def reported_objects(self, connection: Connection, report: KeptReport) -> dict[str, tuple[str, int]]:
+        """Return what a report can still say something about: SOP Instance UID to digest and rounds."""
+        facts = {"transaction_uid": report.transaction_uid, "job_id": report.job_id, "destination": report.destination}
+        rows = connection.execute(_SQL["reported_objects"], facts).fetchall()
+        return {row["sop_instance_uid"]: (row["digest"], row["commitment_rounds"]) for row in rows}
+
+    def applied_report(self, connection: Connection, report: KeptReport) -> None:
+        """Record that a report was acted on."""
+        connection.execute(_SQL["applied_reports"], {"number": report.number})
+
+    def end_commitment(
+        self,
+        connection: Connection,
+        job_id: uuid.UUID,
+        digest: str,
+        destination: str,
+        state: DeliveryState,
+        code: str = "",
+        reason: str = "",
+    ) -> bool:
+        """End the wait for a commitment: committed, failed, or waiting to be sent again; False if it had ended."""
+        facts = {"job_id": job_id, "digest": digest, "destination": destination, "to_state": state}
+        return self._happened(_SQL["end_commitment"], {**facts, "code": code, "reason": reason}, connection)
+
+    def removable_results(
+        self, committing: Collection[str], *, ended_seconds_ago: float, limit: int = 1000
+    ) -> list[Result]:
+        """Return results whose files nobody needs any more, of jobs that ended so long ago, the oldest first.
+
+        Each of their deliveries was committed, or was delivered to a destination that is not asked to commit itself,
+        or was replaced, discarded or cancelled. What a destination refused stays, and so does what it took without its
+        commitment.
+
+        Parameters
+        ----------
+        committing
+            The destinations that are asked for their commitment by the settings.
+        """
+        facts = {"committing": list(committing), "seconds": ended_seconds_ago, "limit": limit}
+        rows = self._rows(_SQL["removable_results"], facts)
+        return [Result(**{one.name: row[one.name] for one in fields(Result)}) for row in rows]
+
+
+def _report(row: DictRow) -> KeptReport:
+    return KeptReport(
+        number=row["number"],
+        transaction_uid=row["transaction_uid"],
+        job_id=row["job_id"],
+        destination=row["destination"],
+        is_latest=row["is_latest"],
+        committed=tuple(row["committed"]),
+        refused=tuple(zip(row["refused"], row["reasons"], strict=True)),
+    )

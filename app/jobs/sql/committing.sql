@@ -1,0 +1,82 @@
+-- The statements of app/jobs/records/committing.py. A statement starts at its `-- name:` line.
+
+-- name: due_commitments
+SELECT DISTINCT job_id FROM deliveries
+WHERE destination = %(destination)s AND state = 'committing' AND coalesce(next_attempt_at <= clock_timestamp(), true)
+ORDER BY job_id LIMIT %(limit)s;
+
+-- name: begin_round
+-- They stay due until they have been asked about: the turn has one holder, and a dead one's question is asked anew.
+UPDATE deliveries SET commitment_rounds = commitment_rounds + 1, next_attempt_at = NULL
+FROM results
+WHERE results.job_id = deliveries.job_id AND results.digest = deliveries.digest
+  AND deliveries.job_id = %(job_id)s AND destination = %(destination)s AND state = 'committing'
+  AND coalesce(next_attempt_at <= clock_timestamp(), true)
+RETURNING deliveries.digest, results.sop_class_uid, results.sop_instance_uid, results.series_instance_uid,
+          commitment_rounds;
+
+-- name: insert_commitment
+INSERT INTO commitments (transaction_uid, job_id, destination)
+VALUES (%(transaction_uid)s, %(job_id)s, %(destination)s);
+
+-- name: insert_commitment_object
+INSERT INTO commitment_objects (transaction_uid, digest, sop_instance_uid)
+VALUES (%(transaction_uid)s, %(digest)s, %(sop_instance_uid)s);
+
+-- name: ask_again
+-- A question that the destination did not get was no round.
+UPDATE deliveries SET commitment_rounds = commitment_rounds - CASE WHEN %(counts)s THEN 0 ELSE 1 END,
+                      code = %(code)s, reason = %(reason)s,
+                      next_attempt_at = clock_timestamp() + make_interval(secs => %(seconds)s)
+WHERE job_id = %(job_id)s AND destination = %(destination)s AND state = 'committing' AND digest = ANY(%(digests)s)
+RETURNING next_attempt_at;
+
+-- name: insert_report
+INSERT INTO commitment_reports (transaction_uid, committed, refused, reasons)
+SELECT transaction_uid, %(committed)s, %(refused)s, %(reasons)s FROM commitments
+WHERE transaction_uid = %(transaction_uid)s AND destination = ANY(%(destinations)s)
+RETURNING number;
+
+-- name: lock_reports
+SELECT commitment_reports.*, commitments.job_id, commitments.destination,
+       NOT EXISTS (
+           SELECT 1 FROM commitments AS later
+           WHERE later.job_id = commitments.job_id AND later.destination = commitments.destination
+             AND later.requested_at > commitments.requested_at
+       ) AS is_latest
+FROM commitment_reports JOIN commitments USING (transaction_uid)
+WHERE transaction_uid = %(transaction_uid)s AND applied_at IS NULL
+ORDER BY number FOR UPDATE OF commitment_reports;
+
+-- name: applied_reports
+UPDATE commitment_reports SET applied_at = clock_timestamp() WHERE number = %(number)s;
+
+-- name: reported_objects
+SELECT deliveries.digest, commitment_objects.sop_instance_uid, commitment_rounds
+FROM commitment_objects JOIN deliveries USING (digest)
+WHERE transaction_uid = %(transaction_uid)s AND deliveries.job_id = %(job_id)s
+  AND deliveries.destination = %(destination)s AND deliveries.state = 'committing';
+
+-- name: end_commitment
+UPDATE deliveries SET state = %(to_state)s, code = %(code)s, reason = %(reason)s, next_attempt_at = NULL,
+                      is_unknown = false,
+                      committed_at = CASE WHEN %(to_state)s = 'committed' THEN clock_timestamp() END,
+                      finished_at = CASE WHEN %(to_state)s <> 'waiting' THEN coalesce(finished_at, clock_timestamp()) END
+WHERE job_id = %(job_id)s AND digest = %(digest)s AND destination = %(destination)s AND state = 'committing'
+RETURNING 1;
+
+-- name: removable_results
+-- Of jobs that ended: what every destination that got it needs no more from us. A destination that was to commit itself
+-- and only took it ('delivered') is none of these; nor is a failed delivery, which a person may repeat.
+SELECT results.* FROM results JOIN jobs ON jobs.id = results.job_id
+WHERE jobs.finished_at < clock_timestamp() - make_interval(secs => %(seconds)s)
+  AND jobs.state IN ('closed', 'discarded', 'cancelled', 'superseded')
+  AND NOT EXISTS (
+      SELECT 1 FROM deliveries
+      WHERE deliveries.job_id = results.job_id AND deliveries.digest = results.digest
+        AND NOT (
+            deliveries.state IN ('committed', 'replaced', 'discarded', 'cancelled')
+            OR deliveries.state = 'delivered' AND NOT deliveries.destination = ANY(%(committing)s)
+        )
+  )
+ORDER BY jobs.finished_at, results.path LIMIT %(limit)s;

@@ -1,0 +1,191 @@
+"""Promise 8: an archive that is down, refuses, hangs, breaks off, flaps or is full: nothing lost, nothing doubled.
+
+The archive is DCMTK's storescp, told to misbehave, or an Orthanc that is killed; the other destination never notices.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pydicom
+import pytest
+from pynetdicom import AE
+
+from app.delivery.storage import DimseDestination
+from tests import peers
+from tests.chaos.delivering import arrived, queue_jobs, results_of, wait_until, working
+from tests.chaos.figures import Figures
+from tests.database_fixture import fresh_database
+from tests.dicom_results import ARCHIVE, DicomGraph, read_back, same_object
+from tests.job_harness import Bench, bench
+
+PROMISE = "8. A PACS that misbehaves"
+PORT = 11113
+TITLE = "ARCHIVE"
+VIEWER = "viewer"
+FIRST_SECONDS = 1.0
+OPTIONS = {
+    "ae_title": TITLE, "port": PORT, "timeout_seconds": 2.0, "retry_first_seconds": FIRST_SECONDS,
+    "retry_longest_seconds": FIRST_SECONDS, "maximum_attempts": 200, "ask": "never",
+}  # fmt: skip
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"),
+]
+"""The toolkit drops the sockets of what did not connect, and its thread can stumble over an abort of what was cut."""
+
+
+class Attempts:
+    """Counts the connections to the archive that were tried, and keeps the time of each."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, host: str, port: int) -> None:
+        self.times: list[float] = []
+        associate = AE.associate
+
+        def counted(entity: AE, address: str, to: int, *arguments: Any, **named: Any) -> Any:
+            if (address, to) == (host, port):
+                self.times.append(time.monotonic())
+            return associate(entity, address, to, *arguments, **named)
+
+        monkeypatch.setattr(AE, "associate", counted)
+
+    def beyond(self, since: float, until: float) -> int:
+        """How many more there were than windows, each `FIRST_SECONDS` long from the failure of an attempt."""
+        found = [one for one in self.times if since <= one < until]
+        return sum(later - before < FIRST_SECONDS * 0.95 for before, later in zip(found, found[1:], strict=False))
+
+
+@contextmanager
+def _two_destinations(
+    folder: Path, url: str, host: str, port: int, viewer_port: int, **options: Any
+) -> Iterator[Bench]:
+    destination = {**OPTIONS, "host": host, "port": port, **options}
+    with bench(folder, url, graph=DicomGraph(), verify=read_back, destination=destination) as made:
+        for name, at, title in ((ARCHIVE, port, destination["ae_title"]), (VIEWER, viewer_port, "VIEWER")):
+            settings = made.settings.destination_named(name).model_copy(update={"port": at, "ae_title": title})
+            made.destinations[name] = DimseDestination(settings, "LIMNER")
+        yield made
+
+
+@contextmanager
+def _storescp(network: peers.PeerNetwork, folder: Path, *options: str) -> Iterator[None]:
+    """A storescp that puts what comes into `folder`."""
+    command = network.command(
+        peers.program("storescp"), "--accept-all", "-aet", TITLE, "-od", str(folder), *options, str(PORT)
+    )
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=peers.ENVIRONMENT) as one:
+        try:
+            time.sleep(0.2)
+            assert one.poll() is None
+            yield
+        finally:
+            one.kill()
+
+
+@pytest.mark.timeout(1800)
+def test_faults_of_a_receiver(
+    tmp_path: Path, postgres: str, network: peers.PeerNetwork, figures: Figures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peers.require("storescp", "root")
+    seconds, each = figures.of(short=3, full=40), figures.of(short=3, full=25)
+    received, aside = tmp_path / "kept", tmp_path / "aside"
+    received.mkdir()
+    aside.mkdir()
+    attempts = Attempts(monkeypatch, network.peer_address, PORT)
+    slowest_viewer = beyond = 0.0
+    codes: set[str] = set()
+    faults: dict[str, tuple[str, ...] | None] = {
+        "down": None,
+        "refusing": ("--refuse",),
+        "hanging": ("--sleep-during", "60"),
+        "breaking off": ("--abort-after",),
+        "out of resources": (),
+    }
+    with (
+        fresh_database(postgres) as url,
+        peers.running_storescp(network, tmp_path / "viewer", ae_title="VIEWER", port=PORT + 1),
+        _two_destinations(tmp_path, url, network.peer_address, PORT, PORT + 1) as made,
+        working(made, ARCHIVE, VIEWER),
+    ):
+        for number, (fault, options) in enumerate(faults.items()):
+            has_no_room = fault == "out of resources"
+            with contextlib.ExitStack() as stack:
+                if options is not None:
+                    stack.enter_context(_storescp(network, aside if has_no_room else received, *options))
+                if has_no_room:
+                    aside.rmdir()  # it can't write: status 0xA700
+                began = time.monotonic()
+                queue_jobs(made, number * each, each)
+                took = wait_until(lambda count=(number + 1) * each: arrived(made, VIEWER) == count, 120)  # type: ignore[misc]
+                slowest_viewer = max(slowest_viewer, took)
+                time.sleep(max(0.0, seconds - took))
+                beyond += attempts.beyond(began, time.monotonic())
+            codes.add(made.records.windows()[ARCHIVE].code)
+        waiting = len(faults) * each - arrived(made, ARCHIVE)
+        with _storescp(network, received):
+            drained = wait_until(made.all_ended, 120)
+        results = results_of(made)
+    _show(figures, "storescp", results, {_uid(path): path for path in received.iterdir()})
+    assert codes >= {"unreachable", "association-rejected", "no-answer", "status-a700"}
+    figures.show(PROMISE, "storescp: connections beyond one a window", seen=beyond, exactly=0)
+    figures.show(PROMISE, "storescp: results that waited at the end", seen=waiting, least=len(faults) * each - 1)
+    figures.show(
+        PROMISE, "storescp: seconds until all of these had gone", seen=drained, most=figures.of(short=20, full=60)
+    )
+    figures.show(PROMISE, "storescp: slowest seconds of the other destination", seen=slowest_viewer, most=45)
+
+
+def _uid(path: Path) -> str:
+    return str(pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID)
+
+
+def _show(figures: Figures, archive: str, results: dict[str, Path], held: dict[str, Path]) -> None:
+    figures.show(PROMISE, f"{archive}: results lost", seen=len(set(results) - set(held)), exactly=0)
+    figures.show(PROMISE, f"{archive}: objects that nobody sent", seen=len(set(held) - set(results)), exactly=0)
+    wrong = sum(not same_object(held[uid], path) for uid, path in results.items())
+    figures.show(PROMISE, f"{archive}: objects that are not as recorded", seen=wrong, exactly=0)
+
+
+@pytest.mark.timeout(1800)
+def test_an_archive_that_flaps(
+    tmp_path: Path, postgres: str, network: peers.PeerNetwork, figures: Figures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An Orthanc that is killed, while it takes what waits, and started again."""
+    kills, each = figures.of(short=3, full=25), 8
+    attempts = Attempts(monkeypatch, network.peer_address, peers.Orthanc.DICOM_PORT)
+    to = {"ae_title": peers.Orthanc.AE_TITLE, "ask": "same"}
+    with (
+        fresh_database(postgres) as url,
+        peers.running_storescp(network, tmp_path / "viewer", ae_title="VIEWER", port=PORT + 1),
+        _two_destinations(tmp_path, url, network.peer_address, peers.Orthanc.DICOM_PORT, PORT + 1, **to) as made,
+        working(made, ARCHIVE, VIEWER),
+    ):
+        down = 0
+        for number in range(kills):
+            with peers.running_orthanc(network, tmp_path / "orthanc") as orthanc:
+                queue_jobs(made, number * each, each)
+                time.sleep(random.uniform(0, 1))
+                orthanc.kill()
+            down += arrived(made, ARCHIVE) < (number + 1) * each
+        with peers.running_orthanc(network, tmp_path / "orthanc") as orthanc:
+            drained = wait_until(made.all_ended, 120)
+            held = {
+                one["MainDicomTags"]["SOPInstanceUID"]: orthanc.download(one["ID"], tmp_path / f"{one['ID']}.dcm")
+                for one in orthanc.find("Instance")
+            }
+            copies = len(orthanc.get("/instances"))
+        results = results_of(made)
+    _show(figures, "Orthanc", results, held)
+    figures.show(PROMISE, "Orthanc: objects more than results", seen=copies - len(results), exactly=0)
+    figures.show(PROMISE, "Orthanc: kills", seen=kills, least=kills)
+    figures.show(PROMISE, "Orthanc: kills with something on its way", seen=down, least=1)
+    figures.show(PROMISE, "Orthanc: connections for each result", seen=len(attempts.times) / len(results), most=1)
+    figures.show(PROMISE, "Orthanc: seconds until all had gone after the last kill", seen=drained, most=60)

@@ -1,0 +1,232 @@
+"""One attempt a window to a destination that is down, whatever waits for it, and what its coming back sets going."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from app.delivery.destination import Send
+from app.errors import DeliveryError, DeliveryRefused
+from app.jobs.probing import DestinationProbing
+from app.jobs.records import Records
+from tests.database_fixture import fresh_database
+from tests.job_harness import Bench, PlantedDestination, bench, instance
+
+ONE = {"destinations": ("archive",)}
+SLOW = {"retry_first_seconds": 1.5, "retry_longest_seconds": 1.5}
+
+
+@pytest.fixture
+def url(postgres: str) -> Iterator[str]:
+    with fresh_database(postgres) as made:
+        yield made
+
+
+class Counted(PlantedDestination):
+    """Counts connections and what goes over each; `refusal` says what is wrong with a file, if anything is."""
+
+    connections = 0
+    sent: list[int]
+    refusal: Callable[[Path], Exception | None] = staticmethod(lambda path: None)
+
+    @contextmanager
+    def opened(self, paths: Sequence[Path]) -> Iterator[Send]:
+        self.connections += 1
+        if (self.folder / f"{self.name}.down").exists():
+            raise DeliveryError("nobody there", code="unreachable")
+        self.sent.append(0)
+        yield self._take
+
+    def _take(self, path: Path) -> None:
+        self.sent[-1] += 1
+        wrong = self.refusal(path)
+        if wrong is not None:
+            raise wrong
+        self.deliver(path)
+
+
+def _counted(made: Bench) -> Counted:
+    counted = Counted("archive", made.settings.data_folder)
+    counted.sent = []
+    made.destinations["archive"] = counted
+    return counted
+
+
+def _queue(made: Bench, jobs: int, first: int = 0) -> None:
+    for series in range(first, first + jobs):
+        made.receive(instance(1, series=series))
+    made.create_jobs()
+
+
+def _events(made: Bench, name: str) -> list[dict[str, object]]:
+    lines = [line for path in made.settings.audit_folder.glob("*.jsonl") for line in path.read_text().splitlines()]
+    return [one for one in map(json.loads, lines) if one["event"] == name]
+
+
+def _waiting(made: Bench) -> int:
+    jobs = made.records.jobs(1000)
+    return sum(one.state == "waiting" for job in jobs for one in job.deliveries)
+
+
+def test_a_dead_destination_is_tried_once_a_window(tmp_path: Path, url: str) -> None:
+    with bench(tmp_path, url, rule=ONE, destination=SLOW) as made:
+        counted = _counted(made)
+        down = tmp_path / "archive.down"
+        down.touch()
+        _queue(made, 30)
+        made.work(lambda: _waiting(made) == 30 and counted.connections >= 3, seconds=60)
+        window = made.records.windows()["archive"]
+        assert window.failures == counted.connections
+        assert (window.code, window.reason) == ("unreachable", "nobody there")
+        assert window.down_since is not None
+        assert window.next_attempt_at is not None
+        assert (window.next_attempt_at - window.down_since).total_seconds() > 1.4 * window.failures
+        assert {one.attempts for job in made.records.jobs() for one in job.deliveries} == {0}
+        assert len(_events(made, "DESTINATION_DOWN")) == 1
+
+        down.unlink()
+        made.work(made.all_ended)
+        assert len(counted.got()) == 30
+        assert counted.connections <= window.failures + 5  # several objects over one
+        assert max(counted.sent) == 25
+        assert made.records.windows()["archive"].down_since is None
+        assert len(_events(made, "DESTINATION_BACK")) == 1
+
+
+def test_two_workers_share_the_window(tmp_path: Path, url: str) -> None:
+    with bench(tmp_path, url, rule=ONE, destination=SLOW) as made, Records(url) as records:
+        counted = _counted(made)
+        (tmp_path / "archive.down").touch()
+        _queue(made, 5)
+        with bench(tmp_path / "other", url, rule=ONE, destination=SLOW) as other:
+            other.destinations["archive"] = counted
+            both = [
+                threading.Thread(target=one.work, args=(lambda: counted.connections >= 3,)) for one in (made, other)
+            ]
+            for one in both:
+                one.start()
+            for one in both:
+                one.join()
+        assert records.windows()["archive"].failures == counted.connections
+
+
+def test_what_a_destination_dislikes_closes_no_window(tmp_path: Path, url: str) -> None:
+    with bench(tmp_path, url, rule=ONE) as made:
+        counted = _counted(made)
+        disliked: list[Path] = []
+
+        def dislike(path: Path) -> Exception | None:
+            if not disliked:
+                disliked.append(path)
+            return DeliveryRefused("cannot understand", code="status-c000") if path == disliked[0] else None
+
+        counted.refusal = dislike
+        _queue(made, 5)
+        made.work(made.all_ended)
+        assert len(counted.got()) == 4
+        assert made.records.windows()["archive"].failures == 0
+        assert sorted(job.state for job in made.records.jobs()) == ["closed"] * 4 + ["failed"]
+        assert _events(made, "DESTINATION_DOWN") == []
+
+
+@pytest.mark.parametrize("code", ["status-a700", "no-answer"])
+def test_a_receiver_that_chokes_on_one_object_gets_the_others_first(tmp_path: Path, url: str, code: str) -> None:
+    with bench(tmp_path, url, rule=ONE) as made:
+        counted = _counted(made)
+        heavy: list[Path] = []
+
+        def choke(path: Path) -> Exception | None:
+            if not heavy:
+                heavy.append(path)
+            return DeliveryError("later", code=code) if path == heavy[0] and len(counted.got()) < 5 else None
+
+        counted.refusal = choke
+        _queue(made, 6)
+        made.work(made.all_ended)
+        assert len(set(counted.got())) == 6
+        assert {job.state for job in made.records.jobs()} == {"closed"}
+
+
+def test_a_destination_that_is_down_is_not_asked_what_it_takes(tmp_path: Path, url: str) -> None:
+    with bench(tmp_path, url, rule=ONE, destination=SLOW) as made:
+        address = made.settings.destination_named("archive").address
+        probing = DestinationProbing(settings=made.settings, records=made.records, destinations=made.destinations)
+        turn = made.records.take_turn("archive", address, "task 1", 60)
+        assert turn is not None
+        assert probing._ask(made.destinations["archive"])
+        with made.records.transaction() as connection:
+            made.records.close_window(connection, turn, "unreachable", "", 60)
+        assert not probing._ask(made.destinations["archive"])
+        assert not made.records.is_closed("archive", "OTHER@example:104")
+
+
+def test_an_urgent_job_goes_first(tmp_path: Path, url: str) -> None:
+    with bench(tmp_path, url, rule=ONE, destination=SLOW) as made:
+        counted = _counted(made)
+        (tmp_path / "archive.down").touch()
+        _queue(made, 4)
+        made.work(lambda: _waiting(made) == 4)
+        urgent = made.records.jobs()[0]
+        with psycopg.connect(url) as connection:
+            connection.execute("UPDATE jobs SET priority = 10 WHERE id = %s", (urgent.id,))
+        (tmp_path / "archive.down").unlink()
+        made.work(made.all_ended)
+        assert counted.got()[0] == urgent.results[0].digest
+        ages = {job.results[0].digest: job.deliveries[0].created_at for job in made.records.jobs()}
+        assert counted.got()[1:] == sorted(counted.got()[1:], key=lambda digest: ages[digest])
+
+
+def test_a_destination_that_moved_is_tried_at_once(tmp_path: Path, url: str) -> None:
+    forever = {"retry_first_seconds": 600, "retry_longest_seconds": 600}
+    with bench(tmp_path, url, rule=ONE, destination=forever) as made:
+        _counted(made)
+        (tmp_path / "archive.down").touch()
+        _queue(made, 2)
+        made.work(lambda: made.records.windows().get("archive") is not None and _waiting(made) == 2)
+        (tmp_path / "archive.down").unlink()
+    with bench(tmp_path, url, rule=ONE, destination={**forever, "port": 2}) as made:
+        counted = _counted(made)
+        made.receive(instance(1, series=7))
+        made.create_jobs()
+        made.work(made.all_ended)
+        assert len(counted.got()) == 3
+
+
+def test_a_turn_is_taken_over_by_the_same_task_and_after_its_lease(tmp_path: Path, url: str) -> None:
+    with Records(url) as records:
+        first = records.take_turn("archive", "A@h:1", "task 1", 60)
+        assert first is not None
+        assert records.take_turn("archive", "A@h:1", "task 2", 60) is None
+        again = records.take_turn("archive", "A@h:1", "task 1", 0.0)  # its worker died, and the task is repeated
+        assert again is not None
+        with records.transaction() as connection:
+            assert not records.keep_turn(connection, first)
+        other = records.take_turn("archive", "A@h:1", "task 2", 60)
+        assert other is not None
+        with records.transaction() as connection:
+            assert not records.keep_turn(connection, again)
+            assert records.close_window(connection, again, "unreachable", "", 60) is None
+            assert records.close_window(connection, other, "unreachable", "", 60) is not None
+        assert records.take_turn("archive", "A@h:1", "task 3", 60) is None
+
+
+def test_what_nobody_attends_to_is_found(tmp_path: Path, url: str) -> None:
+    with bench(tmp_path, url, rule=ONE) as made:
+        _counted(made)
+        (tmp_path / "archive.down").touch()
+        _queue(made, 1)
+        made.work(lambda: _waiting(made) == 1)
+        (tmp_path / "archive.down").unlink()
+        with psycopg.connect(url) as connection:  # as if the task were lost
+            connection.execute("DELETE FROM procrastinate_jobs")
+            connection.execute("UPDATE destination_windows SET next_attempt_at = now() - interval '1 minute'")
+        made.workflow._delivering.attend()
+        assert [task for task, _ in made.queued_tasks()] == ["turn"]
+        made.work(made.all_ended)
+        assert made.job().state == "closed"

@@ -1,0 +1,74 @@
+"""Planted results that are real DICOM objects, small and quick to make, for tests of what becomes of results."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pydicom.uid
+
+from app.delivery.storage import DimseDestination
+from app.graph import CompletionRecord, FindingRecord, GraphRequest, Role
+from app.identifiers import UID, derive_uid
+from app.jobs.verification import VerifiedObject
+from tests.job_harness import Bench, PlantedGraph, bench, planted_finding
+from tests.listening import make_ct
+
+ARCHIVE = "archive"
+
+
+class DicomGraph(PlantedGraph):
+    """Writes one image a job, with other pixels in each run: no two runs of a real model give the same bytes."""
+
+    def _found(self, request: GraphRequest, role: Role) -> FindingRecord:
+        image = make_ct(1, study=derive_uid("study", "1"), series=derive_uid("series", request.identity))
+        uid = pydicom.uid.UID(derive_uid("object", request.identity))
+        image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = uid
+        image.PixelData = np.random.default_rng().integers(0, 1000, (image.Rows, image.Columns), np.uint16).tobytes()
+        image.save_as(request.output_folder / f"{role}-segmentation.dcm", enforce_file_format=True)
+        return planted_finding(role, request.kinds)
+
+
+def read_back(record: CompletionRecord, folder: Path, source_files: Sequence[Path]) -> tuple[VerifiedObject, ...]:
+    """Stand in for `verify_results`."""
+    return tuple(_read(folder / one.file, finding.role) for finding in record.findings for one in finding.objects)
+
+
+def _read(path: Path, role: Role) -> VerifiedObject:
+    image = pydicom.dcmread(path, stop_before_pixels=True)
+    return VerifiedObject(
+        path=path,
+        kind="segmentation",
+        role=role,
+        digest=hashlib.sha256(path.read_bytes()).hexdigest(),
+        sop_class_uid=UID(str(image.SOPClassUID)),
+        sop_instance_uid=UID(str(image.SOPInstanceUID)),
+        series_instance_uid=UID(str(image.SeriesInstanceUID)),
+        transfer_syntax_uid=UID(str(image.file_meta.TransferSyntaxUID)),
+    )
+
+
+def delivering_bench(
+    folder: Path, url: str, host: str, port: int, ae_title: str, **destination: Any
+) -> AbstractContextManager[Bench]:
+    """A bench whose one destination, `ARCHIVE`, is a real storage SCP."""
+    options = {"host": host, "port": port, "ae_title": ae_title, "timeout_seconds": 5, **destination}
+    return bench(
+        folder, url, graph=DicomGraph(), verify=read_back, rule={"destinations": (ARCHIVE,)}, destination=options
+    )
+
+
+def connect(made: Bench, listener_ae_title: str = "LIMNER") -> None:
+    """Let the bench send to the destination that its settings name."""
+    settings = made.settings.destination_named(ARCHIVE)
+    made.destinations[ARCHIVE] = DimseDestination(settings, listener_ae_title, listener_ae_title)
+
+
+def same_object(one: Path, other: Path) -> bool:
+    """Whether two files hold the same object: what a receiver writes has a File Meta Information of its own."""
+    return pydicom.dcmread(one) == pydicom.dcmread(other)
