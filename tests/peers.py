@@ -341,6 +341,29 @@ def _profile(sop_classes: Sequence[str]) -> str:
     )
 
 
+@contextmanager
+def running_dcmqrscp(
+    network: PeerNetwork, folder: Path, files: Sequence[Path] = (), *, ae_title: str = "QUERY", port: int = 11114
+) -> Iterator[tuple[str, int]]:
+    """DCMTK's archive, which can be queried, holding `files`; yields its address and port."""
+    require("dcmqrscp", "dcmqridx")
+    storage = folder / "dcmqrscp"
+    storage.mkdir(parents=True)
+    for number, path in enumerate(files):
+        shutil.copy(path, storage / f"{number:04d}.dcm")
+    configuration = folder / "dcmqrscp.cfg"
+    configuration.write_text(
+        f"NetworkTCPPort = {port}\nMaxPDUSize = 131072\nMaxAssociations = 16\n"
+        "HostTable BEGIN\nHostTable END\nVendorTable BEGIN\nVendorTable END\n"
+        f"AETable BEGIN\n{ae_title} {storage} RW (200, 1024mb) ANY\nAETable END\n"
+    )
+    if files:
+        run_program("dcmqridx", str(storage), *map(str, sorted(storage.glob("*.dcm"))))
+    command = network.command(program("dcmqrscp"), "--config", str(configuration))
+    with _running(command, folder / "dcmqrscp.log", network.peer_address, port):
+        yield network.peer_address, port
+
+
 def dcmsend(files: Sequence[Path], host: str, port: int, *, called: str, calling: str = "MODALITY") -> str:
     """Send files as DCMTK does, in their own transfer syntaxes; return what it printed."""
     return run_program("dcmsend", "-v", "-aet", calling, "-aec", called, host, str(port), *map(str, files))
