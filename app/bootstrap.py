@@ -90,7 +90,7 @@ async def serve(settings: Settings) -> None:
         _check_served(served, triton_target)
         _check_generalists_served(generalists, triton_target)
         records = stack.enter_context(Records(database_url))
-        spool = Spool(settings.spool_folder, settings.listener.low_water_bytes)
+        spool = make_spool(settings)
         spool.prepare()
         adopt_unrecorded(spool, records)
         records.restart_quiet_times()
@@ -294,6 +294,11 @@ def _check_generalists_served(generalists: Mapping[str, GeneralistPackage], trit
             sam_network.check_served(package, triton_target, deadline_seconds=_CHECK_SECONDS)
         except InferenceFailed as error:
             _log.warning("generalist.not_ready", code=error.code, pipeline=pipeline)
+
+
+def make_spool(settings: Settings) -> Spool:
+    """Make the spool that the settings describe; its folders are made by `Spool.prepare`."""
+    return Spool(settings.spool_folder, settings.listener.low_water_bytes)
 
 
 @contextlib.contextmanager

@@ -70,7 +70,7 @@ class JobCreation:
                 audit_job(self._audit, AuditEvent.JOB_CREATED, job, rule=rule.name, instances=len(inputs))
                 self._queue.defer_segment(connection, job.id, job.priority)
             else:
-                reason = _ALREADY_DONE
+                reason = f"{_ALREADY_DONE}: job {job.id}"
                 _log.info("job.already_done", job_id=str(job.id))
             self._records.conclude_series(series, "routed", rule=rule.name, reason=reason, connection=connection)
         return True

@@ -12,11 +12,13 @@ machine. The same bytes have the same name, so a repeat costs nothing, and no na
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import re
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,6 +139,24 @@ class Spool:
         for folder in sorted(self._instances.iterdir()):
             for path in sorted(folder.glob("*.dcm")):
                 yield path.stem
+
+    def all_files(self) -> Iterator[tuple[str, int]]:
+        """Yield digest and size in bytes of every kept file; one that is removed meanwhile may be left out."""
+        for folder in sorted(self._instances.glob("??")):  # none before the first start
+            for entry in os.scandir(folder):
+                if entry.name.endswith(".dcm"):
+                    with contextlib.suppress(FileNotFoundError):
+                        yield entry.name.removesuffix(".dcm"), entry.stat().st_size
+
+    def quarantined(self) -> Counter[str]:
+        """Count the refused files by their codes; ``unknown`` where that could not be written beside the file."""
+        codes: Counter[str] = Counter()
+        for path in self._quarantine.glob("*.dcm"):
+            try:
+                codes[json.loads(path.with_suffix(".json").read_text())["code"]] += 1
+            except (OSError, ValueError, KeyError):
+                codes["unknown"] += 1
+        return codes
 
     def _check_room(self, size_bytes: int) -> None:
         room = os.statvfs(self._folder)

@@ -27,6 +27,7 @@ from app.jobs.entries import (
     Step,
     describe_way,
 )
+from app.jobs.records.accounting import AccountRecords
 from app.jobs.records.deciding import DecideRecords
 from app.jobs.records.receiving import ReceiveRecords
 from app.jobs.records.returning import ReturnRecords
@@ -58,5 +59,5 @@ __all__ = [
 ]
 
 
-class Records(ReceiveRecords, DecideRecords, WorkRecords, ReturnRecords, WatchRecords):
+class Records(ReceiveRecords, DecideRecords, WorkRecords, ReturnRecords, WatchRecords, AccountRecords):
     """The one place of SQL: what is read and written, by the steps of a study's way."""
