@@ -24,6 +24,7 @@ from app.jobs.graph_process import PRELOAD, PROMPTED_PRELOAD, GraphProcess
 from app.jobs.identity import GeneralistFacts, ModelFacts
 from app.jobs.probing import DestinationProbing
 from app.jobs.records import Records
+from app.jobs.retention import Retention, RetentionWatch
 from app.jobs.verification import verify_results
 from app.jobs.worker import Worker
 from app.jobs.workflow import Workflow
@@ -95,6 +96,7 @@ async def serve(settings: Settings) -> None:
         adopt_unrecorded(spool, records)
         records.restart_quiet_times()
         destinations = {one.name: one for one in make_destinations(settings)}
+        retention = Retention(settings=settings, records=records, audit=audit, spool=spool)
         workflow = Workflow(
             settings=settings,
             records=records,
@@ -107,6 +109,7 @@ async def serve(settings: Settings) -> None:
             models={one.name: _facts_of(served[one.name], one, generalists.get(one.name)) for one in settings.pipeline},
             program_version=version("limner"),
             archives={one.name: DimseArchive(one, settings.listener.ae_title) for one in settings.archive},
+            retention=retention,
         )
         scanner = CompletionScanner(
             settings=settings,
@@ -133,7 +136,8 @@ async def serve(settings: Settings) -> None:
             )
             stack.enter_context(service)
         probing = DestinationProbing(settings=settings, records=records, destinations=destinations)
-        services = (worker.run, scanner.run, probing.run)
+        watch = RetentionWatch(settings=settings, records=records, retention=retention)
+        services = (worker.run, scanner.run, probing.run, watch.run)
         await _run(settings, stop, audit, listener, services, database_url, triton_target)
 
 

@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from app import bootstrap, checks, cli_account, cli_destinations, cli_jobs, cli_models
+from app import bootstrap, checks, cli_account, cli_destinations, cli_jobs, cli_models, cli_retention
 from app.audit.verification import verify
 from app.delivery.sending import send_folder
 from app.errors import LimnerError, SettingsError
@@ -36,6 +36,7 @@ app.add_typer(cli_jobs.commands, name="jobs")
 app.add_typer(rules_commands, name="rules")
 app.command()(cli_destinations.destinations)
 app.command("account")(cli_account.account_command)
+app.command("retention")(cli_retention.retention_command)
 app.add_typer(audit_commands, name="audit")
 
 

@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from app.errors import SettingsError
 from app.identifiers import parse_ae_title
 from app.settings_pipeline import PipelineSettings, RuleSettings
+from app.settings_retention import RetentionSettings
 from app.settings_section import NoResult, ResultKind, Section, SegmentationForm, checked_name
 from app.settings_web import INTERACTIVE, WebSettings
 
@@ -197,10 +198,18 @@ class Settings(BaseSettings):
     database: DatabaseSettings = DatabaseSettings()
     logging: LoggingSettings = LoggingSettings()
     web: WebSettings = WebSettings()
+    retention: RetentionSettings = RetentionSettings()
     pipeline: tuple[PipelineSettings, ...] = Field(default=(), description="The pipelines.")
     rule: tuple[RuleSettings, ...] = Field(default=(), description="The rules, in order.")
     destination: tuple[DestinationSettings, ...] = Field(default=(), description="The destinations.")
     archive: tuple[ArchiveSettings, ...] = Field(default=(), description="The archives that images are fetched from.")
+
+    @property
+    def least_free_bytes(self) -> int:
+        """Free space below which retention removes before the time: never less than where the listener refuses."""
+        low_water = self.listener.low_water_bytes
+        asked = self.retention.least_free_bytes
+        return 2 * low_water if asked is None else max(asked, low_water)
 
     @property
     def spool_folder(self) -> Path:

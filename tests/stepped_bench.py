@@ -16,6 +16,7 @@ import psycopg
 from app.audit.events import AuditEvent
 from app.jobs.accounting import Account, account
 from app.jobs.records import Instance
+from app.jobs.retention import Retention
 from app.jobs.workflow import Workflow
 from app.listener.spool import Spool
 from tests.job_harness import Bench, PlantedGraph, instance, verify
@@ -43,6 +44,7 @@ class SteppedBench(Bench):
         super().__init__(folder, url, **options)
         self.kept = Spool(self.settings.spool_folder, 0)
         self.kept.prepare()
+        self.retention = Retention(settings=self.settings, records=self.records, audit=self.audit, spool=self.kept)
         self.workflow = Workflow(
             settings=self.settings,
             records=self.records,
@@ -54,6 +56,7 @@ class SteppedBench(Bench):
             triton_target=lambda: "unix:/nowhere",
             models=self.models,
             program_version="0",
+            retention=self.retention,
         )
         self._tasks = _Tasks()
         self.workflow.register(self._tasks)  # type: ignore[arg-type]

@@ -67,6 +67,8 @@ class SeenSeries:
     study_quiet_seconds: float
     lowest_digest: str
     """The digest of one of its instances, always the same one: the header that is decided on."""
+    is_kept: bool = True
+    """Whether any of its files is in the spool still."""
 
     @property
     def undecided(self) -> bool:

@@ -22,6 +22,7 @@ CLOSE = "close"
 RELEASE = "release"
 DISCARD = "discard"
 TIDY = "tidy"
+RETAIN = "retain"
 
 GRAPH_QUEUE = "graph"
 SYSTEM_QUEUE = "system"
@@ -29,6 +30,8 @@ SYSTEM_QUEUE = "system"
 GROUND = (psycopg.Error, ConnectorException, AuditError)
 """Failures of the ground the tasks stand on: nothing can be recorded now, so the queue repeats the task."""
 
+RETAIN_PRIORITY = -1000
+"""Whatever else waits in the queue goes first."""
 _LONGEST_WAIT_SECONDS = 60.0
 
 
@@ -100,6 +103,23 @@ class TaskQueue:
             digest=digest,
             destination=destination,
         )
+
+    def defer_retain(self, connection: Connection) -> None:
+        """Have what is too old removed from the disk, after all else of the queue.
+
+        Raises
+        ------
+        procrastinate.exceptions.AlreadyEnqueued
+            If that waits in the queue already; the transaction is over then.
+        """
+        self._app.configure_task(
+            RETAIN,
+            allow_unknown=True,
+            queue=SYSTEM_QUEUE,
+            priority=RETAIN_PRIORITY,
+            queueing_lock=RETAIN,
+            connection=connection,
+        ).defer()
 
     def defer_close(self, connection: Connection, job_id: uuid.UUID) -> None:
         """Have the job closed."""

@@ -39,6 +39,7 @@ from app.jobs.holding import Holding
 from app.jobs.identity import ModelFacts
 from app.jobs.notices import Notices
 from app.jobs.records import Records, SeenSeries
+from app.jobs.retention import Retention
 from app.jobs.segmenting import GraphRunner, Segmenting, Verify
 from app.settings import Settings
 from app.settings_pipeline import RuleSettings
@@ -66,6 +67,8 @@ class Workflow:
         Limner's version; part of a job's identity.
     archives
         What images are fetched from that prompts lack.
+    retention
+        Removes what is too old; nothing is removed without it.
     """
 
     def __init__(
@@ -82,8 +85,10 @@ class Workflow:
         models: Mapping[str, ModelFacts],
         program_version: str,
         archives: Mapping[str, Archive] = MappingProxyType({}),
+        retention: Retention | None = None,
     ) -> None:
         self._records = records
+        self._retention = retention
         self._audit = audit
         self._threads: dict[str, ThreadPoolExecutor] = {}
         queue = queues.TaskQueue()
@@ -148,6 +153,10 @@ class Workflow:
         async def tidy(timestamp: int) -> None:
             await app.job_manager.delete_old_jobs(nb_hours=24 * _QUEUE_DAYS, include_failed=True)
 
+        async def retain(timestamp: int = 0) -> None:
+            if self._retention is not None:
+                await self._in_thread(queues.SYSTEM_QUEUE, self._retention.run_and_go_on)
+
         again = queues.WhenPossible()
         app.task(name=queues.SEGMENT, queue=queues.GRAPH_QUEUE, retry=again)(segment)
         app.task(name=queues.DELIVER, queue=queues.SYSTEM_QUEUE, retry=again)(deliver)
@@ -157,6 +166,14 @@ class Workflow:
         daily = app.task(name=queues.TIDY, queue=queues.SYSTEM_QUEUE, queueing_lock=queues.TIDY)(tidy)
         # procrastinate watches its workers' heartbeats only while some periodic task keeps its deferrer running
         app.periodic(cron="17 3 * * *")(daily)
+        hourly = app.task(
+            name=queues.RETAIN,
+            queue=queues.SYSTEM_QUEUE,
+            priority=queues.RETAIN_PRIORITY,
+            queueing_lock=queues.RETAIN,
+            retry=again,
+        )(retain)
+        app.periodic(cron="7 * * * *")(hourly)
 
     def interrupt(self) -> None:
         """End the running graph for a shutdown; its attempt is given back."""

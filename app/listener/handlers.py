@@ -138,7 +138,8 @@ class StorageHandlers:
         header = inspect_data_set(data_set, transfer_syntax_uid)
         if (header.sop_class_uid, header.sop_instance_uid) != (sop_class_uid, sop_instance_uid):
             raise DataSetMismatch("the data set's SOP Class or Instance UID is not the command's; they must agree")
-        kept = self._spool.keep(encode_file_meta(sop_class_uid, sop_instance_uid, transfer_syntax_uid), data_set)
+        parts = (encode_file_meta(sop_class_uid, sop_instance_uid, transfer_syntax_uid), data_set)
+        kept = self._spool.keep(*parts)
         if session.is_new_study(header.study_instance_uid):
             self._audit.append(
                 AuditEvent.RECEIVING_BEGAN,
@@ -160,6 +161,9 @@ class StorageHandlers:
                 source_host=session.source_host,
             )
         )
+        if not kept.path.exists():
+            # it was here already, and retention removed it before its record came back; now it can't any more
+            self._spool.keep(*parts)
         session.count(header)
 
     def _audit_refusal(self, session: Session, status: int, code: str, sop_instance_uid: str = "") -> None:

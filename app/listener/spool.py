@@ -17,9 +17,10 @@ import hashlib
 import json
 import os
 import re
+import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -158,9 +159,36 @@ class Spool:
                 codes["unknown"] += 1
         return codes
 
-    def _check_room(self, size_bytes: int) -> None:
+    def free_bytes(self) -> int:
+        """Return the space on its disk that is free for this user."""
         room = os.statvfs(self._folder)
-        free = room.f_bavail * room.f_frsize
+        return room.f_bavail * room.f_frsize
+
+    def remove_all(self, digests: Collection[str]) -> None:
+        """Remove the files with these digests, for good; those that are not there do no harm."""
+        folders = set()
+        for digest in digests:
+            path = self.path_of(digest)
+            path.unlink(missing_ok=True)
+            folders.add(path.parent)
+        for folder in folders:
+            _sync_folder(folder)
+
+    def refused_files(self) -> Iterator[tuple[str, int, float]]:
+        """Yield name, size in bytes and age in seconds of each object in the quarantine."""
+        now = time.time()
+        for path in sorted(self._quarantine.glob("*.dcm")):
+            with contextlib.suppress(FileNotFoundError):
+                facts = path.stat()
+                yield path.stem, facts.st_size, max(0.0, now - facts.st_mtime)
+
+    def remove_refused(self, name: str) -> None:
+        """Remove an object from the quarantine, with the file that says why it is there."""
+        for suffix in (".dcm", ".json"):
+            (self._quarantine / f"{name}{suffix}").unlink(missing_ok=True)
+
+    def _check_room(self, size_bytes: int) -> None:
+        free = self.free_bytes()
         if free - size_bytes < self._low_water_bytes:
             raise OutOfResources(
                 f"the spool's disk has {free} bytes free and must keep {self._low_water_bytes}; free some space",

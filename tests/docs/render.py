@@ -23,6 +23,7 @@ from app.listener.presentation import (
 from app.settings_gate import GateSettings
 from app.settings_pipeline import GeneralistSettings, PipelineSettings, RuleSettings
 from app.settings_prompt import PromptSettings
+from app.settings_retention import RetentionSettings
 from app.settings_web import WebSettings
 from app.web import api
 from operators.gate.policies import CHECKS
@@ -84,6 +85,7 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("[triton]", settings.TritonSettings),
     ("[models]", settings.ModelsSettings),
     ("[web]", WebSettings),
+    ("[retention]", RetentionSettings),
     ("[database]", settings.DatabaseSettings),
     ("[logging]", settings.LoggingSettings),
 )

@@ -30,6 +30,7 @@ from app.jobs.entries import (
 from app.jobs.records.accounting import AccountRecords
 from app.jobs.records.deciding import DecideRecords
 from app.jobs.records.receiving import ReceiveRecords
+from app.jobs.records.retaining import RetainRecords
 from app.jobs.records.returning import ReturnRecords
 from app.jobs.records.watching import WatchRecords
 from app.jobs.records.working import WorkRecords
@@ -59,5 +60,5 @@ __all__ = [
 ]
 
 
-class Records(ReceiveRecords, DecideRecords, WorkRecords, ReturnRecords, WatchRecords, AccountRecords):
+class Records(ReceiveRecords, DecideRecords, WorkRecords, ReturnRecords, WatchRecords, AccountRecords, RetainRecords):
     """The one place of SQL: what is read and written, by the steps of a study's way."""

@@ -51,7 +51,7 @@ def test_only_four_states_are_final() -> None:
     assert [state for state in get_args(JobState) if _job(state=state).ended] == final
 
 
-@pytest.mark.parametrize("step", ["receiving", "deciding", "working", "returning", "watching"])
+@pytest.mark.parametrize("step", ["receiving", "deciding", "working", "returning", "watching", "retaining"])
 def test_every_statement_is_there_and_used(step: str) -> None:
     module = Path(records.__file__).with_name(f"{step}.py")
     used = set(re.findall(r'_SQL\["(\w+)"\]', module.read_text()))
@@ -60,7 +60,8 @@ def test_every_statement_is_there_and_used(step: str) -> None:
 
 def test_every_module_of_the_records_is_a_step() -> None:
     modules = {path.stem for path in Path(records.__file__).parent.glob("*.py")}
-    assert modules == {"__init__", "receiving", "deciding", "working", "returning", "watching", "accounting"}
+    steps = {"receiving", "deciding", "working", "returning", "watching"}
+    assert modules == {"__init__", "accounting", "retaining", *steps}
 
 
 def test_every_statement_of_the_account_is_a_rule_a_sum_or_used() -> None:
