@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,14 +11,17 @@ from typing import Annotated, Any
 import typer
 
 from app import bootstrap
-from app.errors import SettingsError
+from app.errors import CannotUnderstand, SettingsError
 from app.jobs.accounting import Account, account
 from app.jobs.discrepancies import Discrepancy
+from app.listener.spool import Spool, read_instance_header
 from app.settings import load_settings
+from app.sweeping import sweep
 from app.terminal import JsonOption, SettingsOption, console, print_json, say, table
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _EVER = datetime(1970, 1, 1, tzinfo=UTC)
+_SWEPT = timedelta(days=7)
 
 
 def account_command(
@@ -32,6 +35,13 @@ def account_command(
         list[Path] | None,
         typer.Option(help="Another server's audit folder, where several work on the same records.", exists=True),
     ] = None,
+    ask: Annotated[
+        str | None,
+        typer.Option(
+            help="Also ask this [[archive]] for studies that never came, and the destinations for results that they "
+            "do not hold: of these days, or of the last 7 without --since."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Prove that records, queue, disk and audit log agree; else name what does not. Exit code 1 then.
@@ -40,14 +50,23 @@ def account_command(
     a server may be at work meanwhile.
     """
     loaded = load_settings(settings)
-    begin = _EVER if since is None else parse_since(since, datetime.now().astimezone())
-    spool = bootstrap.make_spool(loaded)
+    now = datetime.now().astimezone()
+    begin = _EVER if since is None else parse_since(since, now)
+    unasked: dict[str, str] = {}
     with bootstrap.open_records(loaded) as records:
+        spool = bootstrap.make_spool(loaded)
         found = account(records, spool, [loaded.audit_folder, *(audit or [])], begin, reads_files=files)
+        found = replace(found, discrepancies=tuple(_identified(one, spool) for one in found.discrepancies))
+        if ask is not None:
+            swept = sweep(loaded, records, ask, now - _SWEPT if since is None else begin)
+            found = replace(found, discrepancies=(*found.discrepancies, *swept.discrepancies))
+            unasked = swept.unasked
     if as_json:
-        print_json(_as_json(found))
+        print_json({**_as_json(found), "unasked": unasked})
     else:
         _print(found)
+        for name, reason in unasked.items():
+            say((f"{name} can't be asked", "yellow"), f": {reason}")
     if not found.agrees:
         raise typer.Exit(1)
 
@@ -74,6 +93,22 @@ def parse_since(text: str, now: datetime) -> datetime:
             code="since-invalid",
         ) from None
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=now.tzinfo)
+
+
+def _identified(one: Discrepancy, spool: Spool) -> Discrepancy:
+    """Say of a file without a record what is in it."""
+    if one.code != "file-unrecorded":
+        return one
+    try:
+        header = read_instance_header(spool.path_of(one.digest))
+    except (CannotUnderstand, OSError):
+        return one
+    return replace(
+        one,
+        study_instance_uid=header.study_instance_uid,
+        series_instance_uid=header.series_instance_uid,
+        sop_instance_uid=header.sop_instance_uid,
+    )
 
 
 def _print(found: Account) -> None:

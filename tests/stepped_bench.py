@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,12 +14,17 @@ from typing import Any
 import psycopg
 
 from app.audit.events import AuditEvent
+from app.audit.log import AuditLog
+from app.delivery.destination import Destination
 from app.jobs.accounting import Account, account
 from app.jobs.records import Instance
 from app.jobs.retention import Retention
+from app.jobs.segmenting import Verify
 from app.jobs.workflow import Workflow
 from app.listener.spool import Spool
-from tests.job_harness import Bench, PlantedGraph, instance, verify
+from app.settings import Settings
+from tests.job_harness import Bench, PlantedGraph, instance
+from tests.job_harness import verify as planted_verify
 
 EVER = datetime(2000, 1, 1, tzinfo=UTC)
 
@@ -40,8 +45,20 @@ class _Tasks:
 class SteppedBench(Bench):
     """A bench without a worker: `step` does what a worker does with the first, or some other, task of the queue."""
 
-    def __init__(self, folder: Path, url: str, **options: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        url: str,
+        *,
+        settings: Settings | None = None,
+        destinations: Mapping[str, Destination] | None = None,
+        verify: Verify = planted_verify,
+        **options: Any,
+    ) -> None:
         super().__init__(folder, url, **options)
+        self.settings = settings or self.settings
+        self.audit = AuditLog(self.settings.audit_folder)
+        self.sent_to: Mapping[str, Destination] = destinations or self.destinations
         self.kept = Spool(self.settings.spool_folder, 0)
         self.kept.prepare()
         self.retention = Retention(settings=self.settings, records=self.records, audit=self.audit, spool=self.kept)
@@ -52,7 +69,7 @@ class SteppedBench(Bench):
             spool_path_of=self.kept.path_of,
             runner=self.graph,
             verify=verify,
-            destinations=self.destinations,
+            destinations=self.sent_to,
             triton_target=lambda: "unix:/nowhere",
             models=self.models,
             program_version="0",
@@ -141,7 +158,7 @@ class SteppedBench(Bench):
 def stepped_bench(
     folder: Path, url: str, *, graph: PlantedGraph | None = None, **options: Any
 ) -> Iterator[SteppedBench]:
-    """Give an open bench; `options` are those of `Bench`."""
+    """Give an open bench; `options` are those of `SteppedBench` and `Bench`."""
     made = SteppedBench(folder, url, graph=graph, **options)
     with made.records, made.audit:
         made.audit.append(AuditEvent.APPLICATION_STARTED)

@@ -30,9 +30,11 @@ _ENDS = {
     "failed": {AuditEvent.JOB_FAILED.name},
     "refused": {AuditEvent.JOB_REFUSED.name},
     "discarded": {AuditEvent.JOB_DISCARDED.name},
+    "cancelled": {"JOB_CANCELLED"},
+    "dead-letter": {"JOB_GIVEN_UP"},
 }
-"""The audit line of each way to end."""
-_NO_ENDS = {AuditEvent.JOB_CREATED.name, AuditEvent.JOB_HELD.name, AuditEvent.JOB_RELEASED.name}
+"""The audit line of each way to end; of any other, a line that is not among `_NO_ENDS`."""
+_NO_ENDS = {"JOB_CREATED", "JOB_HELD", "JOB_RELEASED", "JOB_REPLAYED", "JOB_PUT_FIRST"}
 _LIVE = ("queued", "running", "held", "delivering")
 _FOLLOWS_FROM_DELIVERY = ("job-not-closed", "job-held-without-delivery")
 
@@ -188,10 +190,11 @@ def _audit(
         ends = lines.ends.get(name, set())
         if state not in _LIVE and not (ends & _ENDS[state] if state in _ENDS else ends):
             found.append(Discrepancy.about("audit-job-not-ended", {**job, "job_id": name}))
-    names = {str(job["id"]) for job in jobs}
+    studies = {str(job["id"]): job["study_instance_uid"] for job in jobs}
     for job_id, digest, destination in sorted(lines.begun - deliveries):
-        if job_id in names:
-            found.append(Discrepancy("delivery-missing", job_id=job_id, digest=digest, destination=destination))
+        if job_id in studies:
+            row = {"job_id": job_id, "digest": digest, "destination": destination}
+            found.append(Discrepancy.about("delivery-missing", {**row, "study_instance_uid": studies[job_id]}))
     return found
 
 

@@ -90,7 +90,12 @@ CODES: Mapping[str, Meaning] = MappingProxyType(
             "jobs are recorded, and there is no audit log", "find the log; give its folder with --audit"
         ),
         "study-never-seen": Meaning(
-            "the archive holds a study that a rule would take, as far as the archive tells, and it never came here",
+            "the archive holds a study that a rule would take, as far as the archive tells, and nothing of it came",
+            "have the archive send it; look into the archive's routing",
+        ),
+        "series-never-seen": Meaning(
+            "the archive holds a series that a rule would take, as far as the archive tells, of a study that came here "
+            "without it",
             "have the archive send it; look into the archive's routing",
         ),
         "result-not-held": Meaning(

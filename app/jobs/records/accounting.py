@@ -92,3 +92,11 @@ class AccountRecords(Connections):
     def result_is_kept(self, job_id: uuid.UUID, digest: str) -> bool:
         """Whether the file of a result must be there now."""
         return bool(self._rows(_SQL["result_is_kept"], {"job_id": job_id, "digest": digest}))
+
+    def seen_series(self, study_instance_uid: str) -> set[str]:
+        """Return the series of a study that came here or were made here."""
+        return {row["series_instance_uid"] for row in self._rows(_SQL["seen_series"], {"study": study_instance_uid})}
+
+    def delivered(self, since: datetime) -> list[DictRow]:
+        """Return job, digest, destination and UIDs of what destinations have got of the jobs since a moment."""
+        return self._rows(_SQL["delivered"], {"since": since})

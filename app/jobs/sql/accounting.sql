@@ -51,6 +51,20 @@ WHERE jobs.created_at >= %(since)s AND pruned_at IS NULL;
 -- name: result_is_kept
 SELECT 1 FROM results WHERE job_id = %(job_id)s AND digest = %(digest)s AND pruned_at IS NULL;
 
+-- name: seen_series
+-- What came of a study, and what was made for it: neither need come again.
+SELECT series_instance_uid FROM series WHERE study_instance_uid = %(study)s
+UNION
+SELECT results.series_instance_uid FROM results JOIN jobs ON jobs.id = job_id WHERE jobs.study_instance_uid = %(study)s;
+
+-- name: delivered
+-- What destinations have got, by the records.
+SELECT deliveries.job_id, deliveries.digest, destination, results.sop_instance_uid, results.series_instance_uid,
+       jobs.study_instance_uid
+FROM deliveries JOIN results USING (job_id, digest) JOIN jobs ON jobs.id = deliveries.job_id
+WHERE jobs.created_at >= %(since)s AND deliveries.state IN ('delivered', 'committed')
+ORDER BY destination, jobs.study_instance_uid, results.series_instance_uid;
+
 -- name: jobs_and_states
 SELECT id, state, created_at, study_instance_uid FROM jobs WHERE created_at >= %(since)s;
 
@@ -131,8 +145,9 @@ WHERE deliveries.state IN ('waiting', 'sending') AND NOT EXISTS (
 
 -- name: rule_delivery_missing
 -- A task to send an object, and no record of where to and what became of it.
-SELECT (args ->> 'job_id')::uuid AS job_id, args ->> 'destination' AS destination, args ->> 'digest' AS digest
-FROM procrastinate_jobs AS task
-WHERE task_name = 'deliver' AND status IN ('todo', 'doing') AND NOT EXISTS (
+SELECT (args ->> 'job_id')::uuid AS job_id, args ->> 'destination' AS destination, args ->> 'digest' AS digest,
+       jobs.study_instance_uid
+FROM procrastinate_jobs AS task LEFT JOIN jobs ON jobs.id = (task.args ->> 'job_id')::uuid
+WHERE task_name = 'deliver' AND task.status IN ('todo', 'doing') AND NOT EXISTS (
     SELECT FROM deliveries WHERE job_id = (task.args ->> 'job_id')::uuid AND digest = task.args ->> 'digest'
                              AND destination = task.args ->> 'destination');
