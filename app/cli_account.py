@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from app import bootstrap
+from app.audit.chain import LOG_NAME
 from app.errors import CannotUnderstand, SettingsError
 from app.jobs.accounting import Account, account
 from app.jobs.discrepancies import Discrepancy
@@ -55,7 +56,8 @@ def account_command(
     unasked: dict[str, str] = {}
     with bootstrap.open_records(loaded) as records:
         spool = bootstrap.make_spool(loaded)
-        found = account(records, spool, [loaded.audit_folder, *(audit or [])], begin, reads_files=files)
+        logs = [log for folder in (loaded.audit_folder, *(audit or [])) for log in audit_folders(folder)]
+        found = account(records, spool, logs, begin, reads_files=files)
         found = replace(found, discrepancies=tuple(_identified(one, spool) for one in found.discrepancies))
         if ask is not None:
             swept = sweep(loaded, records, ask, now - _SWEPT if since is None else begin)
@@ -69,6 +71,11 @@ def account_command(
             say((f"{name} can't be asked", "yellow"), f": {reason}")
     if not found.agrees:
         raise typer.Exit(1)
+
+
+def audit_folders(folder: Path) -> list[Path]:
+    """Return the folder, and those in it that hold a log of their own: processes of one host may have one each."""
+    return [folder, *sorted(path.parent for path in folder.glob(f"*/{LOG_NAME}"))]
 
 
 def parse_since(text: str, now: datetime) -> datetime:

@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -35,8 +37,13 @@ class _Tasks:
     def __init__(self) -> None:
         self.functions: dict[str, Callable[..., Any]] = {}
 
-    def task(self, *, name: str, **_: Any) -> Callable[..., Any]:
-        return lambda function: self.functions.setdefault(name, function)
+    def task(self, *, name: str, pass_context: bool = False, **_: Any) -> Callable[..., Any]:
+        def keep(function: Callable[..., Any]) -> Callable[..., Any]:
+            context = SimpleNamespace(job=SimpleNamespace(id=0))
+            self.functions[name] = partial(function, context) if pass_context else function
+            return function
+
+        return keep
 
     def periodic(self, **_: Any) -> Callable[..., Any]:
         return lambda function: function

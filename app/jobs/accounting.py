@@ -22,8 +22,9 @@ from app.jobs.discrepancies import Discrepancy
 from app.jobs.records import Records
 from app.jobs.records.accounting import RULES, LedgerEntry, Snapshot
 
-_SETTLE_SECONDS = 2.0
-"""Between an instance's file and its record: syncs of the disk, and of the database."""
+_SETTLE_SECONDS = 60.0
+"""Between an instance's file and its record are syncs of the disk and of the database, on a busy server."""
+_LOOK_SECONDS = 0.2
 _BATCH = 10_000
 _ENDS = {
     "closed": {AuditEvent.JOB_CLOSED.name},
@@ -88,7 +89,7 @@ def account(
     reads_files
         Whether the files' bytes are held to their digests; else their being there and, of instances, their size.
     settle_seconds
-        How long a file may lie in the spool before its record.
+        How long a file may lie in the spool before its record; one that has none is waited for until it is so old.
 
     Raises
     ------
@@ -104,7 +105,7 @@ def account(
     found += _still_missing(records, spool, missing)
     found += _still_unrecorded(records, spool, listed, settle_seconds)
     found += _results(records, results, reads_files=reads_files)
-    found += _audit(audit_folders, jobs, deliveries)
+    found += _audit(records, audit_folders, jobs, deliveries)
     if reads_files:
         named = {one.digest for one in found if one.code == "file-changed"}
         found += _changed(records, spool, listed.keys() - named)
@@ -143,10 +144,14 @@ def _still_unrecorded(
     records: Records, spool: SpoolFiles, listed: Iterable[str], settle_seconds: float
 ) -> list[Discrepancy]:
     unknown = {one for batch in _batches(listed) for one in set(batch) - records.known_of(batch)}
-    if unknown:
-        time.sleep(settle_seconds)  # an instance that is being received gets its record meanwhile
+    ends = time.monotonic() + settle_seconds  # whatever a clock that was set back says of their age
+    while unknown:
+        youngest = min(_age_of(spool.path_of(one)) for one in unknown)
         unknown = {one for one in unknown if spool.path_of(one).exists()}
         unknown -= records.known_of(unknown)
+        if youngest >= settle_seconds or time.monotonic() > ends:
+            break
+        time.sleep(_LOOK_SECONDS)  # an instance that is being received gets its record meanwhile
     return [Discrepancy("file-unrecorded", digest=digest) for digest in sorted(unknown)]
 
 
@@ -172,7 +177,7 @@ def _results(records: Records, results: Iterable[dict[str, Any]], *, reads_files
 
 
 def _audit(
-    folders: Sequence[Path], jobs: Sequence[dict[str, Any]], deliveries: set[tuple[str, str, str]]
+    records: Records, folders: Sequence[Path], jobs: Sequence[dict[str, Any]], deliveries: set[tuple[str, str, str]]
 ) -> list[Discrepancy]:
     """Hold the jobs to the audit logs, and what the logs say was sent to the records."""
     if not jobs:
@@ -191,10 +196,12 @@ def _audit(
         if state not in _LIVE and not (ends & _ENDS[state] if state in _ENDS else ends):
             found.append(Discrepancy.about("audit-job-not-ended", {**job, "job_id": name}))
     studies = {str(job["id"]): job["study_instance_uid"] for job in jobs}
-    for job_id, digest, destination in sorted(lines.begun - deliveries):
-        if job_id in studies:
-            row = {"job_id": job_id, "digest": digest, "destination": destination}
-            found.append(Discrepancy.about("delivery-missing", {**row, "study_instance_uid": studies[job_id]}))
+    unknown = {one for one in lines.begun - deliveries if one[0] in studies}
+    if unknown:  # the log was read after the snapshot: deliveries may have come since
+        unknown -= records.deliveries_of({one[0] for one in unknown})
+    for job_id, digest, destination in sorted(unknown):
+        row = {"job_id": job_id, "digest": digest, "destination": destination}
+        found.append(Discrepancy.about("delivery-missing", {**row, "study_instance_uid": studies[job_id]}))
     return found
 
 
@@ -242,6 +249,14 @@ def _batches(items: Iterable[Any]) -> Iterator[list[Any]]:
     iterator = iter(items)
     while batch := list(islice(iterator, _BATCH)):
         yield batch
+
+
+def _age_of(path: Path) -> float:
+    """Seconds since a file was written; 0 if it is not there any more."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _is_there(path: Path, size_bytes: int) -> bool:

@@ -2,7 +2,7 @@
 
 In this order, so that a crash between any two steps loses nothing and the next run mends it: the audit line, the record
 that the files are gone, the files, the record that this is done. An instance that comes again meanwhile waits for the
-second record, and is then kept anew.
+last record; if its file went in that moment, its sender is told to send it once more.
 """
 
 from __future__ import annotations

@@ -138,8 +138,7 @@ class StorageHandlers:
         header = inspect_data_set(data_set, transfer_syntax_uid)
         if (header.sop_class_uid, header.sop_instance_uid) != (sop_class_uid, sop_instance_uid):
             raise DataSetMismatch("the data set's SOP Class or Instance UID is not the command's; they must agree")
-        parts = (encode_file_meta(sop_class_uid, sop_instance_uid, transfer_syntax_uid), data_set)
-        kept = self._spool.keep(*parts)
+        kept = self._spool.keep(encode_file_meta(sop_class_uid, sop_instance_uid, transfer_syntax_uid), data_set)
         if session.is_new_study(header.study_instance_uid):
             self._audit.append(
                 AuditEvent.RECEIVING_BEGAN,
@@ -162,8 +161,10 @@ class StorageHandlers:
             )
         )
         if not kept.path.exists():
-            # it was here already, and retention removed it before its record came back; now it can't any more
-            self._spool.keep(*parts)
+            raise OutOfResources(
+                "the instance was here already, and retention removed it before its record came back; send it again",
+                code="removed-meanwhile",
+            )
         session.count(header)
 
     def _audit_refusal(self, session: Session, status: int, code: str, sop_instance_uid: str = "") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -10,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from app.audit.events import AuditEvent
 from app.audit.log import read_records
+from app.cli import app
 from app.errors import AuditError, GraphFailed
 from app.jobs.retention import Retention, ask_for_retention
 from app.listener.adoption import adopt_unrecorded
@@ -438,3 +441,36 @@ def test_nothing_that_lives_is_ever_touched(bench: SteppedBench, seed: int) -> N
     bench.finish()
     assert {one.state for one in bench.records.jobs()} <= {"closed"}
     assert replace(bench.account(), totals={}).agrees
+
+
+# --- the command ----------------------------------------------------------------------------------------------------
+
+
+def _command(bench: SteppedBench, tmp_path: Path, *arguments: str) -> str:
+    path = tmp_path / "limner.toml"
+    path.write_text(f'data_folder = "."\n[database]\nurl = "{bench.records.url}"\n[listener]\nlow_water_bytes = 0\n')
+    ran = CliRunner().invoke(app, ["retention", "--settings", str(path), *arguments])
+    assert ran.exit_code == 0, ran.output
+    return ran.stdout
+
+
+def test_the_command_says_what_would_go_and_why_the_rest_stays(bench: SteppedBench, tmp_path: Path) -> None:
+    _closed(bench, 1)
+    _age(bench)
+    bench.receive_study(2)
+    plan = json.loads(_command(bench, tmp_path, "--json"))
+    assert [(one["what"], one["why"], one["count"]) for one in plan["removals"]] == [("instances", "age", 2)]
+    assert plan["stays"]["instances"] == {"receiving": 128}
+    said = _command(bench, tmp_path, "--dry-run")
+    assert "would go: 1 entries, 128 bytes" in said
+    assert "stays: 128 bytes of instances: being received or decided" in said
+    assert _files(bench) == 4
+    assert bench.queued_tasks() == []
+
+
+def test_the_command_has_the_server_remove_it(bench: SteppedBench, tmp_path: Path) -> None:
+    _closed(bench, 1)
+    _age(bench)
+    assert "no server runs here" in _command(bench, tmp_path, "--now")
+    bench.finish()
+    assert _files(bench) == 0

@@ -136,14 +136,16 @@ def test_a_repeat_is_acknowledged_and_kept_once(tmp_path: Path) -> None:
     assert at.instances[0] == at.instances[1]
 
 
-def test_a_repeat_whose_file_was_removed_meanwhile_is_kept_anew(tmp_path: Path) -> None:
+def test_a_repeat_whose_file_was_removed_meanwhile_is_told_to_come_again(tmp_path: Path) -> None:
     """Retention removes a file until its record says that it came back: between the file and its record here."""
     source = write_ct(tmp_path / "ct.dcm", 1)
     spool = Spool(tmp_path / "spool", 0)
     with listening(tmp_path / "spool") as first:
         assert send(first, source) == [0]
     with listening(tmp_path / "spool", record=lambda one: spool.remove(one.digest)) as at:
-        assert send(at, source) == [0]
+        assert send(at, source) == [0xA700]
+    with listening(tmp_path / "spool") as again:
+        assert send(again, source) == [0]
     assert list(spool.all_digests()) == [first.instances[0].digest]
 
 

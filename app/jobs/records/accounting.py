@@ -63,8 +63,7 @@ class Snapshot:
 
     def deliveries(self) -> set[tuple[str, str, str]]:
         """Return job, digest and destination of each delivery."""
-        rows = self._connection.execute(_SQL["deliveries_of_since"], self._facts).fetchall()
-        return {(str(row["job_id"]), row["digest"], row["destination"]) for row in rows}
+        return _named(self._connection.execute(_SQL["deliveries_of_since"], self._facts).fetchall())
 
     def broken(self, rule: str) -> list[DictRow]:
         """Return what breaks one of `RULES`: UIDs, job, destination and digest, as far as the rule is about them."""
@@ -89,6 +88,10 @@ class AccountRecords(Connections):
         """Return those of `digests` whose files may be in the spool now."""
         return {row["digest"] for row in self._rows(_SQL["known_of"], {"digests": list(digests)})}
 
+    def deliveries_of(self, jobs: Iterable[str]) -> set[tuple[str, str, str]]:
+        """Return job, digest and destination of each delivery of these jobs, as they are now."""
+        return _named(self._rows(_SQL["deliveries_of"], {"jobs": list(jobs)}))
+
     def result_is_kept(self, job_id: uuid.UUID, digest: str) -> bool:
         """Whether the file of a result must be there now."""
         return bool(self._rows(_SQL["result_is_kept"], {"job_id": job_id, "digest": digest}))
@@ -100,3 +103,7 @@ class AccountRecords(Connections):
     def delivered(self, since: datetime) -> list[DictRow]:
         """Return job, digest, destination and UIDs of what destinations have got of the jobs since a moment."""
         return self._rows(_SQL["delivered"], {"since": since})
+
+
+def _named(rows: Iterable[DictRow]) -> set[tuple[str, str, str]]:
+    return {(str(row["job_id"]), row["digest"], row["destination"]) for row in rows}

@@ -71,6 +71,9 @@ SELECT id, state, created_at, study_instance_uid FROM jobs WHERE created_at >= %
 -- name: deliveries_of_since
 SELECT job_id, digest, destination FROM deliveries JOIN jobs ON jobs.id = job_id WHERE jobs.created_at >= %(since)s;
 
+-- name: deliveries_of
+SELECT job_id, digest, destination FROM deliveries WHERE job_id = ANY(%(jobs)s::uuid[]);
+
 -- name: rule_series_missing
 SELECT DISTINCT study_instance_uid, series_instance_uid FROM instances
 WHERE received_at >= %(since)s AND NOT EXISTS (
@@ -135,13 +138,14 @@ FROM deliveries JOIN jobs ON jobs.id = job_id
 WHERE deliveries.state = 'held' AND jobs.state NOT IN ('held', 'closed', 'discarded');
 
 -- name: rule_delivery_without_task
+-- It has a task of its own, or whoever has the turn of its destination sends it too.
 SELECT job_id, destination, digest, study_instance_uid
 FROM deliveries JOIN jobs ON jobs.id = job_id
 WHERE deliveries.state IN ('waiting', 'sending') AND NOT EXISTS (
     SELECT FROM procrastinate_jobs AS task
-    WHERE task.task_name = 'deliver' AND task.status IN ('todo', 'doing')
-      AND task.args ->> 'job_id' = deliveries.job_id::text AND task.args ->> 'digest' = deliveries.digest
-      AND task.args ->> 'destination' = deliveries.destination);
+    WHERE task.status IN ('todo', 'doing') AND task.args ->> 'destination' = deliveries.destination
+      AND (task.task_name = 'turn' OR task.task_name = 'deliver' AND (task.status = 'doing'
+           OR task.args ->> 'job_id' = deliveries.job_id::text AND task.args ->> 'digest' = deliveries.digest)));
 
 -- name: rule_delivery_missing
 -- A task to send an object, and no record of where to and what became of it.

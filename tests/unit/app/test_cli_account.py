@@ -1,8 +1,9 @@
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
-from app.cli_account import parse_since
+from app.cli_account import audit_folders, parse_since
 from app.errors import SettingsError
 
 _NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -34,3 +35,11 @@ def test_anything_else_is_refused_with_what_was_expected(text: str) -> None:
     with pytest.raises(SettingsError, match="90m, 24h, 7d") as refused:
         parse_since(text, _NOON)
     assert refused.value.code == "since-invalid"
+
+
+def test_logs_of_several_processes_lie_in_folders_of_their_own(tmp_path: Path) -> None:
+    for name in ("worker", "listener"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "audit.jsonl").touch()
+    (tmp_path / "empty").mkdir()
+    assert audit_folders(tmp_path) == [tmp_path, tmp_path / "listener", tmp_path / "worker"]
