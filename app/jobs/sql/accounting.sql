@@ -141,11 +141,17 @@ WHERE deliveries.state = 'held' AND jobs.state NOT IN ('held', 'closed', 'discar
 -- It has a task of its own, or whoever has the turn of its destination sends it too.
 SELECT job_id, destination, digest, study_instance_uid
 FROM deliveries JOIN jobs ON jobs.id = job_id
-WHERE deliveries.state IN ('waiting', 'sending') AND NOT EXISTS (
+WHERE deliveries.state IN ('waiting', 'sending')
+  AND NOT EXISTS (
     SELECT FROM procrastinate_jobs AS task
-    WHERE task.status IN ('todo', 'doing') AND task.args ->> 'destination' = deliveries.destination
-      AND (task.task_name = 'turn' OR task.task_name = 'deliver' AND (task.status = 'doing'
-           OR task.args ->> 'job_id' = deliveries.job_id::text AND task.args ->> 'digest' = deliveries.digest)));
+    WHERE task.task_name = 'deliver' AND task.status IN ('todo', 'doing')
+      AND task.args ->> 'job_id' = deliveries.job_id::text AND task.args ->> 'digest' = deliveries.digest
+      AND task.args ->> 'destination' = deliveries.destination)
+  AND NOT EXISTS (
+    SELECT FROM procrastinate_jobs AS task
+    WHERE (task.task_name = 'turn' AND task.status IN ('todo', 'doing')
+           OR task.task_name = 'deliver' AND task.status = 'doing')
+      AND task.args ->> 'destination' = deliveries.destination);
 
 -- name: rule_delivery_missing
 -- A task to send an object, and no record of where to and what became of it.
