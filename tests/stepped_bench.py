@@ -66,7 +66,7 @@ class SteppedBench(Bench):
         self.settings = settings or self.settings
         self.audit = AuditLog(self.settings.audit_folder)
         self.sent_to: Mapping[str, Destination] = destinations or self.destinations
-        self.kept = Spool(self.settings.spool_folder, 0)
+        self.kept = Spool(self.settings.spool_folder, 0 if settings is None else settings.listener.low_water_bytes)
         self.kept.prepare()
         self.retention = Retention(settings=self.settings, records=self.records, audit=self.audit, spool=self.kept)
         self.workflow = Workflow(

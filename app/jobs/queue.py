@@ -104,8 +104,8 @@ class TaskQueue:
             destination=destination,
         )
 
-    def defer_retain(self, connection: Connection) -> None:
-        """Have what is too old removed from the disk, after all else of the queue.
+    def defer_retain(self, connection: Connection, *, is_urgent: bool) -> None:
+        """Have what may go removed from the disk: after all else of the queue, or before it where space is wanted.
 
         Raises
         ------
@@ -116,7 +116,7 @@ class TaskQueue:
             RETAIN,
             allow_unknown=True,
             queue=SYSTEM_QUEUE,
-            priority=RETAIN_PRIORITY,
+            priority=-RETAIN_PRIORITY if is_urgent else RETAIN_PRIORITY,
             queueing_lock=RETAIN,
             connection=connection,
         ).defer()

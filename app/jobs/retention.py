@@ -120,7 +120,7 @@ class Retention:
     def run_and_go_on(self) -> None:
         """Do what a task of the queue does: run, and have the next task do what is left."""
         if self.run():
-            ask_for_retention(self._records)
+            ask_for_retention(self._records, is_urgent=self.is_short_of_room())
 
     def _remove(self, removal: Removal) -> None:
         if removal.what == "quarantine":
@@ -227,14 +227,14 @@ class RetentionWatch:
 
     def _look(self) -> None:
         if self._retention.is_short_of_room():
-            ask_for_retention(self._records)
+            ask_for_retention(self._records, is_urgent=True)
 
 
-def ask_for_retention(records: Records) -> None:
-    """Have the server remove what may go; nothing happens if it was asked already."""
+def ask_for_retention(records: Records, *, is_urgent: bool = False) -> None:
+    """Have the server remove what may go, at once if it `is_urgent`; nothing happens if it was asked already."""
     try:
         with records.transaction() as connection:
-            TaskQueue().defer_retain(connection)
+            TaskQueue().defer_retain(connection, is_urgent=is_urgent)
     except AlreadyEnqueued:
         return
 

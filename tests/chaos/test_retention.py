@@ -130,7 +130,7 @@ def test_a_small_disk_under_load_keeps_what_lives(tmp_path: Path, postgres: str,
         fresh_database(postgres) as url,
         living(tmp_path, url, settings, destinations=destinations, graph=graph) as server,
     ):
-        count = figures.of(short=18, full=600)  # 75 and 300 MB
+        count = figures.of(short=18, full=300)  # 75 and 157 MB
         edge = figures.of(short=1024, full=362)  # pixels: two instances of 2 MB or 256 KB a study
         sender = _Sender(tmp_path, server.port, edge)
         with server.working():
