@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from app import bootstrap, checks, cli_destinations, cli_jobs, cli_models, cli_pause
+from app import bootstrap, checks, cli_account, cli_destinations, cli_jobs, cli_models, cli_pause, cli_retention
 from app.audit.chains import verify_chains
 from app.audit.verification import AuditReport
 from app.bootstrap.roles import Role
@@ -38,6 +38,8 @@ app.add_typer(cli_models.commands, name="models")
 app.add_typer(cli_jobs.commands, name="jobs")
 app.add_typer(rules_commands, name="rules")
 app.command()(cli_destinations.destinations)
+app.command("account")(cli_account.account_command)
+app.command("retention")(cli_retention.retention_command)
 app.add_typer(audit_commands, name="audit")
 for _command in (cli_pause.pause, cli_pause.resume, cli_pause.drain, cli_pause.status):
     app.command()(_command)

@@ -17,6 +17,7 @@ from app.identifiers import parse_ae_title
 from app.settings_delivery import ReturnSettings, check_reporters
 from app.settings_dicomweb import DicomWebSettings
 from app.settings_pipeline import PipelineSettings, RuleSettings
+from app.settings_retention import RetentionSettings
 from app.settings_routing import RoutingSettings
 from app.settings_section import NoResult, ResultKind, Section, SegmentationForm, checked_name
 from app.settings_slots import DEFAULT_SLOTS, SlotsSettings
@@ -253,11 +254,19 @@ class Settings(BaseSettings):
     database: DatabaseSettings = DatabaseSettings()
     logging: LoggingSettings = LoggingSettings()
     web: WebSettings = WebSettings()
+    retention: RetentionSettings = RetentionSettings()
     pipeline: tuple[PipelineSettings, ...] = Field(default=(), description="The pipelines.")
     rule: tuple[RuleSettings, ...] = Field(default=(), description="The rules, in order.")
     destination: tuple[DestinationSettings, ...] = Field(default=(), description="The destinations.")
     archive: tuple[ArchiveSettings, ...] = Field(default=(), description="The archives that images are fetched from.")
     slots: tuple[SlotsSettings, ...] = Field(default=(), description="How many graphs run at once.")
+
+    @property
+    def least_free_bytes(self) -> int:
+        """Free space below which retention removes before the time: never less than where the listener refuses."""
+        low_water = self.listener.low_water_bytes
+        asked = self.retention.least_free_bytes
+        return 2 * low_water if asked is None else max(asked, low_water)
 
     @property
     def spool_folder(self) -> Path:

@@ -53,6 +53,7 @@ _BEGIN_TRANSFERRING = _dcm("110102", "Begin Transferring DICOM Instances")
 _INSTANCES_ACCESSED = _dcm("110103", "DICOM Instances Accessed")
 _INSTANCES_TRANSFERRED = _dcm("110104", "DICOM Instances Transferred")
 _QUERY = _dcm("110112", "Query")
+_STUDY_DELETED = _dcm("110105", "DICOM Study Deleted")
 _SECURITY_ALERT = _dcm("110113", "Security Alert")
 
 
@@ -280,6 +281,22 @@ class AuditEvent(Enum):
         _SECURITY_ALERT,
         _own("storage-below-watermark", "Storage below watermark"),
         "The disk is so full that instances are refused.",
+    )
+
+    INSTANCES_REMOVED = (
+        _STUDY_DELETED,
+        _own("instances-removed", "Instances removed"),
+        "The received instances of a study are about to be removed from the disk; nothing needs them.",
+    )
+    RESULTS_REMOVED = (
+        _STUDY_DELETED,
+        _own("results-removed", "Results removed"),
+        "The results of a job are about to be removed from the disk; nothing needs them.",
+    )
+    REFUSED_REMOVED = (
+        _INSTANCES_ACCESSED,
+        _own("refused-removed", "Refused objects removed"),
+        "An object that was refused is about to be removed from the quarantine.",
     )
 
     def __init__(self, event_id: Code, event_type: Code | None, written: str) -> None:

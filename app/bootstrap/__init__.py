@@ -6,6 +6,7 @@ from app.bootstrap.parts import (
     embedded_triton,
     make_destination,
     make_destinations,
+    make_spool,
     open_records,
     running_server,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "load_web",
     "make_destination",
     "make_destinations",
+    "make_spool",
     "open_records",
     "running_server",
     "serve",

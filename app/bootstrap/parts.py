@@ -14,6 +14,7 @@ from app.delivery.dicomweb import DicomWebDestination
 from app.delivery.query import DimseQuery
 from app.delivery.storage import DimseDestination
 from app.jobs.records import Records
+from app.listener.spool import Spool
 from app.listener.transfers import Transfers
 from app.serving.postgres import EmbeddedPostgres
 from app.serving.triton import EmbeddedTriton
@@ -107,6 +108,11 @@ def embedded_triton(settings: Settings, run_folder: Path) -> EmbeddedTriton:
         probe_seconds=settings.triton.probe_seconds,
         model_configuration=settings.triton.model_configuration,
     )
+
+
+def make_spool(settings: Settings) -> Spool:
+    """Make the spool that the settings describe; its folders are made by `Spool.prepare`."""
+    return Spool(settings.spool_folder, settings.listener.low_water_bytes)
 
 
 def make_destinations(settings: Settings) -> Iterator[Destination]:

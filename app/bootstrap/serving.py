@@ -29,6 +29,7 @@ from app.bootstrap.parts import (
     database,
     make_destinations,
     make_queries,
+    make_spool,
     make_transfers,
     reporting_titles,
     triton,
@@ -42,6 +43,7 @@ from app.jobs.presence import COMPLETION, LISTENERS, Presence, Service, Turn
 from app.jobs.probing import DestinationProbing
 from app.jobs.queue import TaskQueue
 from app.jobs.records import Records
+from app.jobs.retention import Retention, RetentionWatch
 from app.jobs.slots import lanes
 from app.jobs.verification import verify_results
 from app.jobs.worker import Worker
@@ -135,8 +137,7 @@ async def serve(settings: Settings, roles: Collection[Role] = (), name: str | No
             check_all_served(loaded.packages, address)
             check_generalists_served(loaded.second, address)
         records = stack.enter_context(Records(database_url))
-        spool = Spool(settings.spool_folder, settings.listener.low_water_bytes)
-        ground = _Ground(settings, share, loaded, audit, records, spool, target)
+        ground = _Ground(settings, share, loaded, audit, records, make_spool(settings), target)
         services, listener = await _make_services(ground, rules, runner)
         if loaded.offered:
             stack.enter_context(_make_web(ground))
@@ -151,7 +152,8 @@ async def _make_services(
     destinations = {one.name: one for one in make_destinations(settings)}
     if not (share.has(Role.LISTENER) or share.has(Role.WORKER)):
         return [], None
-    workflow = _make_workflow(ground, runner, destinations)
+    retention = Retention(settings=settings, records=records, audit=ground.audit, spool=ground.spool)
+    workflow = _make_workflow(ground, runner, destinations, retention)
     services: list[Service] = []
     if share.has(Role.WORKER):
         services += [
@@ -164,6 +166,7 @@ async def _make_services(
                 shares_database=settings.database.url is not None,
             ).run,
             DestinationProbing(settings=settings, records=records, destinations=destinations).run,
+            RetentionWatch(settings=settings, records=records, retention=retention).run,
         ]
     if not share.has(Role.LISTENER):
         return services, None
@@ -192,7 +195,9 @@ async def _make_services(
     return services, listener
 
 
-def _make_workflow(ground: _Ground, runner: GraphProcess, destinations: Mapping[str, Destination]) -> Workflow:
+def _make_workflow(
+    ground: _Ground, runner: GraphProcess, destinations: Mapping[str, Destination], retention: Retention
+) -> Workflow:
     settings, loaded = ground.settings, ground.loaded
     models = {
         one.name: facts_of(loaded.packages[one.name], one, loaded.second.get(one.name)) for one in settings.pipeline
@@ -209,6 +214,7 @@ def _make_workflow(ground: _Ground, runner: GraphProcess, destinations: Mapping[
         models=models,
         program_version=version("limner"),
         archives={one.name: DimseArchive(one, settings.listener.ae_title) for one in settings.archive},
+        retention=retention,
     )
 
 

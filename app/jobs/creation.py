@@ -67,7 +67,7 @@ class JobCreation:
             if not self._records.lock_series(connection, series):
                 return False
             inputs = self._records.series_inputs(connection, series)
-            job = self._new_job(series, rule, inputs)
+            job = self._answered(connection, series, rule, inputs) or self._new_job(series, rule, inputs)
             reason = series.remark or None
             if self._records.insert_job(connection, job, inputs):
                 audit_job(self._audit, AuditEvent.JOB_CREATED, job, rule=rule.name, instances=len(inputs))
@@ -75,10 +75,20 @@ class JobCreation:
                 self._superseding.supersede(connection, job)
                 self._queue.defer_segment(connection, job)
             else:
-                reason = _ALREADY_DONE
+                reason = f"{_ALREADY_DONE}: job {job.id}"
                 _log.info("job.already_done", job_id=str(job.id))
             self._records.conclude_series(series, "routed", rule=rule.name, reason=reason, connection=connection)
         return True
+
+    def _answered(
+        self, connection: Connection, series: SeenSeries, rule: RuleSettings, inputs: Sequence[JobInput]
+    ) -> NewJob | None:
+        """The job that answered the whole series before retention removed it, where now only a part came again."""
+        whole = self._records.series_inputs(connection, series, with_removed=True)
+        if len(whole) == len(inputs):
+            return None
+        job = self._new_job(series, rule, whole)
+        return job if self._records.knows_job(connection, job.key) else None
 
     def create_for_study(self, binding: StudyBinding) -> int:
         """Make the one job of a study whose series feed the channels of a model; return how many series were decided.

@@ -96,6 +96,8 @@ class SeenSeries:
     """Since the last question that was answered."""
     waits_for: str | None = None
     """What its decision waits for once it is complete, such as images that are being fetched; in words."""
+    is_kept: bool = True
+    """Whether any of its files is in the spool still."""
 
     @property
     def undecided(self) -> bool:

@@ -48,7 +48,7 @@ def bind_prompts(files: Sequence[Path], study: Sequence[SeenSeries]) -> PromptBi
         return PromptBinding(None, PromptRefused(message, code="prompt-references-several-series"))
     (wanted,) = named
     for one in study:
-        if one.series_instance_uid == wanted:
+        if one.series_instance_uid == wanted and one.is_kept:
             return PromptBinding(one, None, wanted)
     message = (
         "the images that the prompt refers to are not held in its study; send them, and the prompt is followed then"

@@ -35,6 +35,7 @@ PAUSE = "pause"
 RESUME = "resume"
 WITHDRAW = "withdraw"
 TIDY = "tidy"
+RETAIN = "retain"
 
 GRAPH_QUEUE = "graph"
 SYSTEM_QUEUE = "system"
@@ -42,6 +43,8 @@ SYSTEM_QUEUE = "system"
 GROUND = (psycopg.Error, ConnectorException, AuditError)
 """Failures of the ground the tasks stand on: nothing can be recorded now, so the queue repeats the task."""
 
+RETAIN_PRIORITY = -1000
+"""Whatever else waits in the queue goes first."""
 _LONGEST_WAIT_SECONDS = 60.0
 _SQL = read_statements("queue.sql")
 
@@ -138,6 +141,23 @@ class TaskQueue:
     def defer_report(self, connection: Connection, transaction_uid: str) -> None:
         """Have a report on a request for storage commitment acted on."""
         self.defer(connection, REPORT, SYSTEM_QUEUE, transaction_uid=transaction_uid)
+
+    def defer_retain(self, connection: Connection, *, is_urgent: bool) -> None:
+        """Have what may go removed from the disk: after all else of the queue, or before it where space is wanted.
+
+        Raises
+        ------
+        procrastinate.exceptions.AlreadyEnqueued
+            If that waits in the queue already; the transaction is over then.
+        """
+        self._app.configure_task(
+            RETAIN,
+            allow_unknown=True,
+            queue=SYSTEM_QUEUE,
+            priority=-RETAIN_PRIORITY if is_urgent else RETAIN_PRIORITY,
+            queueing_lock=RETAIN,
+            connection=connection,
+        ).defer()
 
     def defer_close(self, connection: Connection, job_id: uuid.UUID) -> None:
         """Have the job closed."""

@@ -48,6 +48,7 @@ from app.jobs.notices import Notices
 from app.jobs.pausing import Pausing
 from app.jobs.records import Records, SeenSeries
 from app.jobs.records.pausing import PauseKind
+from app.jobs.retention import Retention
 from app.jobs.segmenting import GraphRunner, Segmenting, Verify
 from app.jobs.slots import SLOT_LOST, graph_queues
 from app.jobs.steering import Steering
@@ -80,6 +81,8 @@ class Workflow:
         Limner's version; part of a job's identity.
     archives
         What images are fetched from that prompts lack.
+    retention
+        Removes what is too old; nothing is removed without it.
     """
 
     def __init__(
@@ -96,8 +99,10 @@ class Workflow:
         models: Mapping[str, ModelFacts],
         program_version: str,
         archives: Mapping[str, Archive] = MappingProxyType({}),
+        retention: Retention | None = None,
     ) -> None:
         self._records = records
+        self._retention = retention
         self._audit = audit
         self._threads: dict[str, ThreadPoolExecutor] = {}
         self._graph_queues = graph_queues(settings)
@@ -193,6 +198,10 @@ class Workflow:
         async def tidy(timestamp: int) -> None:
             await app.job_manager.delete_old_jobs(nb_hours=24 * _QUEUE_DAYS, include_failed=True)
 
+        async def retain(timestamp: int = 0) -> None:
+            if self._retention is not None:
+                await self._in_thread(queues.SYSTEM_QUEUE, self._retention.run_and_go_on)
+
         again = queues.WhenPossible()
         app.task(name=queues.SEGMENT, queue=queues.GRAPH_QUEUE, retry=again, pass_context=True)(segment)
         app.task(name=queues.DELIVER, queue=queues.SYSTEM_QUEUE, retry=again, pass_context=True)(deliver)
@@ -209,6 +218,14 @@ class Workflow:
         app.periodic(cron="17 3 * * *")(daily)
         each_minute = app.task(name=queues.ATTEND, queue=queues.SYSTEM_QUEUE, queueing_lock=queues.ATTEND)(attend)
         app.periodic(cron="* * * * *")(each_minute)
+        hourly = app.task(
+            name=queues.RETAIN,
+            queue=queues.SYSTEM_QUEUE,
+            priority=queues.RETAIN_PRIORITY,
+            queueing_lock=queues.RETAIN,
+            retry=again,
+        )(retain)
+        app.periodic(cron="7 * * * *")(hourly)
 
     def _decision(self, carry_out: Callable[[uuid.UUID, str], None]) -> Callable[[str, str], Awaitable[None]]:
         async def decide(job_id: str, person: str) -> None:

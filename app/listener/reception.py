@@ -162,6 +162,11 @@ class Reception:
                 source_host=session.source_host,
             )
         )
+        if not kept.path.exists():
+            raise OutOfResources(
+                "the instance was here already, and retention removed it before its record came back; send it again",
+                code="removed-meanwhile",
+            )
         session.count(header)
 
     def _drop(self) -> None:

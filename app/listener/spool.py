@@ -12,6 +12,7 @@ machine. The same bytes have the same name, so a repeat is kept once, and no nam
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -20,7 +21,8 @@ import re
 import struct
 import time
 import uuid
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from app.errors import CannotUnderstand, OutOfResources
@@ -153,10 +155,55 @@ class Spool:
         reason = json.dumps({"code": code, "size_bytes": size_bytes}).encode()
         self._write((reason,), self._quarantine / f"{digest}.json")
 
+    def all_files(self) -> Iterator[tuple[str, int]]:
+        """Yield digest and size in bytes of every kept file; one that is removed meanwhile may be left out."""
+        for folder in sorted(self._instances.glob("??")):  # none before the first start
+            for entry in os.scandir(folder):
+                if entry.name.endswith(".dcm"):
+                    with contextlib.suppress(FileNotFoundError):
+                        yield entry.name.removesuffix(".dcm"), entry.stat().st_size
+
+    def quarantined(self) -> Counter[str]:
+        """Count the refused files by their codes; ``unknown`` where that could not be written beside the file."""
+        codes: Counter[str] = Counter()
+        for path in self._quarantine.glob("*.dcm"):
+            try:
+                codes[json.loads(path.with_suffix(".json").read_text())["code"]] += 1
+            except (OSError, ValueError, KeyError):
+                codes["unknown"] += 1
+        return codes
+
+    def free_bytes(self) -> int:
+        """Return the space on its disk that is free for this user."""
+        room = os.statvfs(self._folder)
+        return room.f_bavail * room.f_frsize
+
+    def remove_all(self, digests: Collection[str]) -> None:
+        """Remove the files with these digests, for good; those that are not there do no harm."""
+        folders = set()
+        for digest in digests:
+            path = self.path_of(digest)
+            path.unlink(missing_ok=True)
+            folders.add(path.parent)
+        for folder in folders:
+            sync_folder(folder)
+
+    def refused_files(self) -> Iterator[tuple[str, int, float]]:
+        """Yield name, size in bytes and age in seconds of each object in the quarantine."""
+        now = time.time()
+        for path in sorted(self._quarantine.glob("*.dcm")):
+            with contextlib.suppress(FileNotFoundError):
+                facts = path.stat()
+                yield path.stem, facts.st_size, max(0.0, now - facts.st_mtime)
+
+    def remove_refused(self, name: str) -> None:
+        """Remove an object from the quarantine, with the file that says why it is there."""
+        for suffix in (".dcm", ".json"):
+            (self._quarantine / f"{name}{suffix}").unlink(missing_ok=True)
+
     def check_room(self, size_bytes: int) -> None:
         """Raise OutOfResources if the disk would be below its watermark with `size_bytes` more."""
-        room = os.statvfs(self._folder)
-        free = room.f_bavail * room.f_frsize
+        free = self.free_bytes()
         if free - size_bytes < self._low_water_bytes:
             raise OutOfResources(
                 f"the spool's disk has {free} bytes free and must keep {self._low_water_bytes}; free some space",

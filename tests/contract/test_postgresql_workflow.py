@@ -70,7 +70,7 @@ def test_the_same_instances_make_no_second_job(tmp_path: Path, url: str) -> None
         made.create_jobs()
         assert len(made.records.jobs()) == 1
         (series,) = made.records.series()
-        assert (series.state, series.reason) == ("routed", "already-done")
+        assert (series.state, series.reason) == ("routed", f"already-done: job {made.job().id}")
         assert made.queued_tasks() == []
 
 

@@ -30,7 +30,7 @@ from app.identifiers import UID
 from app.jobs.records import Instance
 from app.listener import reception
 from app.listener.connection import BoundedSocket
-from app.listener.spool import read_instance_header
+from app.listener.spool import Spool, read_instance_header
 from tests.listening import CT, EXPLICIT, IMPLICIT, Listening, RawPeer, listening, make_ct, wait_until, write_ct
 
 HOST = "127.0.0.1"
@@ -135,6 +135,19 @@ def test_a_repeat_is_acknowledged_and_kept_once(tmp_path: Path) -> None:
     assert len(list(at.spool.all_digests())) == 1
     assert len(at.instances) == 2  # the ledger decides that it knows it
     assert at.instances[0] == at.instances[1]
+
+
+def test_a_repeat_whose_file_was_removed_meanwhile_is_told_to_come_again(tmp_path: Path) -> None:
+    """Retention removes a file until its record says that it came back: between the file and its record here."""
+    source = write_ct(tmp_path / "ct.dcm", 1)
+    spool = Spool(tmp_path / "spool", 0)
+    with listening(tmp_path / "spool") as first:
+        assert send(first, source) == [0]
+    with listening(tmp_path / "spool", record=lambda one: spool.remove(one.digest)) as at:
+        assert send(at, source) == [0xA700]
+    with listening(tmp_path / "spool") as again:
+        assert send(again, source) == [0]
+    assert list(spool.all_digests()) == [first.instances[0].digest]
 
 
 def test_changed_content_under_the_same_uid_is_kept_beside(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from app.listener.presentation import (
 from app.settings_gate import GateSettings
 from app.settings_pipeline import GeneralistSettings, PipelineSettings, RuleSettings
 from app.settings_prompt import PromptSettings
+from app.settings_retention import RetentionSettings
 from app.settings_routing import RoutingSettings
 from app.settings_slots import SlotsSettings
 from app.settings_web import WebSettings
@@ -100,6 +101,7 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("[models]", settings.ModelsSettings),
     ("[web]", WebSettings),
     ("[worker]", WorkerSettings),
+    ("[retention]", RetentionSettings),
     ("[database]", settings.DatabaseSettings),
     ("[logging]", settings.LoggingSettings),
 )

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from app.jobs.discrepancies import CODES
 from app.settings import Settings
 from operators.gate.policies import CHECKS
 from operators.instances import IMAGE_SOP_CLASSES
@@ -113,3 +114,9 @@ def test_every_window_is_documented() -> None:
     page = (REPOSITORY / "docs/explanation/sam.md").read_text().replace("\n", " ")
     missing = [name for name, window in WINDOWS.items() if f"{name} ({window.centre:g}, {window.width:g})" not in page]
     assert missing == []
+
+
+def test_every_discrepancy_of_the_account_is_explained() -> None:
+    page = (REPOSITORY / "docs/how-to/accounting-and-retention.md").read_text()
+    rows = [f"| `{code}` | {one.sentence} | {one.advice} |" for code, one in CODES.items()]
+    assert [row for row in rows if row not in page] == []

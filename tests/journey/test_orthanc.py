@@ -48,6 +48,11 @@ def test_a_routed_ct_comes_back_as_a_segmentation_in_its_study(
         assert len(server.jobs()) == 1
         assert len(orthanc.series(Modality="SEG")) == 1
         assert len(orthanc.find("Instance", SOPInstanceUID=str(segmentation.SOPInstanceUID))) == 1
+
+        # everything is accounted for, and nothing is old enough to go
+        for command in (("account", "--files"), ("retention", "--now"), ("account", "--files")):
+            ran = server.limner(*command)
+            assert ran.returncode == 0, ran.stdout + ran.stderr
     server.verify_audit()
     events = [record["event"] for record in server.audit_events()]
     assert events.count("DELIVERY_SUCCEEDED") == 1

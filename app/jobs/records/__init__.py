@@ -36,11 +36,13 @@ from app.jobs.entries import (
     Withdrawal,
     describe_way,
 )
+from app.jobs.records.accounting import AccountRecords
 from app.jobs.records.committing import CommitRecords
 from app.jobs.records.completing import CompleteRecords
 from app.jobs.records.deciding import DecideRecords
 from app.jobs.records.pausing import PauseRecords
 from app.jobs.records.receiving import ReceiveRecords
+from app.jobs.records.retaining import RetainRecords
 from app.jobs.records.returning import ReturnRecords
 from app.jobs.records.steering import SteerRecords
 from app.jobs.records.superseding import SupersedeRecords
@@ -98,5 +100,7 @@ class Records(
     CommitRecords,
     WithdrawRecords,
     WatchRecords,
+    AccountRecords,
+    RetainRecords,
 ):
     """The one place of SQL: what is read and written, by the steps of a study's way."""

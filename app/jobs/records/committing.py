@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Collection, Sequence
-from dataclasses import fields
 from datetime import datetime
 
 from psycopg.rows import DictRow
 
 from app.jobs.connections import Connection, Connections, read_statements
-from app.jobs.entries import Commitment, CommittingObject, DeliveryState, KeptReport, Result
+from app.jobs.entries import Commitment, CommittingObject, DeliveryState, KeptReport
 
 _SQL = read_statements("committing.sql")
 
@@ -108,24 +107,6 @@ class CommitRecords(Connections):
         """End the wait for a commitment: committed, failed, or waiting to be sent again; False if it had ended."""
         facts = {"job_id": job_id, "digest": digest, "destination": destination, "to_state": state}
         return self._happened(_SQL["end_commitment"], {**facts, "code": code, "reason": reason}, connection)
-
-    def removable_results(
-        self, committing: Collection[str], *, ended_seconds_ago: float, limit: int = 1000
-    ) -> list[Result]:
-        """Return results whose files nobody needs any more, of jobs that ended so long ago, the oldest first.
-
-        Each of their deliveries was committed, or was delivered to a destination that is not asked to commit itself,
-        or was replaced, discarded or cancelled. What a destination refused stays, and so does what it took without its
-        commitment.
-
-        Parameters
-        ----------
-        committing
-            The destinations that are asked for their commitment by the settings.
-        """
-        facts = {"committing": list(committing), "seconds": ended_seconds_ago, "limit": limit}
-        rows = self._rows(_SQL["removable_results"], facts)
-        return [Result(**{one.name: row[one.name] for one in fields(Result)}) for row in rows]
 
 
 def _report(row: DictRow) -> KeptReport:

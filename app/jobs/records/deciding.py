@@ -89,10 +89,21 @@ class DecideRecords(Connections):
             row["series_instance_uid"]: (row["state"], row["revision"], row["last_received_at"]) for row in rows
         }
 
-    def series_inputs(self, connection: Connection, series: SeenSeries, channel: str = "") -> list[JobInput]:
-        """Return the instances of a series, the latest content each, as inputs of a channel."""
-        rows = connection.execute(_SQL["inputs_of_series"], asdict(series)).fetchall()
+    def series_inputs(
+        self, connection: Connection, series: SeenSeries, channel: str = "", *, with_removed: bool = False
+    ) -> list[JobInput]:
+        """Return the instances of a series, the latest content each, as inputs of a channel.
+
+        Those whose files retention removed are left out, unless `with_removed`.
+        """
+        facts = {**asdict(series), "with_removed": with_removed}
+        rows = connection.execute(_SQL["inputs_of_series"], facts).fetchall()
         return [JobInput(row["sop_instance_uid"], row["digest"], channel) for row in rows]
+
+    def knows_job(self, connection: Connection, key: str) -> bool:
+        """Whether there is a job with this key."""
+        row = connection.execute(_SQL["knows_job"], (key,)).fetchone()
+        return row is not None and bool(row["found"])
 
     def insert_job(self, connection: Connection, job: NewJob, inputs: Iterable[JobInput]) -> bool:
         """Make the job; False if there is one with the same key."""

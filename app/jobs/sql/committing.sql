@@ -64,19 +64,3 @@ UPDATE deliveries SET state = %(to_state)s, code = %(code)s, reason = %(reason)s
                       finished_at = CASE WHEN %(to_state)s <> 'waiting' THEN coalesce(finished_at, clock_timestamp()) END
 WHERE job_id = %(job_id)s AND digest = %(digest)s AND destination = %(destination)s AND state = 'committing'
 RETURNING 1;
-
--- name: removable_results
--- Of jobs that ended: what every destination that got it needs no more from us. A destination that was to commit itself
--- and only took it ('delivered') is none of these; nor is a failed delivery, which a person may repeat.
-SELECT results.* FROM results JOIN jobs ON jobs.id = results.job_id
-WHERE jobs.finished_at < clock_timestamp() - make_interval(secs => %(seconds)s)
-  AND jobs.state IN ('closed', 'discarded', 'cancelled', 'superseded')
-  AND NOT EXISTS (
-      SELECT 1 FROM deliveries
-      WHERE deliveries.job_id = results.job_id AND deliveries.digest = results.digest
-        AND NOT (
-            deliveries.state IN ('committed', 'replaced', 'discarded', 'cancelled')
-            OR deliveries.state = 'delivered' AND NOT deliveries.destination = ANY(%(committing)s)
-        )
-  )
-ORDER BY jobs.finished_at, results.path LIMIT %(limit)s;

@@ -15,7 +15,7 @@ SELECT study_instance_uid, series_instance_uid, state, revision, calling_ae_titl
        extract(epoch FROM clock_timestamp() - (
            SELECT max(whole.last_received_at) FROM series AS whole
            WHERE whole.study_instance_uid = series.study_instance_uid))::float8 AS study_quiet_seconds,
-       (SELECT min(digest) FROM instances
+       (SELECT coalesce(min(digest) FILTER (WHERE pruned_at IS NULL), min(digest)) FROM instances
         WHERE instances.study_instance_uid = series.study_instance_uid
           AND instances.series_instance_uid = series.series_instance_uid) AS lowest_digest,
        coalesce(released_at >= last_received_at, false) AS released,
@@ -38,7 +38,11 @@ SELECT study_instance_uid, series_instance_uid, state, revision, calling_ae_titl
        coalesce(questions.asks, 0) AS asks,
        extract(epoch FROM clock_timestamp() - questions.asked_at)::float8 AS asked_seconds,
        extract(epoch FROM clock_timestamp() - questions.answered_at)::float8 AS answered_seconds,
-       waits_for
+       waits_for,
+       EXISTS (SELECT FROM instances
+               WHERE instances.study_instance_uid = series.study_instance_uid
+                 AND instances.series_instance_uid = series.series_instance_uid
+                 AND pruned_at IS NULL) AS is_kept
 FROM series
 LEFT JOIN questions USING (study_instance_uid)
 LEFT JOIN expected_series AS expected USING (study_instance_uid, series_instance_uid)
@@ -57,7 +61,7 @@ SELECT study_instance_uid, series_instance_uid, state, revision, calling_ae_titl
        extract(epoch FROM clock_timestamp() - (
            SELECT max(whole.last_received_at) FROM series AS whole
            WHERE whole.study_instance_uid = series.study_instance_uid))::float8 AS study_quiet_seconds,
-       (SELECT min(digest) FROM instances
+       (SELECT coalesce(min(digest) FILTER (WHERE pruned_at IS NULL), min(digest)) FROM instances
         WHERE instances.study_instance_uid = series.study_instance_uid
           AND instances.series_instance_uid = series.series_instance_uid) AS lowest_digest,
        coalesce(released_at >= last_received_at, false) AS released,
@@ -80,7 +84,11 @@ SELECT study_instance_uid, series_instance_uid, state, revision, calling_ae_titl
        coalesce(questions.asks, 0) AS asks,
        extract(epoch FROM clock_timestamp() - questions.asked_at)::float8 AS asked_seconds,
        extract(epoch FROM clock_timestamp() - questions.answered_at)::float8 AS answered_seconds,
-       waits_for
+       waits_for,
+       EXISTS (SELECT FROM instances
+               WHERE instances.study_instance_uid = series.study_instance_uid
+                 AND instances.series_instance_uid = series.series_instance_uid
+                 AND pruned_at IS NULL) AS is_kept
 FROM series
 LEFT JOIN questions USING (study_instance_uid)
 LEFT JOIN expected_series AS expected USING (study_instance_uid, series_instance_uid)
@@ -121,7 +129,11 @@ RETURNING 1;
 SELECT DISTINCT ON (sop_instance_uid) sop_instance_uid, digest
 FROM instances
 WHERE study_instance_uid = %(study_instance_uid)s AND series_instance_uid = %(series_instance_uid)s
+  AND (pruned_at IS NULL OR %(with_removed)s)
 ORDER BY sop_instance_uid, number DESC;
+
+-- name: knows_job
+SELECT EXISTS (SELECT FROM jobs WHERE key = %s) AS found;
 
 -- name: insert_job
 INSERT INTO jobs (id, key, study_instance_uid, series_instance_uid, series_revision, rule, pipeline, model_name,

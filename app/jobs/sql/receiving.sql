@@ -1,14 +1,15 @@
 -- The statements of app/jobs/records/receiving.py. A statement starts at its `-- name:` line.
 
 -- name: record_instance
--- One statement, one commit: the instance's row, and its series back to receiving. A known instance changes nothing;
--- content that comes after the decision makes a new revision of the series.
+-- One statement, one commit: the instance's row, and its series back to receiving. A known instance changes nothing,
+-- unless its file was removed for its age: then it is received anew, as content is that comes after the decision, and
+-- makes a new revision of the series.
 WITH fresh AS (
     INSERT INTO instances (sop_instance_uid, digest, sop_class_uid, transfer_syntax_uid, series_instance_uid,
                            study_instance_uid, size_bytes, calling_ae_title, source_host)
     VALUES (%(sop_instance_uid)s, %(digest)s, %(sop_class_uid)s, %(transfer_syntax_uid)s, %(series_instance_uid)s,
             %(study_instance_uid)s, %(size_bytes)s, %(calling_ae_title)s, %(source_host)s)
-    ON CONFLICT DO NOTHING
+    ON CONFLICT (sop_instance_uid, digest) DO UPDATE SET pruned_at = NULL WHERE instances.pruned_at IS NOT NULL
     RETURNING study_instance_uid, series_instance_uid, calling_ae_title
 )
 INSERT INTO series (study_instance_uid, series_instance_uid, state, calling_ae_title)
@@ -20,8 +21,10 @@ ON CONFLICT (study_instance_uid, series_instance_uid) DO UPDATE SET
     state = 'receiving';
 
 -- name: unknown_digests
+-- Also those that came back and were not recorded; not those that are about to be removed.
 SELECT digest FROM unnest(%s::text[]) AS spooled (digest)
-WHERE NOT EXISTS (SELECT 1 FROM instances WHERE instances.digest = spooled.digest);
+WHERE NOT EXISTS (SELECT 1 FROM instances WHERE instances.digest = spooled.digest AND pruned_at IS NULL)
+  AND NOT EXISTS (SELECT 1 FROM removals WHERE kind = 'instance' AND name = spooled.digest);
 
 -- name: backlog
 SELECT (SELECT count(*) FROM series WHERE state IN ('receiving', 'waiting-for-study'))

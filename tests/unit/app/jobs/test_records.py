@@ -11,14 +11,15 @@ import pytest
 from app.identifiers import UID
 from app.jobs import records
 from app.jobs.connections import read_statements
-from app.jobs.records import Delivery, Job, JobState, Step, describe_way
+from app.jobs.discrepancies import CODES
+from app.jobs.records import Delivery, Job, JobState, Step, accounting, describe_way
 
 _NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 _ID = uuid.UUID(int=1)
 STEPS = (
     "receiving", "completing", "deciding", "superseding", "working", "steering", "pausing", "returning",
     "turns", "committing",
-    "withdrawing", "watching",
+    "withdrawing", "watching", "retaining",
 )  # fmt: skip
 
 
@@ -64,4 +65,12 @@ def test_every_statement_is_there_and_used(step: str) -> None:
 
 def test_every_module_of_the_records_is_a_step() -> None:
     modules = {path.stem for path in Path(records.__file__).parent.glob("*.py")}
-    assert modules == {"__init__", *STEPS}
+    assert modules == {"__init__", "accounting", *STEPS}
+
+
+def test_every_statement_of_the_account_is_a_rule_a_sum_or_used() -> None:
+    names = set(read_statements("accounting.sql"))
+    asked = {f"rule_{rule}" for rule in accounting.RULES} | {f"{kind}_by_state" for kind in accounting.TOTALS}
+    used = set(re.findall(r'_SQL\["(\w+)"\]', Path(accounting.__file__).read_text()))
+    assert names == asked | used
+    assert {rule.replace("_", "-") for rule in accounting.RULES} <= set(CODES)

@@ -1,0 +1,109 @@
+"""What must agree, asked in one snapshot: instances, series, jobs and deliveries, with the queue's tasks."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import NamedTuple
+
+from psycopg.rows import DictRow
+
+from app.identifiers import UID
+from app.jobs.connections import Connection, Connections, read_statements
+
+_SQL = read_statements("accounting.sql")
+
+RULES = tuple(name.removeprefix("rule_") for name in _SQL if name.startswith("rule_"))
+"""The rules that the records must keep; each is also the code of what breaks it, with '_' for '-'."""
+TOTALS = ("instances", "files", "series", "jobs", "deliveries")
+"""What is counted by state."""
+
+
+class LedgerEntry(NamedTuple):
+    """An instance whose file must be in the spool."""
+
+    digest: str
+    size_bytes: int
+    sop_instance_uid: UID
+    series_instance_uid: UID
+    study_instance_uid: UID
+
+
+class Snapshot:
+    """The records as they were at one moment, from `since` on. Live jobs and deliveries count whatever their age."""
+
+    def __init__(self, connection: Connection, since: datetime) -> None:
+        self._connection = connection
+        self._facts = {"since": since}
+
+    def totals(self) -> dict[str, dict[str, int]]:
+        """Return how many there are of each of `TOTALS`, by state."""
+        found = {}
+        for kind in TOTALS:
+            rows = self._connection.execute(_SQL[f"{kind}_by_state"], self._facts).fetchall()
+            found[kind] = {row["state"]: row["count"] for row in rows}
+        return found
+
+    def ledger(self) -> Iterator[LedgerEntry]:
+        """Yield the instances whose files must be there; of a large ledger, not all are in memory at once."""
+        with self._connection.cursor(name="ledger") as cursor:
+            cursor.itersize = 10_000
+            for row in cursor.execute(_SQL["ledger"], self._facts):
+                yield LedgerEntry(**row)
+
+    def results(self) -> list[DictRow]:
+        """Return job, digest, path and study of each result whose file must be there."""
+        return self._connection.execute(_SQL["results_kept"], self._facts).fetchall()
+
+    def jobs(self) -> list[DictRow]:
+        """Return number, state, time and study of each job."""
+        return self._connection.execute(_SQL["jobs_and_states"], self._facts).fetchall()
+
+    def deliveries(self) -> set[tuple[str, str, str]]:
+        """Return job, digest and destination of each delivery."""
+        return _named(self._connection.execute(_SQL["deliveries_of_since"], self._facts).fetchall())
+
+    def broken(self, rule: str) -> list[DictRow]:
+        """Return what breaks one of `RULES`: UIDs, job, destination and digest, as far as the rule is about them."""
+        return self._connection.execute(_SQL[f"rule_{rule}"], self._facts).fetchall()
+
+
+class AccountRecords(Connections):
+    """Whether all of it agrees."""
+
+    @contextmanager
+    def snapshot(self, since: datetime) -> Iterator[Snapshot]:
+        """Give the records as they are at this moment; nothing can be changed through it."""
+        with self.transaction() as connection:
+            connection.execute(_SQL["begin_snapshot"])
+            yield Snapshot(connection, since)
+
+    def kept_of(self, digests: Iterable[str]) -> set[str]:
+        """Return those of `digests` whose files must be in the spool now."""
+        return {row["digest"] for row in self._rows(_SQL["kept_of"], {"digests": list(digests)})}
+
+    def known_of(self, digests: Iterable[str]) -> set[str]:
+        """Return those of `digests` whose files may be in the spool now."""
+        return {row["digest"] for row in self._rows(_SQL["known_of"], {"digests": list(digests)})}
+
+    def deliveries_of(self, jobs: Iterable[str]) -> set[tuple[str, str, str]]:
+        """Return job, digest and destination of each delivery of these jobs, as they are now."""
+        return _named(self._rows(_SQL["deliveries_of"], {"jobs": list(jobs)}))
+
+    def result_is_kept(self, job_id: uuid.UUID, digest: str) -> bool:
+        """Whether the file of a result must be there now."""
+        return bool(self._rows(_SQL["result_is_kept"], {"job_id": job_id, "digest": digest}))
+
+    def seen_series(self, study_instance_uid: str) -> set[str]:
+        """Return the series of a study that came here or were made here."""
+        return {row["series_instance_uid"] for row in self._rows(_SQL["seen_series"], {"study": study_instance_uid})}
+
+    def delivered(self, since: datetime) -> list[DictRow]:
+        """Return job, digest, destination and UIDs of what destinations have got of the jobs since a moment."""
+        return self._rows(_SQL["delivered"], {"since": since})
+
+
+def _named(rows: Iterable[DictRow]) -> set[tuple[str, str, str]]:
+    return {(str(row["job_id"]), row["digest"], row["destination"]) for row in rows}

@@ -1,0 +1,245 @@
+"""Old instances and results go from the disk, and the oldest before their time where space is wanted.
+
+In this order, so that a crash between any two steps loses nothing and the next run mends it: the audit line, the record
+that the files are gone, the files, the record that this is done. An instance that comes again meanwhile waits for the
+last record; if its file went in that moment, its sender is told to send it once more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import psycopg
+from procrastinate.exceptions import AlreadyEnqueued
+
+from app.audit.events import AuditEvent, Outcome
+from app.audit.log import AuditLog
+from app.jobs.queue import TaskQueue
+from app.jobs.records import Connection, Records
+from app.jobs.retention_plan import Plan, Refused, Removal, Room, SizedResults, make_plan
+from app.settings import Settings
+from app.telemetry import get_logger
+
+_BATCH = 500
+_SECONDS = 5.0
+"""One run; other tasks of its queue wait so long."""
+_REASONS = {"age": "older than the settings keep it", "space": "the oldest, for want of space"}
+
+_log = get_logger(__name__)
+
+
+class RetainedSpool(Protocol):
+    """The spool: `app.listener.spool.Spool`."""
+
+    def free_bytes(self) -> int:
+        """Return the free space of its disk."""
+        ...
+
+    def remove_all(self, digests: Collection[str]) -> None:
+        """Remove files for good; those that are not there do no harm."""
+        ...
+
+    def refused_files(self) -> Iterator[tuple[str, int, float]]:
+        """Yield name, size and age in seconds of what lies in the quarantine."""
+        ...
+
+    def remove_refused(self, name: str) -> None:
+        """Remove one of these."""
+        ...
+
+
+class Retention:
+    """Removes what the settings say."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        records: Records,
+        audit: AuditLog | None,
+        spool: RetainedSpool,
+    ) -> None:
+        self._settings = settings
+        self._records = records
+        self._audit = audit
+        self._spool = spool
+        self._committing = tuple(one.name for one in settings.destination if one.commitment != "none")
+
+    def plan(self) -> Plan:
+        """Say what would go now, and why the rest stays; nothing is changed."""
+        replay = self._settings.retention.replay_seconds
+        return make_plan(
+            self._settings.retention,
+            Room(self._spool.free_bytes(), self._settings.least_free_bytes, self._records.kept_bytes()),
+            self._records.kept_studies(self._committing, replay),
+            self._sized_results(),
+            [Refused(*one) for one in self._spool.refused_files()],
+        )
+
+    def is_short_of_room(self) -> bool:
+        """Whether less space is free than the settings want; cheap."""
+        return self._spool.free_bytes() < self._settings.least_free_bytes
+
+    def run(self, seconds: float = _SECONDS) -> bool:
+        """Remove what may go, for some seconds; True if there is more to do. One process at a time.
+
+        Raises
+        ------
+        AuditError
+            If a removal can't be written to the audit log; then it does not happen.
+        """
+        ends = time.monotonic() + seconds
+        with self._records.removing_turn() as has_turn:
+            if not has_turn:
+                return False
+            if not self._finish(ends):
+                return True
+            removals = self.plan().removals
+            for number, removal in enumerate(removals, start=1):
+                self._remove(removal)
+                if number % 20 == 0 or removal.bytes > 1 << 24:  # room soon, and few syncs
+                    self._finish(ends)
+                if time.monotonic() > ends and number < len(removals):
+                    return True
+            return not self._finish(ends)
+
+    def run_and_go_on(self) -> None:
+        """Do what a task of the queue does: run, and have the next task do what is left."""
+        if self.run():
+            ask_for_retention(self._records, is_urgent=self.is_short_of_room())
+
+    def _remove(self, removal: Removal) -> None:
+        if removal.what == "quarantine":
+            self._remove_refused(removal)
+            return
+        with self._records.transaction() as connection:
+            if removal.job_id is None:
+                self._record_study(connection, removal)
+            else:
+                self._record_results(connection, removal, removal.job_id)
+
+    def _record_study(self, connection: Connection, removal: Removal) -> None:
+        """Look once more, with the study held, then write that its instances are gone."""
+        study, replay = removal.study_instance_uid, self._settings.retention.replay_seconds
+        if not self._records.lock_kept_study(connection, study):
+            return
+        for now in self._records.kept_studies(self._committing, replay, study, connection):
+            if self._is_still_so(removal, now.idle_seconds, now.needed_by):
+                self._tell(AuditEvent.INSTANCES_REMOVED, removal, now.instances, now.bytes)
+                self._records.mark_instances(connection, study)
+
+    def _record_results(self, connection: Connection, removal: Removal, job_id: uuid.UUID) -> None:
+        if not self._records.lock_results(connection, job_id):
+            return
+        replay = self._settings.retention.replay_seconds
+        for now in self._records.kept_results(self._committing, replay, [job_id], connection):
+            if self._is_still_so(removal, now.idle_seconds, now.needed_by):
+                self._tell(AuditEvent.RESULTS_REMOVED, removal, removal.count, removal.bytes)
+                self._records.mark_results(connection, job_id)
+
+    def _is_still_so(self, removal: Removal, idle_seconds: float, needed_by: str) -> bool:
+        rules = self._settings.retention
+        longest = rules.spool_seconds if removal.what == "instances" else rules.results_seconds
+        return not needed_by and idle_seconds >= (longest if removal.why == "age" else rules.least_seconds)
+
+    def _tell(self, event: AuditEvent, removal: Removal, count: int, size_bytes: int) -> None:
+        detail: dict[str, str] = {} if removal.job_id is None else {"job_id": str(removal.job_id)}
+        if removal.study_instance_uid:
+            detail["study_instance_uid"] = removal.study_instance_uid
+        reason = _REASONS[removal.why]
+        self._log_of_audit().append(event, Outcome.SUCCESS, instances=count, bytes=size_bytes, reason=reason, **detail)
+        _log.info("retention.removed", what=removal.what, why=removal.why, count=count, bytes=size_bytes)
+
+    def _remove_refused(self, removal: Removal) -> None:
+        self._tell(AuditEvent.REFUSED_REMOVED, removal, removal.count, removal.bytes)
+        for name in removal.names:
+            self._spool.remove_refused(name)
+
+    def _finish(self, ends: float) -> bool:
+        """Remove the files that are recorded as removed, of this run or of one that was killed; False if some are left.
+
+        At least one batch is done however late it is.
+        """
+        while digests := self._records.instances_to_remove(_BATCH):
+            with self._records.transaction() as connection:
+                self._spool.remove_all(self._records.lock_removed(connection, digests))
+                self._records.removed_instances(connection, digests)
+            if time.monotonic() > ends and len(digests) == _BATCH:
+                return False
+        while jobs := self._records.results_to_remove(_BATCH):
+            for job_id in jobs:
+                with self._records.transaction() as connection:
+                    if self._records.lock_results(connection, job_id):
+                        shutil.rmtree(self._settings.results_folder / str(job_id), ignore_errors=True)
+                    self._records.removed_results(connection, job_id)
+            if time.monotonic() > ends and len(jobs) == _BATCH:
+                return False
+        return True
+
+    def _sized_results(self) -> Sequence[SizedResults]:
+        sizes = {}
+        for path in self._settings.results_folder.glob("*-*-*-*-*"):
+            try:
+                sizes[uuid.UUID(path.name)] = _size_of(path)
+            except ValueError:
+                continue  # not ours
+        kept = self._records.kept_results(self._committing, self._settings.retention.replay_seconds, list(sizes))
+        return [SizedResults(one, *sizes[one.job_id]) for one in kept]
+
+    def _log_of_audit(self) -> AuditLog:
+        assert self._audit is not None, "only the server, which writes the audit log, removes"  # noqa: S101
+        return self._audit
+
+
+class RetentionWatch:
+    """Has the oldest removed as soon as space is wanted: a service of the server."""
+
+    def __init__(self, *, settings: Settings, records: Records, retention: Retention) -> None:
+        self._seconds = settings.retention.look_seconds
+        self._records = records
+        self._retention = retention
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Look every ``look_seconds`` until `stop` is set. A database that goes away is waited for."""
+        while not stop.is_set():
+            try:
+                await asyncio.to_thread(self._look)
+            except (psycopg.Error, OSError) as error:
+                _log.warning("retention.not_looked", error=type(error).__name__)
+            try:
+                await asyncio.wait_for(stop.wait(), self._seconds)
+            except TimeoutError:
+                continue
+
+    def _look(self) -> None:
+        if self._retention.is_short_of_room():
+            ask_for_retention(self._records, is_urgent=True)
+
+
+def ask_for_retention(records: Records, *, is_urgent: bool = False) -> None:
+    """Have the server remove what may go, at once if it `is_urgent`; nothing happens if it was asked already."""
+    try:
+        with records.transaction() as connection:
+            TaskQueue().defer_retain(connection, is_urgent=is_urgent)
+    except AlreadyEnqueued:
+        return
+
+
+def _size_of(folder: Path) -> tuple[int, int]:
+    """How many files are in a folder, and what they take."""
+    count = total = 0
+    for path, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.stat(os.path.join(path, name)).st_size
+                count += 1
+            except FileNotFoundError:
+                continue
+    return count, total

@@ -1,0 +1,153 @@
+"""What others hold: studies that should have come and never did, and results that were sent and are not there.
+
+Archives and destinations are asked by C-FIND, nothing else. What an archive does not tell of a series counts neither
+for nor against a rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import groupby
+from typing import Any, Protocol
+
+from pydicom import DataElement, Dataset
+from pydicom.config import IGNORE
+from pydicom.datadict import dictionary_VR
+
+from app.delivery.dimse import Peer
+from app.delivery.query import Answer, DimseQuery, QueryLevel
+from app.errors import DeliveryError, SettingsError
+from app.jobs.discrepancies import Discrepancy
+from app.jobs.records import Records
+from app.routing.rules import RuleSet
+from app.settings import Settings
+
+_OF_STUDIES = ("StudyDescription",)
+_OF_SERIES = (
+    "BodyPartExamined",
+    "Laterality",
+    "Manufacturer",
+    "ManufacturerModelName",
+    "Modality",
+    "PatientPosition",
+    "PerformedProcedureStepDescription",
+    "ProtocolName",
+    "SequenceName",
+    "SeriesDescription",
+    "SeriesNumber",
+    "StationName",
+    "SOPClassUID",
+)
+"""What archives may tell of a series, without anything of the patient (PS3.4 section C.6.2.1)."""
+
+
+class Asked(Protocol):
+    """Whoever can be asked: `app.delivery.query.DimseQuery`."""
+
+    def find(
+        self, level: QueryLevel, keys: Mapping[str, str | Sequence[str]], wanted: Sequence[str] = ()
+    ) -> tuple[Answer, ...]:
+        """Return what it holds that matches; DeliveryError if it does not tell."""
+        ...
+
+    def find_instances(self, study_instance_uid: str, series_instance_uid: str) -> Sequence[str]:
+        """Return the SOP Instance UIDs that it has of a series; DeliveryError if it does not tell."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What was found, and who could not be asked."""
+
+    discrepancies: tuple[Discrepancy, ...]
+    unasked: dict[str, str]
+    """Destinations that did not tell, and why."""
+
+
+def sweep(settings: Settings, records: Records, archive: str, since: datetime) -> Sweep:
+    """Ask an archive for the studies since a day, and the destinations for the results of the jobs since a moment.
+
+    Raises
+    ------
+    SettingsError
+        If no ``[[archive]]`` has that name.
+    DeliveryError
+        If the archive does not tell.
+    """
+    own = settings.listener.ae_title
+    named = {one.name: one for one in settings.archive}
+    if archive not in named:
+        raise SettingsError(f"no [[archive]] is called '{archive}'", code="archive-unknown")
+    asked = DimseQuery.of_archive(named[archive], own)
+    found = list(never_seen(asked, RuleSet(settings.rule), records, since))
+    destinations = {
+        one.name: DimseQuery(Peer(one.host, one.port, one.ae_title, one.calling_ae_title or own, one.timeout_seconds))
+        for one in settings.destination
+    }
+    held = not_held(destinations, records.delivered(since))
+    return Sweep((*found, *held.discrepancies), held.unasked)
+
+
+def never_seen(archive: Asked, rules: RuleSet, records: Records, since: datetime) -> Iterator[Discrepancy]:
+    """Yield the studies and series that a rule may take and that never came here."""
+    known = rules.keywords
+    of_studies = [name for name in _OF_STUDIES if name in known]
+    of_series = [name for name in _OF_SERIES if name in known]
+    days = {"StudyDate": f"{since:%Y%m%d}-"}
+    for study in archive.find("STUDY", days, ["StudyInstanceUID", *of_studies]):
+        uid = study["StudyInstanceUID"]
+        if not uid:
+            continue
+        seen = records.seen_series(uid)
+        told = {name: study[name] for name in of_studies}
+        wanted = ["SeriesInstanceUID", *of_series]
+        eligible = [
+            one["SeriesInstanceUID"]
+            for one in archive.find("SERIES", {"StudyInstanceUID": uid}, wanted)
+            if one["SeriesInstanceUID"] not in seen
+            if may_be_taken(rules, {**told, **{name: one[name] for name in of_series}})
+        ]
+        if eligible and not seen:
+            yield Discrepancy("study-never-seen", study_instance_uid=uid)
+        elif seen:
+            for series in eligible:
+                yield Discrepancy("series-never-seen", study_instance_uid=uid, series_instance_uid=series)
+
+
+def may_be_taken(rules: RuleSet, told: Mapping[str, str]) -> bool:
+    """Whether some rule may take a series of which this much is told: "" is nothing told."""
+    dataset, known = Dataset(), set()
+    for name, value in told.items():
+        try:
+            dataset.add(DataElement(name, dictionary_VR(name), value, validation_mode=IGNORE))
+        except (ValueError, TypeError, OverflowError):  # an archive's answer may be anything
+            continue
+        if value:
+            known.add(name)
+    explanations = rules.decide(dataset).explanations
+    return any(all(one.holds or one.keyword not in known for one in rule.conditions) for rule in explanations)
+
+
+def not_held(destinations: Mapping[str, Asked], delivered: Sequence[Mapping[str, Any]]) -> Sweep:
+    """Return the delivered results that their destinations do not hold; one that does not tell is no discrepancy."""
+    found: list[Discrepancy] = []
+    unasked: dict[str, str] = {}
+
+    def place(row: Mapping[str, Any]) -> tuple[str, str, str]:
+        return row["destination"], row["study_instance_uid"], row["series_instance_uid"]
+
+    for (name, study, series), rows in groupby(sorted(delivered, key=place), key=place):
+        if name in unasked:
+            continue
+        if name not in destinations:
+            unasked[name] = "the settings name it no more"
+            continue
+        try:
+            held = set(destinations[name].find_instances(study, series))
+        except DeliveryError as error:
+            unasked[name] = f"{error.code}: {error}"
+            continue
+        found += [Discrepancy.about("result-not-held", row) for row in rows if row["sop_instance_uid"] not in held]
+    return Sweep(tuple(found), unasked)

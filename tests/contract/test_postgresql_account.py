@@ -1,0 +1,343 @@
+"""The account on a real PostgreSQL: no false alarm in any healthy state; each planted loss is named, and only it."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from app.audit.events import AuditEvent
+from app.errors import GraphFailed
+from app.jobs.accounting import account
+from app.jobs.discrepancies import CODES
+from app.jobs.holding import ask_for_decision
+from app.jobs.queue import DISCARD, RELEASE, TaskQueue
+from app.settings_pipeline import GeneralistSettings
+from operators.errors import InferenceFailed, SeriesRefused
+from tests.database_fixture import fresh_database
+from tests.job_harness import AGREEING, DISAGREEING, PlantedGraph, instance
+from tests.stepped_bench import EVER, SteppedBench, stepped_bench
+
+
+@pytest.fixture
+def url(postgres: str) -> Iterator[str]:
+    with fresh_database(postgres) as made:
+        yield made
+
+
+@pytest.fixture
+def bench(tmp_path: Path, url: str) -> Iterator[SteppedBench]:
+    with stepped_bench(tmp_path, url) as made:
+        yield made
+
+
+def _closed(bench: SteppedBench) -> None:
+    bench.receive_study(1)
+    bench.receive_study(2)
+    bench.create_jobs()
+    bench.finish()
+    assert {one.state for one in bench.records.jobs()} == {"closed"}
+
+
+def _delivering(bench: SteppedBench) -> None:
+    bench.receive_study(1)
+    bench.create_jobs()
+    bench.step()
+    assert bench.job().state == "delivering"
+
+
+def _queued(bench: SteppedBench) -> None:
+    bench.receive_study(1)
+    bench.create_jobs()
+
+
+def _all_sent(bench: SteppedBench) -> None:
+    _delivering(bench)
+    bench.step()
+    bench.step()
+    assert [name for name, _ in bench.queued_tasks()] == ["close"]
+
+
+def _one_closed(bench: SteppedBench) -> None:
+    _queued(bench)
+    bench.finish()
+
+
+def _held(bench: SteppedBench) -> None:
+    _delivering(bench)
+    bench.change("UPDATE deliveries SET state = 'held'")
+    bench.change("UPDATE jobs SET state = 'held'")
+    bench.change("DELETE FROM procrastinate_jobs")
+
+
+# --- planted losses ---------------------------------------------------------------------------------------------------
+
+Plant = Callable[[SteppedBench], None]
+
+
+def _remove_file(bench: SteppedBench) -> None:
+    bench.spooled(1)[0].unlink()
+
+
+def _cut_file(bench: SteppedBench) -> None:
+    bench.spooled(1)[0].write_bytes(b"")
+
+
+def _turn_bit(bench: SteppedBench) -> None:
+    path = bench.spooled(1)[0]
+    data = bytearray(path.read_bytes())
+    data[3] ^= 1
+    path.write_bytes(data)
+
+
+def _remove_result(bench: SteppedBench) -> None:
+    Path(bench.records.jobs()[0].results[0].path).unlink()
+
+
+def _change_result(bench: SteppedBench) -> None:
+    Path(bench.records.jobs()[0].results[0].path).write_bytes(b"other")
+
+
+def _send_again(bench: SteppedBench) -> None:
+    (result,) = bench.job().results
+    with bench.records.transaction() as connection:
+        TaskQueue().defer_deliver(connection, bench.job(), result.digest, "viewer")
+    bench.change("UPDATE deliveries SET state = 'waiting' WHERE destination = 'viewer'")
+
+
+def _sql(statement: str, *, forced: bool = False) -> Plant:
+    first = (instance(1, study=1).study_instance_uid,) if "%s" in statement else ()
+    return lambda bench: bench.change(statement, *first, forced=forced)
+
+
+def _delete(table: str, where: str, *, forced: bool = False) -> Plant:
+    return _sql(" ".join(("DELETE FROM", table, where)), forced=forced)
+
+
+def _audit_without(event: AuditEvent) -> Plant:
+    return lambda bench: bench.rewrite_audit_log_without(event)
+
+
+_OF_FIRST = "WHERE study_instance_uid = %s"
+_OF_FIRST_JOB = "WHERE job_id = (SELECT id FROM jobs WHERE study_instance_uid = %s)"
+_ONE_INSTANCE = "WHERE digest = (SELECT min(digest) FROM instances WHERE study_instance_uid = %s)"
+
+PLANTED: tuple[tuple[str, Plant, str, Plant], ...] = (
+    ("a file removed", _closed, "file-missing", _remove_file),
+    ("a file cut off", _closed, "file-changed", _cut_file),
+    ("a bit of a file turned", _closed, "file-changed", _turn_bit),
+    ("a ledger row deleted", _closed, "file-unrecorded", _delete("instances", _ONE_INSTANCE, forced=True)),
+    ("a series deleted", _closed, "series-missing", _delete("series", _OF_FIRST, forced=True)),
+    (
+        "a series without instances",
+        _closed,
+        "series-empty",
+        _sql("INSERT INTO series (study_instance_uid, series_instance_uid, state, calling_ae_title) "
+             "VALUES ('1.2', '1.3', 'no-rule', '')"),
+    ),
+    ("a job deleted", _closed, "series-without-job", _delete("jobs", _OF_FIRST)),
+    ("a queued job deleted", _queued, "series-without-job", _delete("jobs", _OF_FIRST)),
+    ("a job's inputs deleted", _closed, "job-without-inputs", _delete("job_inputs", _OF_FIRST_JOB)),
+    ("the task of a queued job deleted", _queued, "job-without-task", _sql("DELETE FROM procrastinate_jobs")),
+    (
+        "the task that closes a job deleted",
+        _all_sent,
+        "job-not-closed",
+        _sql("DELETE FROM procrastinate_jobs WHERE task_name = 'close'"),
+    ),
+    ("a job closed too soon", _one_closed, "job-closed-too-soon", _send_again),
+    ("a held delivery deleted", _held, "job-held-without-delivery", _sql("DELETE FROM deliveries")),
+    (
+        "a delivery held alone",
+        _delivering,
+        "delivery-held-alone",
+        _sql("UPDATE deliveries SET state = 'held' WHERE destination = 'viewer'"),
+    ),
+    (
+        "the task of a delivery deleted",
+        _delivering,
+        "delivery-without-task",
+        _sql("DELETE FROM procrastinate_jobs WHERE args ->> 'destination' = 'viewer'"),
+    ),
+    (
+        "a delivery deleted while it waits",
+        _delivering,
+        "delivery-missing",
+        _sql("DELETE FROM deliveries WHERE destination = 'viewer'"),
+    ),
+    (
+        "a delivery deleted that was done",
+        _closed,
+        "delivery-missing",
+        _delete("deliveries", _OF_FIRST_JOB + " AND destination = 'viewer'"),
+    ),
+    ("a result removed", _closed, "result-missing", _remove_result),
+    ("a result changed", _closed, "result-changed", _change_result),
+    ("the making of a job not audited", _queued, "audit-job-not-created", _audit_without(AuditEvent.JOB_CREATED)),
+    ("the end of a job not audited", _one_closed,
+     "audit-job-not-ended", _audit_without(AuditEvent.JOB_CLOSED)),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("before", "code", "plant"), [one[1:] for one in PLANTED], ids=[one[0] for one in PLANTED])
+def test_a_planted_loss_is_named_and_nothing_else(bench: SteppedBench, before: Plant, code: str, plant: Plant) -> None:
+    before(bench)
+    if before is not _held:  # which was made by hand too
+        assert bench.account().discrepancies == ()
+    plant(bench)
+    found = bench.account()
+    assert [one.code for one in found.discrepancies] == [code]
+    assert found.discrepancies[0].subject
+    assert not found.agrees
+
+
+def test_every_code_is_planted_once() -> None:
+    elsewhere = {"audit-log-missing", "study-never-seen", "series-never-seen", "result-not-held"}
+    assert {code for _, _, code, _ in PLANTED} | elsewhere == set(CODES)
+
+
+def test_jobs_without_any_audit_log_are_said_once(bench: SteppedBench, tmp_path: Path) -> None:
+    _closed(bench)
+    found = account(bench.records, bench.kept, [tmp_path / "nowhere"], EVER)
+    assert [one.code for one in found.discrepancies] == ["audit-log-missing"]
+
+
+def test_jobs_older_than_the_log_are_not_held_to_it(bench: SteppedBench) -> None:
+    _closed(bench)
+    bench.rewrite_audit_log_without(AuditEvent.APPLICATION_STARTED)
+    bench.change("UPDATE jobs SET created_at = created_at - interval '1 day'")
+    bench.rewrite_audit_log_without(AuditEvent.JOB_CREATED)
+    assert bench.account().agrees
+
+
+def test_what_came_before_is_left_out(bench: SteppedBench) -> None:
+    _closed(bench)
+    _remove_file(bench)
+    bench.change("UPDATE instances SET received_at = received_at - interval '2 days'")
+    since = datetime.now(UTC) - timedelta(days=1)
+    found = bench.account(since=since)
+    assert found.agrees
+    assert found.totals["instances"] == {}
+    assert found.totals["jobs"] == {"closed": 2}
+
+
+def test_sums_of_all_states(bench: SteppedBench) -> None:
+    _closed(bench)
+    bench.receive_study(3)
+    bench.without_job("no-rule")
+    bench.receive_study(4, series=2)
+    bench.kept.quarantine(b"refused", code="not-dicom")
+    assert bench.account().totals == {
+        "instances": {"routed": 4, "no-rule": 2, "receiving": 4},
+        "files": {"kept": 10},
+        "series": {"routed": 2, "no-rule": 1, "receiving": 2},
+        "jobs": {"closed": 2},
+        "deliveries": {"delivered": 4},
+        "quarantine": {"not-dicom": 1},
+    }
+
+
+def test_a_file_whose_record_comes_a_moment_later_is_no_alarm(bench: SteppedBench) -> None:
+    """As on a busy server: the file is there before its row."""
+    kept = bench.kept.keep(b"instance")
+    late = replace(instance(1), digest=kept.digest, size_bytes=kept.size_bytes)
+    timer = threading.Timer(0.3, lambda: bench.records.record_instance(late))
+    timer.start()
+    assert bench.account(settle_seconds=1.0).agrees
+    timer.join()
+
+
+# --- no false alarm -------------------------------------------------------------------------------------------------
+
+_ACTIONS = ("receive", "late", "again", "corrected", "decide", "no-rule", "own-result", "step", "step", "step", "any")
+_GRAPHS = ("well", "well", "refuses", "fails", "inference", "disagrees")
+_studies = itertools.count(1000)
+
+
+@settings(
+    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+@given(
+    graph=st.sampled_from(_GRAPHS),
+    down=st.booleans(),
+    history=st.lists(st.tuples(st.sampled_from(_ACTIONS), st.integers(0, 5)), min_size=3, max_size=25),
+)
+def test_no_healthy_history_is_an_alarm(
+    lived: SteppedBench, graph: str, down: bool, history: list[tuple[str, int]]
+) -> None:
+    """Real workflow, real records, any order; the account is taken after every step."""
+    _behave(lived, graph, down)
+    studies = [next(_studies)]
+    for action, number in history:
+        _act(lived, action, number, studies)
+        found = lived.account()
+        assert found.discrepancies == (), (action, found.discrepancies[0])
+        assert sum(found.totals["instances"].values()) == sum(found.totals["files"].values())
+    _behave(lived, "well", down=False)
+    lived.finish()
+    assert lived.account().discrepancies == ()
+
+
+@pytest.fixture
+def lived(tmp_path: Path, url: str) -> Iterator[SteppedBench]:
+    """One bench for all histories: they go on beside what earlier ones left."""
+    generalist = GeneralistSettings(model="sam")
+    with stepped_bench(
+        tmp_path,
+        url,
+        graph=PlantedGraph(),
+        generalist=generalist,
+        on_disagreement="hold",
+        rule={"no_result": "nothing"},
+    ) as made:
+        yield made
+
+
+def _behave(bench: SteppedBench, graph: str, down: bool) -> None:
+    """Let the graph and the first destination behave in a way."""
+
+    def plan(run: int) -> None:
+        if graph == "refuses":
+            raise SeriesRefused("planted", code="planted")
+        if graph == "fails":
+            raise GraphFailed("planted", code="graph-crashed")
+        if graph == "inference":
+            raise InferenceFailed("planted", code="planted")
+
+    assert isinstance(bench.graph, PlantedGraph)
+    bench.graph.plan = plan
+    bench.graph.agreement = DISAGREEING if graph == "disagrees" else AGREEING
+    sign = bench.settings.data_folder / "archive.down"
+    sign.touch() if down else sign.unlink(missing_ok=True)
+
+
+def _act(bench: SteppedBench, action: str, number: int, studies: list[int]) -> None:
+    match action:
+        case "receive":
+            studies.append(next(_studies))
+            bench.receive_study(studies[-1], series=1 + number % 2)
+        case "late":
+            bench.receive(instance(10 + number, study=studies[-1]))
+        case "again":
+            bench.receive_study(studies[-1])
+        case "corrected":
+            bench.receive_study(studies[-1], content=str(number))
+        case "decide":
+            bench.create_jobs()
+        case "no-rule" | "own-result":
+            bench.without_job(action)
+        case "step":
+            bench.step()
+        case _:
+            held = [one for one in bench.records.jobs() if one.state == "held"]
+            if held:
+                ask_for_decision(bench.records, (RELEASE, DISCARD)[number % 2], held[0].id, "somebody")
+            else:
+                bench.step(lambda count: number % count)

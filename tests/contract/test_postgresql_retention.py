@@ -1,0 +1,480 @@
+"""Retention on a real PostgreSQL and a real spool: what goes, what never does, and what a crash or a resend meets."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from app.audit.events import AuditEvent
+from app.audit.log import read_records
+from app.cli import app
+from app.errors import AuditError, GraphFailed
+from app.jobs.retention import Retention, ask_for_retention
+from app.listener.adoption import adopt_unrecorded
+from operators.errors import SeriesRefused
+from tests.database_fixture import fresh_database
+from tests.job_harness import PlantedGraph, instance
+from tests.stepped_bench import SteppedBench, stepped_bench
+
+_TIMES = {
+    "series": ("first_received_at", "last_received_at", "decided_at"),
+    "jobs": ("created_at", "started_at", "finished_at"),
+    "deliveries": ("created_at", "last_attempt_at", "finished_at"),
+}
+
+
+@pytest.fixture
+def bench(postgres: str, tmp_path: Path) -> Iterator[SteppedBench]:
+    with fresh_database(postgres) as url, stepped_bench(tmp_path, url, graph=PlantedGraph()) as made:
+        yield made
+
+
+def _age(bench: SteppedBench, days: int = 40) -> None:
+    """Let time pass."""
+    with bench.records.transaction() as connection:
+        for table, columns in _TIMES.items():
+            changed = ", ".join(f"{column} = {column} - interval '{days} days'" for column in columns)
+            connection.execute(" ".join(("UPDATE", table, "SET", changed)).encode())
+
+
+def _closed(bench: SteppedBench, study: int = 1) -> None:
+    bench.receive_study(study)
+    bench.create_jobs()
+    bench.finish()
+
+
+def _files(bench: SteppedBench) -> int:
+    return len(list(bench.kept.all_digests()))
+
+
+def _audited(bench: SteppedBench, event: AuditEvent) -> list[dict[str, Any]]:
+    return [one["detail"] for one in read_records(bench.settings.audit_folder) if one["event"] == event.name]
+
+
+def _ruled(bench: SteppedBench, **rules: Any) -> Retention:
+    """The retention with other settings."""
+    retention = bench.settings.retention.model_copy(update=rules)
+    committing = rules.get("committing", ())
+    destinations = tuple(
+        one.model_copy(update={"commitment": "query" if one.name in committing else "none"})
+        for one in bench.settings.destination
+    )
+    return Retention(
+        settings=bench.settings.model_copy(update={"retention": retention, "destination": destinations}),
+        records=bench.records,
+        audit=bench.audit,
+        spool=bench.kept,
+    )
+
+
+def test_an_old_study_goes_with_an_audit_line_and_the_account_agrees(bench: SteppedBench) -> None:
+    _closed(bench, 1)
+    _age(bench)
+    _closed(bench, 2)
+    assert not bench.retention.run()
+    assert _files(bench) == 2
+    (told,) = _audited(bench, AuditEvent.INSTANCES_REMOVED)
+    assert told == {
+        "study_instance_uid": instance(1, study=1).study_instance_uid,
+        "instances": 2,
+        "bytes": 128,
+        "reason": "older than the settings keep it",
+    }
+    found = bench.account()
+    assert found.agrees, found.discrepancies
+    assert found.totals["files"] == {"kept": 2, "removed by retention": 2}
+
+
+def test_old_results_go_and_the_account_agrees(bench: SteppedBench) -> None:
+    _closed(bench, 1)
+    folder = Path(bench.job().results[0].path).parents[1]
+    _age(bench, 100)
+    bench.retention.run()
+    assert not folder.exists()
+    (told,) = _audited(bench, AuditEvent.RESULTS_REMOVED)
+    assert (told["job_id"], told["instances"]) == (str(bench.job().id), 1)
+    assert bench.account().agrees
+
+
+def _receiving(bench: SteppedBench) -> None:
+    bench.receive_study(1)
+
+
+def _queued(bench: SteppedBench) -> None:
+    bench.receive_study(1)
+    bench.create_jobs()
+
+
+def _delivering(bench: SteppedBench) -> None:
+    _queued(bench)
+    bench.step()
+
+
+def _postponed(bench: SteppedBench) -> None:
+    (bench.settings.data_folder / "archive.down").touch()
+    _delivering(bench)
+    bench.step()
+    bench.step()
+
+
+def _held(bench: SteppedBench) -> None:
+    _delivering(bench)
+    bench.change("UPDATE deliveries SET state = 'held'")
+    bench.change("UPDATE jobs SET state = 'held'")
+
+
+def _state(state: str) -> Callable[[SteppedBench], None]:
+    def reach(bench: SteppedBench) -> None:
+        _closed(bench)
+        bench.change("UPDATE jobs SET state = %s", state)
+
+    return reach
+
+
+def _committing(bench: SteppedBench) -> None:
+    _closed(bench)
+    bench.change("UPDATE deliveries SET state = 'committing' WHERE destination = 'archive'")
+
+
+NEEDED = {
+    "receiving": _receiving,
+    "queued": _queued,
+    "running": _state("running"),
+    "delivering": _delivering,
+    "a delivery that is tried again": _postponed,
+    "held": _held,
+    "committing": _committing,
+    "a dead letter": _state("dead-letter"),
+}
+
+
+@pytest.mark.parametrize("reach", NEEDED.values(), ids=NEEDED)
+def test_what_is_needed_never_goes(bench: SteppedBench, reach: Callable[[SteppedBench], None]) -> None:
+    reach(bench)
+    _age(bench, 1000)
+    before = _files(bench), [Path(one.path).exists() for job in bench.records.jobs() for one in job.results]
+    _ruled(bench, least_free_bytes=1 << 60, largest_spool_bytes=0, least_seconds=0).run()
+    assert before == (_files(bench), [Path(one.path).exists() for job in bench.records.jobs() for one in job.results])
+    assert _files(bench) == 2
+
+
+def test_what_a_destination_has_not_committed_itself_to_stays(bench: SteppedBench) -> None:
+    _closed(bench)
+    _age(bench, 1000)
+    _ruled(bench, committing=("archive",)).run()
+    assert _files(bench) == 2
+    bench.change("UPDATE deliveries SET state = 'committed' WHERE destination = 'archive'")
+    _ruled(bench, committing=("archive",)).run()
+    assert _files(bench) == 0
+
+
+def test_what_failed_may_be_repeated_for_its_time(bench: SteppedBench) -> None:
+    assert isinstance(bench.graph, PlantedGraph)
+
+    def fail(run: int) -> None:
+        raise GraphFailed("planted", code="graph-crashed")
+
+    bench.graph.plan = fail
+    _closed(bench)
+    assert bench.job().state == "failed"
+    _age(bench, 20)
+    rules = {"spool_days": 1, "results_days": 1, "replay_days": 30}
+    _ruled(bench, **rules).run()
+    assert _files(bench) == 2
+    assert _ruled(bench, **rules).plan().stays["instances"] == {"replay": 128}
+    _age(bench, 20)
+    _ruled(bench, **rules).run()
+    assert _files(bench) == 0
+    assert bench.account().agrees
+
+
+def test_what_was_refused_goes_like_what_was_done(bench: SteppedBench) -> None:
+    assert isinstance(bench.graph, PlantedGraph)
+
+    def refuse(run: int) -> None:
+        raise SeriesRefused("planted", code="planted")
+
+    bench.graph.plan = refuse
+    _closed(bench)
+    bench.receive_study(2)
+    bench.without_job("no-rule")
+    _age(bench)
+    bench.retention.run()
+    assert _files(bench) == 0
+
+
+def test_old_refused_objects_go(bench: SteppedBench) -> None:
+    import os
+    import time
+
+    digest = bench.kept.quarantine(b"refused", code="not-dicom")
+    path = bench.settings.spool_folder / "quarantine" / f"{digest}.dcm"
+    bench.retention.run()
+    assert path.exists()
+    os.utime(path, (time.time() - 31 * 86_400,) * 2)
+    bench.retention.run()
+    assert list(path.parent.iterdir()) == []
+    assert len(_audited(bench, AuditEvent.REFUSED_REMOVED)) == 1
+
+
+# --- what comes again -----------------------------------------------------------------------------------------------
+
+
+def test_a_study_that_comes_again_is_kept_anew_and_already_done(bench: SteppedBench) -> None:
+    _closed(bench)
+    _age(bench)
+    job = bench.job()
+    bench.retention.run()
+    bench.receive_study(1)
+    (series,) = bench.records.undecided_series()
+    assert series.revision == 2
+    bench.create_jobs()
+    bench.finish()
+    assert bench.job() == job
+    (again,) = bench.records.series()
+    assert (again.state, again.reason) == ("routed", f"already-done: job {job.id}")
+    assert _files(bench) == 2
+    found = bench.account()
+    assert found.agrees
+    assert found.totals["files"] == {"kept": 2}
+
+
+def test_a_part_that_comes_again_makes_no_job_of_that_part(bench: SteppedBench) -> None:
+    _closed(bench)
+    _age(bench)
+    bench.retention.run()
+    bench.receive(instance(1))
+    bench.create_jobs()
+    assert len(bench.records.jobs()) == 1
+    assert bench.account().agrees
+
+
+def test_what_is_new_of_a_removed_series_makes_a_job_of_what_is_there(bench: SteppedBench) -> None:
+    """And once the whole series is there, of all of it: no job waits for files that are gone."""
+    _closed(bench)
+    _age(bench)
+    bench.retention.run()
+    bench.receive(instance(3))
+    bench.create_jobs()
+    bench.finish()
+    first, _ = bench.records.jobs()
+    assert (first.state, first.instances) == ("closed", 1)
+    bench.receive_study(1)
+    bench.create_jobs()
+    bench.finish()
+    whole = bench.records.jobs()[0]
+    assert (whole.state, whole.instances) == ("closed", 3)
+    assert bench.account().agrees
+
+
+def test_a_file_that_came_back_without_its_record_is_adopted(bench: SteppedBench) -> None:
+    """The listener was killed between the two."""
+    _closed(bench)
+    digests = sorted(bench.kept.all_digests())
+    _age(bench)
+    bench.retention.run()
+    uid = instance(1).digest.encode()
+    assert bench.kept.keep(uid).digest in digests
+    assert [one.code for one in bench.account().discrepancies] == ["file-unrecorded"]
+    assert bench.records.unknown_digests(bench.kept.all_digests()) == {bench.kept.keep(uid).digest}
+
+
+def test_what_is_about_to_be_removed_is_not_adopted(bench: SteppedBench) -> None:
+    _closed(bench)
+    _age(bench)
+    with _killed_before_the_files_go(bench):
+        bench.retention.run()
+    assert adopt_unrecorded(bench.kept, bench.records) == 0
+    assert bench.account().agrees  # recorded as removed, and about to be
+
+
+# --- crashes --------------------------------------------------------------------------------------------------------
+
+
+class _Killed(BaseException):
+    """The process ended here."""
+
+
+class _killed_before_the_files_go(suppress):  # noqa: N801 - it reads as a sentence
+    def __init__(self, bench: SteppedBench) -> None:
+        super().__init__(_Killed)
+        self._bench = bench
+
+    def __enter__(self) -> None:
+        def remove_all(digests: object) -> None:
+            raise _Killed
+
+        self._bench.kept.remove_all = remove_all  # type: ignore[method-assign]
+
+    def __exit__(self, *about: Any) -> bool:
+        del self._bench.kept.remove_all
+        return bool(super().__exit__(*about))
+
+
+def test_a_crash_before_the_files_go_is_mended_by_the_next_run(bench: SteppedBench) -> None:
+    _closed(bench)
+    _age(bench)
+    with _killed_before_the_files_go(bench):
+        bench.retention.run()
+    assert _files(bench) == 2
+    bench.retention.run()
+    assert _files(bench) == 0
+    assert len(_audited(bench, AuditEvent.INSTANCES_REMOVED)) == 1
+    assert bench.account().agrees
+
+
+def test_a_crash_after_the_files_went_is_mended_by_the_next_run(bench: SteppedBench) -> None:
+    _closed(bench)
+    _age(bench)
+    with _killed_before_the_files_go(bench):
+        bench.retention.run()
+    for digest in list(bench.kept.all_digests()):
+        bench.kept.remove(digest)
+    assert bench.account().agrees
+    bench.retention.run()
+    assert bench.records.instances_to_remove(10) == []
+    assert bench.account().agrees
+
+
+def test_what_comes_again_after_a_crash_stays(bench: SteppedBench) -> None:
+    _closed(bench)
+    _age(bench)
+    with _killed_before_the_files_go(bench):
+        bench.retention.run()
+    bench.receive(instance(1))
+    bench.retention.run()
+    assert _files(bench) == 1
+    assert bench.account().agrees
+
+
+def test_a_result_of_a_job_that_works_again_stays(bench: SteppedBench) -> None:
+    _closed(bench)
+    _age(bench, 100)
+    with bench.records.transaction() as connection:
+        bench.records.mark_results(connection, bench.job().id)
+    bench.change("UPDATE jobs SET state = 'queued'")
+    bench.retention.run()
+    assert Path(bench.job().results[0].path).exists()
+
+
+def test_nothing_goes_that_can_not_be_audited(bench: SteppedBench) -> None:
+    _closed(bench)
+    _age(bench)
+    bench.audit.close()
+    with pytest.raises(AuditError):
+        bench.retention.run()
+    bench.audit.open()
+    assert _files(bench) == 2
+    assert bench.account().agrees
+
+
+def test_one_process_removes_at_a_time(bench: SteppedBench) -> None:
+    _closed(bench)
+    _age(bench)
+    with bench.records.removing_turn() as has_turn:
+        assert has_turn
+        assert not bench.retention.run()
+        assert _files(bench) == 2
+    bench.retention.run()
+    assert _files(bench) == 0
+
+
+# --- the task, and room ---------------------------------------------------------------------------------------------
+
+
+def test_a_request_is_one_task_that_goes_on_until_all_is_removed(bench: SteppedBench) -> None:
+    for study in range(5):
+        _closed(bench, study)
+    _age(bench)
+    ask_for_retention(bench.records)
+    ask_for_retention(bench.records)
+    assert bench.queued_tasks() == [("retain", "todo")]
+    assert bench.records.retention_is_asked_for()
+    bench.finish()
+    assert _files(bench) == 0
+    assert not bench.records.retention_is_asked_for()
+
+
+def test_a_run_that_takes_too_long_goes_on_later(bench: SteppedBench) -> None:
+    for study in range(3):
+        _closed(bench, study)
+    _age(bench)
+    runs = 1
+    while bench.retention.run(seconds=0):
+        runs += 1
+        assert runs < 50
+    assert _files(bench) == 0
+
+
+def test_for_room_the_study_goes_that_was_left_alone_longest(bench: SteppedBench) -> None:
+    for study in range(4):
+        _closed(bench, study)
+        _age(bench, 1)
+    bench.receive_study(4)
+    kept = [path for study in (2, 3, 4) for path in bench.spooled(study)]
+    _ruled(bench, largest_spool_bytes=6 * 64).run()
+    assert sorted(bench.kept.all_digests()) == sorted(path.stem for path in kept)
+    assert bench.account().agrees
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_nothing_that_lives_is_ever_touched(bench: SteppedBench, seed: int) -> None:
+    """Random work, and a retention that would remove everything if it could."""
+    chance = random.Random(seed)
+    greedy = _ruled(bench, largest_spool_bytes=0, least_seconds=0, least_free_bytes=1 << 60)
+    for turn in range(40):
+        match chance.randrange(4):
+            case 0:
+                bench.receive_study(chance.randrange(6))
+            case 1:
+                bench.create_jobs()
+            case 2:
+                bench.step(chance.randrange)
+            case _:
+                greedy.run()
+        assert bench.account().discrepancies == (), turn
+    bench.create_jobs()
+    bench.finish()
+    assert {one.state for one in bench.records.jobs()} <= {"closed"}
+    assert replace(bench.account(), totals={}).agrees
+
+
+# --- the command ----------------------------------------------------------------------------------------------------
+
+
+def _command(bench: SteppedBench, tmp_path: Path, *arguments: str) -> str:
+    path = tmp_path / "limner.toml"
+    path.write_text(f'data_folder = "."\n[database]\nurl = "{bench.records.url}"\n[listener]\nlow_water_bytes = 0\n')
+    ran = CliRunner().invoke(app, ["retention", "--settings", str(path), *arguments])
+    assert ran.exit_code == 0, ran.output
+    return ran.stdout
+
+
+def test_the_command_says_what_would_go_and_why_the_rest_stays(bench: SteppedBench, tmp_path: Path) -> None:
+    _closed(bench, 1)
+    _age(bench)
+    bench.receive_study(2)
+    plan = json.loads(_command(bench, tmp_path, "--json"))
+    assert [(one["what"], one["why"], one["count"]) for one in plan["removals"]] == [("instances", "age", 2)]
+    assert plan["stays"]["instances"] == {"receiving": 128}
+    said = _command(bench, tmp_path, "--dry-run")
+    assert "would go: 1 entries, 128 bytes" in said
+    assert "stays: 128 bytes of instances: being received or decided" in said
+    assert _files(bench) == 4
+    assert bench.queued_tasks() == []
+
+
+def test_the_command_has_the_server_remove_it(bench: SteppedBench, tmp_path: Path) -> None:
+    _closed(bench, 1)
+    _age(bench)
+    assert "no server runs here" in _command(bench, tmp_path, "--now")
+    bench.finish()
+    assert _files(bench) == 0
