@@ -30,6 +30,7 @@ from operators.errors import OperatorError
 
 PERMITTED_KEYS = frozenset(
     {
+        "address",
         "again",
         "archive",
         "arguments",
@@ -80,6 +81,7 @@ PERMITTED_KEYS = frozenset(
         "process_id",
         "queue",
         "reason",
+        "roles",
         "rule",
         "seconds",
         "segments",

@@ -151,7 +151,7 @@ class Rescuer:
                 connection, [task for (task,) in await _rows(connection, "tasks_of_worker", (worker,))]
             )
             await connection.execute(_SQL["forget_worker"], (worker,))
-        _log.warning("worker.taken_over", number=worker)
+        _log.warning("worker.taken_over", worker=worker)
 
     async def _put_back(self, connection: psycopg.AsyncConnection, tasks: list[int]) -> None:
         await connection.execute(_SQL["fence_attempts"], (tasks,))

@@ -62,6 +62,7 @@ def test_each_job_ends_once_whatever_dies(tmp_path: Path, postgres: Any, figures
             with _workers(tmp_path, url, _GRAPH_SECONDS) as workers:
                 killed = _kill_again_and_again(tmp_path, url, workers, jobs, kills)
                 wait_until(lambda: _closed(url) == jobs, 300, "all jobs are closed")
+            figures.show(_PROMISE, "workers killed, one of three for good", seen=len(killed), exactly=kills)
             figures.show(_PROMISE, "jobs that ended closed", seen=_closed(url), exactly=jobs)
             _check_once(made, figures, jobs, kills)
             _check_take_over(tmp_path, killed, figures)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -98,3 +101,42 @@ def _cut_all(url: str) -> None:
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
             "WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
+
+
+_HOLDER = """
+import asyncio, sys
+from app.jobs.presence import COMPLETION, Turn
+
+async def serve(stop):
+    print("mine", flush=True)
+    await stop.wait()
+
+asyncio.run(Turn(sys.argv[1], COMPLETION, serve).run(asyncio.Event()))
+"""
+
+
+def test_a_process_that_hangs_loses_the_turn(postgres: Any) -> None:
+    async def wait_for_it(url: str) -> float:
+        stop, serving = asyncio.Event(), list[str]()
+        began = time.monotonic()
+        turn = asyncio.ensure_future(Turn(url, COMPLETION, _noting("other", serving)).run(stop))
+        while not serving:
+            await asyncio.sleep(0.1)
+            assert time.monotonic() - began < 40
+        took = time.monotonic() - began
+        stop.set()
+        await turn
+        return took
+
+    with fresh_database(postgres) as url:
+        holder = subprocess.Popen([sys.executable, "-c", _HOLDER, url], stdout=subprocess.PIPE, text=True)
+        try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == "mine\n"
+            holder.send_signal(signal.SIGSTOP)
+            assert 8 < asyncio.run(wait_for_it(url)) < 20
+        finally:
+            holder.kill()
+            holder.wait()
+            if holder.stdout is not None:
+                holder.stdout.close()
