@@ -151,6 +151,8 @@ class _Slot:
             return taken
 
 
+_KEEP_ALIVE = "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3"
+"""So soon, in seconds and tries, the database frees the slot of a machine that is gone without a word."""
 _LOCK = "SELECT pg_try_advisory_lock(hashtext('limner slots ' || %s), %s)"
 _END_OWN = """
 SELECT pg_terminate_backend(pid, 1000) FROM pg_locks
@@ -161,9 +163,11 @@ WHERE locktype = 'advisory' AND objsubid = 2 AND granted
 
 
 async def _connect(url: str) -> psycopg.AsyncConnection:
-    return await psycopg.AsyncConnection.connect(
+    connection = await psycopg.AsyncConnection.connect(
         url, autocommit=True, connect_timeout=_CONNECT_SECONDS, application_name="limner slot"
     )
+    await connection.execute(_KEEP_ALIVE)
+    return connection
 
 
 async def _lock(connection: psycopg.AsyncConnection, slots: str, number: int) -> bool:
