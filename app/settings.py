@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from app.errors import SettingsError
 from app.identifiers import parse_ae_title
+from app.settings_listener_tls import ListenerTlsSettings
 from app.settings_pipeline import PipelineSettings, RuleSettings
 from app.settings_section import NoResult, ResultKind, Section, SegmentationForm, checked_name
 from app.settings_web import INTERACTIVE, WebSettings
@@ -65,6 +66,7 @@ class ListenerSettings(Section):
     )
     shutdown_seconds: float = Field(default=20.0, gt=0, description="Time that running associations get to finish.")
     source: tuple[SourceSettings, ...] = Field(default=(), description="The peers that may send; none means any.")
+    tls: ListenerTlsSettings | None = Field(default=None, description="TLS; without it connections are in the clear.")
 
     _ae_title = field_validator("ae_title")(staticmethod(parse_ae_title))
 
@@ -362,8 +364,12 @@ def _resolve_folders(settings: Settings, base: Path) -> Settings:
     web = settings.web
     if web.token_file is not None:
         web = web.model_copy(update={"token_file": base / web.token_file})
+    listener = settings.listener
+    if listener.tls is not None:
+        listener = listener.model_copy(update={"tls": listener.tls.counted_from(base)})
     return settings.model_copy(
         update={
+            "listener": listener,
             "data_folder": (base / settings.data_folder).resolve(),
             "model_repository": (base / settings.model_repository).resolve(),
             "triton": triton,

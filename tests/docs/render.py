@@ -21,6 +21,7 @@ from app.listener.presentation import (
     TRANSFER_SYNTAXES,
 )
 from app.settings_gate import GateSettings
+from app.settings_listener_tls import ListenerTlsSettings
 from app.settings_pipeline import GeneralistSettings, PipelineSettings, RuleSettings
 from app.settings_prompt import PromptSettings
 from app.settings_web import WebSettings
@@ -49,7 +50,7 @@ What Limner offers and asks for over DIMSE, in the order of PS3.2. *Made from `a
 | Services as SCU | Verification (`limner check`), Storage (results, `limner submit`), Study Root MOVE (`[[archive]]`) |
 | Maximum PDU, associations, time-outs | the `[listener]` settings |
 | Character sets | the source's Specific Character Set is kept, its values unchanged |
-| Security | called and calling AE title and host are checked; TLS is not built yet |
+| Security | called and calling AE title and host are checked; TLS 1.2 or later by `[listener.tls]` |
 
 As SCU, an association proposes exactly the SOP class and transfer syntax of what it sends: results are Segmentation
 Storage in Explicit VR Little Endian. As SCP, Success (0x0000) means that the instance is on disk, synced and recorded;
@@ -73,6 +74,7 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("the top of the file", settings.Settings),
     ("[listener]", settings.ListenerSettings),
     ("[[listener.source]]", settings.SourceSettings),
+    ("[listener.tls]", ListenerTlsSettings),
     ("[routing]", settings.RoutingSettings),
     ("[[pipeline]]", PipelineSettings),
     ("[pipeline.generalist]", GeneralistSettings),
