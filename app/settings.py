@@ -16,6 +16,7 @@ from app.errors import SettingsError
 from app.identifiers import parse_ae_title
 from app.settings_delivery import ReturnSettings, check_reporters
 from app.settings_dicomweb import DicomWebSettings
+from app.settings_listener_tls import ListenerTlsSettings
 from app.settings_pipeline import PipelineSettings, RuleSettings
 from app.settings_retention import RetentionSettings
 from app.settings_routing import RoutingSettings
@@ -79,6 +80,7 @@ class ListenerSettings(Section):
     )
     shutdown_seconds: float = Field(default=20.0, gt=0, description="Time that running associations get to finish.")
     source: tuple[SourceSettings, ...] = Field(default=(), description="The peers that may send; none means any.")
+    tls: ListenerTlsSettings | None = Field(default=None, description="TLS; without it connections are in the clear.")
 
     _ae_title = field_validator("ae_title")(staticmethod(parse_ae_title))
 
@@ -428,8 +430,12 @@ def _resolve_folders(settings: Settings, base: Path) -> Settings:
     web = settings.web
     if web.token_file is not None:
         web = web.model_copy(update={"token_file": base / web.token_file})
+    listener = settings.listener
+    if listener.tls is not None:
+        listener = listener.model_copy(update={"tls": listener.tls.counted_from(base)})
     return settings.model_copy(
         update={
+            "listener": listener,
             "data_folder": (base / settings.data_folder).resolve(),
             "model_repository": (base / settings.model_repository).resolve(),
             "triton": triton,

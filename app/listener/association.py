@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import logging
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -19,14 +21,20 @@ from app.errors import AuditError, ServingError, SettingsError
 from app.identifiers import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from app.jobs.records import Instance
 from app.listener.commitment import CommitmentReports
-from app.listener.connection import BoundedServer, SharedContexts, TakenRequestHandler
+from app.listener.connection import BoundedServer, BoundedTlsSocket, SharedContexts, TakenRequestHandler
 from app.listener.handlers import StorageHandlers
 from app.listener.janitor import Janitor
-from app.listener.limits import STORAGE_BELOW_WATERMARK, TRANSIENT_REJECTIONS, AssociationLimits
+from app.listener.limits import (
+    STORAGE_BELOW_WATERMARK,
+    TLS_HANDSHAKE_FAILED,
+    TRANSIENT_REJECTIONS,
+    AssociationLimits,
+)
 from app.listener.presentation import supported_contexts
 from app.listener.sessions import Session, Sessions
 from app.listener.spool import Spool
 from app.listener.takeover import Takeover
+from app.listener.tls import server_context
 from app.listener.transfers import Transfers
 from app.settings import ListenerSettings, SourceSettings
 
@@ -139,7 +147,12 @@ class Listener:
         ------
         ServingError
             If the address or port can't be listened on.
+        SettingsError
+            If the files of `[listener.tls]` can't be used.
         """
+        tls = server_context(self._settings.tls) if self._settings.tls is not None else None
+        if tls is not None:
+            tls.sslsocket_class = BoundedTlsSocket
         _configure_toolkit()
         entity = AE(self._settings.ae_title)
         entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
@@ -175,6 +188,8 @@ class Listener:
         server.bounds = self._settings
         server.contexts = SharedContexts(server.contexts)
         server.takeover = self._takeover
+        server.refuse_tls = self._refuse_tls
+        server.tls = tls
         self._server = server
         self._port = server.server_address[1]
         self._janitor.start()
@@ -228,6 +243,16 @@ class Listener:
     def _congestion(self, association: Association) -> str:
         server = self._server
         return self._limits.refusal(association, server.active_associations if server is not None else [])
+
+    def _refuse_tls(self, address: str, error: OSError) -> None:
+        """Tell of a peer without TLS, or a certificate that is let in. A handshake that never came is no alert."""
+        code = TLS_HANDSHAKE_FAILED
+        _log.warning("connection refused", code=code, source_host=address, reason=type(error).__name__)
+        if isinstance(error, ssl.SSLError) and self._limits.is_new_report(code):
+            with contextlib.suppress(AuditError):  # it is refused all the same
+                self._audit.append(
+                    AuditEvent.ASSOCIATION_REFUSED, Outcome.MINOR_FAILURE, source_host=address, code=code
+                )
 
     def _on_acse_sent(self, event: Event) -> None:
         """Write each rejection, ours or the toolkit's, to the audit log before it leaves; note each release.

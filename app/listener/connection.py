@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import struct
 import time
+from collections.abc import Callable
 from socketserver import BaseServer
 from typing import TYPE_CHECKING, cast
 from weakref import WeakKeyDictionary
@@ -32,25 +34,11 @@ _WAITING_CONNECTIONS = 40
 _WAITING_FROM_ADDRESS = 4
 
 
-class BoundedSocket(socket.socket):
-    """A socket that reads PDUs (PS3.8 section 9.3.1) of a limited length within a limited time.
+class _Bounds(socket.socket):
+    """Reading of PDUs within bounds, for a plain and for a TLS socket."""
 
-    What breaks the bounds ends as an OSError or a TimeoutError of `recv`, which closes this connection and no other.
-
-    Parameters
-    ----------
-    accepted
-        The connection; this object takes it over.
-    longest_pdu
-        Largest PDU to read, in bytes; association requests, which can be long, are read up to 1 MiB all the same.
-    first_pdu_seconds, pdu_seconds
-        Longest time for the first and for any later PDU; large ones get more, as a slow network needs it.
-    """
-
-    def __init__(
-        self, accepted: socket.socket, *, longest_pdu: int, first_pdu_seconds: float, pdu_seconds: float
-    ) -> None:
-        super().__init__(fileno=accepted.detach())
+    def bound(self, *, longest_pdu: int, first_pdu_seconds: float, pdu_seconds: float) -> None:
+        """Set the bounds; the time of the first PDU begins to run."""
         self._longest_pdu = max(longest_pdu, _LONGEST_ASSOCIATE_REQUEST)
         self._pdu_seconds = pdu_seconds
         self._header = bytearray()
@@ -106,6 +94,32 @@ class BoundedSocket(socket.socket):
         return data
 
 
+class BoundedSocket(_Bounds):
+    """A socket that reads PDUs (PS3.8 section 9.3.1) of a limited length within a limited time.
+
+    What breaks the bounds ends as an OSError or a TimeoutError of `recv`, which closes this connection and no other.
+
+    Parameters
+    ----------
+    accepted
+        The connection; this object takes it over.
+    longest_pdu
+        Largest PDU to read, in bytes; association requests, which can be long, are read up to 1 MiB all the same.
+    first_pdu_seconds, pdu_seconds
+        Longest time for the first and for any later PDU; large ones get more, as a slow network needs it.
+    """
+
+    def __init__(
+        self, accepted: socket.socket, *, longest_pdu: int, first_pdu_seconds: float, pdu_seconds: float
+    ) -> None:
+        super().__init__(fileno=accepted.detach())
+        self.bound(longest_pdu=longest_pdu, first_pdu_seconds=first_pdu_seconds, pdu_seconds=pdu_seconds)
+
+
+class BoundedTlsSocket(_Bounds, ssl.SSLSocket):  # type: ignore[misc]  # the names of recv's arguments differ
+    """The same over TLS: an SSL context makes it, `bound` bounds it. Its handshake has the time of the first PDU."""
+
+
 class SharedContexts(list["PresentationContext"]):
     """The contexts that every association supports. None changes them, and the toolkit's copy for each takes 40 ms."""
 
@@ -117,6 +131,18 @@ class TakenRequestHandler(RequestHandler):
     """Makes the toolkit's association of a connection, prepared for the one that may take it over."""
 
     server: BoundedServer
+
+    def handle(self) -> None:
+        """Serve a connection. Its TLS begins here, in its own thread: a peer that does not shake hands stops nobody."""
+        connection = self.request
+        if isinstance(connection, ssl.SSLSocket):
+            try:
+                connection.do_handshake()
+            except OSError as error:  # ssl.SSLError and TimeoutError are some
+                self.server.refuse_tls(self.client_address[0], error)
+                self.server.shutdown_request(connection)
+                return
+        super().handle()
 
     def _create_association(self) -> Association:
         association = super()._create_association()
@@ -130,6 +156,10 @@ class BoundedServer(ThreadedAssociationServer):
     request_queue_size = 64
     bounds: ListenerSettings
     takeover: Takeover
+    tls: ssl.SSLContext | None = None
+    """What makes TLS of connections, if they are to be; its sockets are `BoundedTlsSocket`."""
+    refuse_tls: Callable[[str, OSError], None]
+    """Called with the address of a peer whose handshake failed."""
     _addresses: WeakKeyDictionary[socket.socket, str]
 
     def server_activate(self) -> None:
@@ -142,13 +172,18 @@ class BoundedServer(ThreadedAssociationServer):
         accepted, address = self.socket.accept()
         # an acknowledgement that waits for more to send costs 40 ms an instance
         accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        bounded = BoundedSocket(
-            accepted,
-            longest_pdu=self.bounds.maximum_pdu_size + _PDU_OVERHEAD,
-            first_pdu_seconds=self.bounds.acse_timeout_seconds,
-            pdu_seconds=self.bounds.dimse_timeout_seconds,
-        )
-        return bounded, cast("tuple[str, int]", address)
+        bounds = self.bounds
+        longest, first, later = bounds.maximum_pdu_size, bounds.acse_timeout_seconds, bounds.dimse_timeout_seconds
+        connection: BoundedSocket | BoundedTlsSocket
+        if self.tls is None:
+            connection = BoundedSocket(
+                accepted, longest_pdu=longest + _PDU_OVERHEAD, first_pdu_seconds=first, pdu_seconds=later
+            )
+        else:
+            wrapped = self.tls.wrap_socket(accepted, server_side=True, do_handshake_on_connect=False)
+            connection = cast("BoundedTlsSocket", wrapped)
+            connection.bound(longest_pdu=longest + _PDU_OVERHEAD, first_pdu_seconds=first, pdu_seconds=later)
+        return connection, cast("tuple[str, int]", address)
 
     def verify_request(self, request: socket.socket, client_address: tuple[str, int]) -> bool:
         """Whether to serve a connection: a flood of them must not become a flood of threads.

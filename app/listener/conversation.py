@@ -133,6 +133,10 @@ class Conversation:
         self._abort_wanted.set()
         self._connection.wake()
 
+    def break_off(self) -> None:
+        """Abort at once, in the association's own thread: an error of ours has ended `run`."""
+        self._connection.abort(0)
+
     def _hear(self) -> Ending:
         while not self._abort_wanted.is_set():
             kind, body = self._connection.read()

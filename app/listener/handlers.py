@@ -32,7 +32,7 @@ from app.audit.events import AuditEvent, Outcome
 from app.errors import AuditError
 from app.identifiers import UID
 from app.jobs.records import Instance
-from app.listener.reception import SUCCESS, Answer, Reception, StoreCommand
+from app.listener.reception import SUCCESS, Answer, Reception, StoreCommand, bug
 from app.listener.sessions import Session, Sessions
 from app.listener.spool import Spool
 from app.listener.transfers import Transfers
@@ -93,6 +93,13 @@ class StorageHandlers:
 
         Never raises: the toolkit would call it 'cannot understand'.
         """
+        try:
+            answer = self._store(event)
+        except Exception:  # noqa: BLE001  # the border of the process: nothing may pass
+            answer = bug()
+        return SUCCESS if answer.status == SUCCESS else _status(answer)
+
+    def _store(self, event: Event) -> Answer:
         command = StoreCommand(
             str(event.request.AffectedSOPClassUID),
             str(event.request.AffectedSOPInstanceUID),
@@ -100,10 +107,10 @@ class StorageHandlers:
             str(event.context.transfer_syntax),
         )
         reception = self.receive(self._sessions.of(event.assoc), command)
-        with event.request.DataSet.getbuffer() as data_set:
-            reception.write(data_set)
-        answer = reception.finish()
-        return SUCCESS if answer.status == SUCCESS else _status(answer)
+        if event.request.DataSet is not None:
+            with event.request.DataSet.getbuffer() as data_set:
+                reception.write(data_set)
+        return reception.finish()
 
     def receive(self, session: Session | None, command: StoreCommand) -> Reception:
         """Begin an instance whose bytes come one after the other."""

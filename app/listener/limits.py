@@ -25,6 +25,7 @@ TOO_MANY = "too-many-associations"
 TOO_MANY_FROM_ADDRESS = "too-many-from-address"
 STORAGE_BELOW_WATERMARK = "storage-below-watermark"
 BACKLOG_TOO_LONG = "backlog-too-long"
+TLS_HANDSHAKE_FAILED = "tls-handshake-failed"
 
 # result, source and reason of A-ASSOCIATE-RJ (PS3.8 table 9-21)
 _REJECTED_TRANSIENT = 0x02
@@ -88,7 +89,7 @@ class AssociationLimits:
 
     def is_new_report(self, code: str) -> bool:
         """Whether a shortage was not reported in the last minute: whoever tries again must not fill the audit log."""
-        if code not in (STORAGE_BELOW_WATERMARK, BACKLOG_TOO_LONG):
+        if code not in (STORAGE_BELOW_WATERMARK, BACKLOG_TOO_LONG, TLS_HANDSHAKE_FAILED):
             return True
         now = time.monotonic()
         with self._lock:

@@ -107,6 +107,7 @@ class Takeover:
             ending = conversation.run()
         except Exception:  # noqa: BLE001  # the border of the process: one association may end by our error, not more
             _log.exception("an association ended because of an error in the listener")
+            conversation.break_off()
             ending = Ending.ABORTED
         association.is_established = False
         if ending is Ending.RELEASED:

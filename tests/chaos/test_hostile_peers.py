@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -11,15 +13,13 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.chaos.asking import echo_seconds
 from tests.chaos.figures import Figures
 from tests.chaos.hostility import Attackers, abort_within_a_value
 from tests.chaos.test_large_object import MEGABYTE, Watched
 from tests.database_fixture import fresh_database
 from tests.listening import wait_until
-from tests.storing import Receiver, Slices, StoreSender
-
-VERIFICATION = "1.2.840.10008.1.1"
-ELSEWHERE = "127.0.0.21"
+from tests.storing import REPOSITORY, Receiver, Slices, StoreSender
 
 
 @pytest.fixture
@@ -30,17 +30,6 @@ def receiver(tmp_path: Path, postgres: str) -> Iterator[Receiver]:
         Receiver(tmp_path / "receiver", url, maximum_object_bytes=64 << 20, **bounds) as running,
     ):
         yield running
-
-
-def echo_seconds(port: int) -> float:
-    """Associate, C-ECHO and release from an address that does nothing else; return how long that took."""
-    began = time.monotonic()
-    with StoreSender(port, source=ELSEWHERE) as peer:
-        peer.associate(VERIFICATION)
-        peer.send_echo_command()
-        assert peer.read_status() == 0
-        peer.release()
-    return time.monotonic() - began
 
 
 def test_forty_associations_at_once(receiver: Receiver, figures: Figures) -> None:
@@ -92,18 +81,18 @@ def test_forty_associations_at_once(receiver: Receiver, figures: Figures) -> Non
 def test_all_hostile_peers_at_once(receiver: Receiver, figures: Figures) -> None:
     promise, seconds = "4. All hostile and slow peers at once", figures.of(short=10, full=60)
     echo_seconds(receiver.port)
-    watched, echoes = Watched(receiver.process()), []
+    watched = Watched(receiver.process())
     watched.start()
     with Attackers(receiver.port) as attackers:
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            echoes.append(echo_seconds(receiver.port))
-            time.sleep(0.1)
+        asking = [sys.executable, "-m", "tests.chaos.asking", str(receiver.port), str(seconds)]
+        asked = subprocess.run(asking, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY, check=True)
     watched.ended.set()
     watched.join()
     kinds_done = {name for name, count in attackers.done.items() if count}
     figures.show(promise, "kinds of attack that came to their point", seen=len(kinds_done), least=len(attackers.kinds))
-    figures.show(promise, "slowest C-ECHO from another address, s", seen=max(echoes), most=1 if figures.is_full else 10)
+    figures.show(
+        promise, "slowest C-ECHO from another address, s", seen=float(asked.stdout), most=1 if figures.is_full else 10
+    )
     growth = (watched.most_bytes - watched.idle_bytes) / MEGABYTE
     figures.show(promise, "resident memory over idle, MB", seen=growth, most=50)
     wait_until(lambda: receiver.parts() == [], 30)

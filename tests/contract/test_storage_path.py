@@ -18,6 +18,7 @@ from app.delivery.dimse import Peer, echo
 from app.delivery.sending import send_folder
 from app.identifiers import UID
 from app.listener import takeover
+from app.listener.reception import Reception
 from tests.listening import CT, Listening, RawPeer, listening, make_ct, wait_until, write_ct
 
 HOST = "127.0.0.1"
@@ -81,6 +82,26 @@ def test_both_loops_keep_count_and_refuse_alike(tmp_path: Path) -> None:
     assert [str(one.sop_instance_uid) for one in at.instances] == [make_ct(n).SOPInstanceUID for n in (1, 2, 3)]
     codes = [one["code"] for one in at.audit.of(AuditEvent.INSTANCE_REFUSED)]
     assert codes == ["truncated", "data-set-mismatch", "object-too-long"]
+
+
+def test_an_error_of_ours_is_no_fault_of_the_sender(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, served_by: str
+) -> None:
+    """The toolkit would answer that it cannot understand, and the sender would not try again."""
+    with listening(tmp_path / "spool") as at, RawPeer(at.port) as raw:
+        raw.associate()
+        with monkeypatch.context() as patched:
+            patched.setattr(Reception, "_keep", lambda *_: 1 / 0)
+            raw.send_pdu(4, value(store_command(1), 3) + value(encode(1), 2))
+            assert raw.read_status() == 0x0110
+            patched.setattr(at.listener._handlers, "receive", lambda *_: 1 / 0)
+            raw.send_pdu(4, value(store_command(1), 3) + value(encode(1), 2))
+            if served_by == "toolkit":
+                assert raw.read_status() == 0x0110
+            else:
+                assert raw.read_pdu()[0] == 7
+        echo(Peer(HOST, at.port, "LIMNER", "MODALITY", 30))
+    assert at.instances == []
 
 
 def test_messages_may_be_cut_anywhere(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from app.listener.presentation import (
     TRANSFER_SYNTAXES,
 )
 from app.settings_gate import GateSettings
+from app.settings_listener_tls import ListenerTlsSettings
 from app.settings_pipeline import GeneralistSettings, PipelineSettings, RuleSettings
 from app.settings_prompt import PromptSettings
 from app.settings_retention import RetentionSettings
@@ -50,13 +51,13 @@ What Limner offers and asks for, in the order of PS3.2. *Made from `app/listener
 | Implementation Class UID | `{class_uid}` |
 | Implementation Version Name | `{version}` |
 | Services as SCP | Verification, Storage |
-| Services as SCU | Verification, Storage (results, `limner submit`), Study Root FIND and MOVE (`[[archive]]`) |
 | Services as SCU | Verification (`limner check`), Storage (results, `limner submit`), \
-Study Root MOVE (`[[archive]]`), Study Root FIND (whether a destination holds a result), \
+Study Root FIND and MOVE (`[[archive]]`), Study Root FIND (whether a destination holds a result), \
 Storage Commitment Push Model (`[[destination]] commitment`) |
 | Maximum PDU, associations, time-outs | the `[listener]` settings |
 | Character sets | the source's Specific Character Set is kept, its values unchanged |
-| Security | called and calling AE title and host are checked; TLS for DICOMweb destinations, not yet for DIMSE |
+| Security | called and calling AE title and host are checked; TLS 1.2 or later for what comes (`[listener.tls]`) and for \
+DICOMweb destinations, not yet for DIMSE destinations |
 
 As SCU, an association proposes exactly the SOP class and transfer syntax of what it sends: results are Segmentation
 Storage in Explicit VR Little Endian. Results are withdrawn by Key Object Selection Documents, the rejection notes of
@@ -88,6 +89,7 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("the top of the file", settings.Settings),
     ("[listener]", settings.ListenerSettings),
     ("[[listener.source]]", settings.SourceSettings),
+    ("[listener.tls]", ListenerTlsSettings),
     ("[routing]", RoutingSettings),
     ("[[pipeline]]", PipelineSettings),
     ("[pipeline.generalist]", GeneralistSettings),

@@ -113,6 +113,17 @@ def test_a_whole_file(tmp_path: Path) -> None:
         settings.destination_named("nowhere")
 
 
+def test_relative_files_of_tls_count_from_the_file(tmp_path: Path) -> None:
+    text = '[listener.tls]\ncertificate = "limner.crt"\nkey = "/etc/limner.key"\nauthorities = "hospital.crt"\n'
+    tls = load_settings(write(tmp_path, text)).listener.tls
+    assert tls is not None
+    assert tls.certificate == tmp_path.resolve() / "limner.crt"
+    assert tls.key == Path("/etc/limner.key")
+    assert tls.authorities == tmp_path.resolve() / "hospital.crt"
+    with pytest.raises(SettingsError, match="needs authorities"):
+        load_settings(write(tmp_path, '[listener.tls]\ncertificate = "a"\nkey = "b"\n'))
+
+
 def test_relative_folders_count_from_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir("/")
     settings = load_settings(write(tmp_path, WHOLE))
