@@ -8,9 +8,9 @@ import typer
 from rich.markup import escape
 
 from app import bootstrap
-from app.jobs.entries import DestinationProfile, DestinationWindow
 from app.jobs.forms import chosen_kinds, possible_kinds
 from app.jobs.probing import keep_accepted
+from app.jobs.return_entries import DestinationProfile, DestinationWindow
 from app.settings import DestinationSettings, Settings, load_settings
 from app.terminal import JsonOption, SettingsOption, console, errors, print_json, say, table
 

@@ -18,9 +18,10 @@ from app import bootstrap
 from app.cli_withdrawals import print_withdrawal, withdraw_job, withdrawal_as_json
 from app.errors import JobError
 from app.jobs import holding, queue, steering
-from app.jobs.entries import Agreement, Finding, Job, JobInput, JobState, Withdrawal, describe_way
+from app.jobs.entries import Agreement, Finding, Job, JobInput, JobState, describe_way
 from app.jobs.explaining import job_waits_for
 from app.jobs.records import Records
+from app.jobs.return_entries import Withdrawal
 from app.jobs.withdrawing import Order
 from app.settings import Settings, load_settings
 from app.settings_pipeline import URGENT_PRIORITY
@@ -395,7 +396,6 @@ def _job_as_json(job: Job, inputs: list[JobInput], withdrawals: list[Withdrawal]
 def _by_channel(inputs: list[JobInput]) -> dict[str, list[str]]:
     """The digests that each channel reads; nothing where the rule binds none."""
     channels: dict[str, list[str]] = {}
-    for one in inputs:
-        if one.channel:
-            channels.setdefault(one.channel, []).append(one.digest)
+    for one in filter(lambda read: read.channel, inputs):
+        channels.setdefault(one.channel, []).append(one.digest)
     return channels

@@ -9,8 +9,9 @@ from typing import Any
 
 from app import bootstrap
 from app.errors import JobError
-from app.jobs.entries import Job, Withdrawal
+from app.jobs.entries import Job
 from app.jobs.records import Records
+from app.jobs.return_entries import Withdrawal
 from app.jobs.withdrawing import BY_HAND, Order, ask_to_withdraw, objects_at
 from app.settings import Settings
 from app.terminal import say

@@ -20,7 +20,7 @@ from app.jobs.records import Instance
 from app.listener.association import Listener
 from app.listener.spool import Spool
 from app.listener.transfers import Transfers
-from app.settings import ListenerSettings
+from app.settings_listener import ListenerSettings
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"

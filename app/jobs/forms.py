@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from itertools import chain
 
-from app.jobs.entries import Delivery, DestinationProfile, Job, NewJob, Result, Role, Sending
+from app.jobs.entries import Delivery, Job, NewJob, Result, Role, Sending
 from app.jobs.records import Records
+from app.jobs.return_entries import DestinationProfile
 from app.settings import DestinationSettings, Settings
 from operators.object_kinds import NOTICES, Kind
 

@@ -36,7 +36,7 @@ from app.listener.spool import Spool
 from app.listener.takeover import Takeover
 from app.listener.tls import server_context
 from app.listener.transfers import Transfers
-from app.settings import ListenerSettings, SourceSettings
+from app.settings_listener import ListenerSettings, SourceSettings
 
 if TYPE_CHECKING:
     from pynetdicom.association import Association

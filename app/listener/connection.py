@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
 from app.listener.takeover import Takeover
-from app.settings import ListenerSettings
+from app.settings_listener import ListenerSettings
 
 if TYPE_CHECKING:
     from pynetdicom.association import Association

@@ -16,7 +16,7 @@ import structlog
 from app.errors import LimnerError, OutOfResources
 from app.listener.presentation import VERIFICATION_SOP_CLASS
 from app.listener.spool import Spool
-from app.settings import ListenerSettings
+from app.settings_listener import ListenerSettings
 
 if TYPE_CHECKING:
     from pynetdicom.association import Association

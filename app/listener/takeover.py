@@ -26,7 +26,7 @@ from app.listener.handlers import StorageHandlers
 from app.listener.pdus import PduConnection
 from app.listener.presentation import STORAGE_SOP_CLASSES, VERIFICATION_SOP_CLASS
 from app.listener.sessions import Sessions
-from app.settings import ListenerSettings
+from app.settings_listener import ListenerSettings
 
 if TYPE_CHECKING:
     from pynetdicom.association import Association

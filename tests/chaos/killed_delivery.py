@@ -29,7 +29,7 @@ from app.jobs.records import Records
 from app.listener.association import Listener
 from app.listener.commitment import CommitmentReports
 from app.listener.spool import Spool
-from app.settings import ListenerSettings
+from app.settings_listener import ListenerSettings
 from tests.dicom_results import ARCHIVE, connect, delivering_bench
 from tests.job_harness import Bench, instance
 

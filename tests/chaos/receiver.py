@@ -16,7 +16,8 @@ from app.jobs.records import Records
 from app.listener.adoption import adopt_unrecorded
 from app.listener.association import Listener
 from app.listener.spool import Spool
-from app.settings import ListenerSettings, LoggingSettings
+from app.settings import LoggingSettings
+from app.settings_listener import ListenerSettings
 from app.telemetry import configure_logging
 
 

@@ -16,7 +16,8 @@ import pytest
 from app.delivery.sending import send_folder
 from app.graph import CompletionRecord, GraphRequest
 from app.identifiers import derive_uid
-from app.settings import ListenerSettings, Settings
+from app.settings import Settings
+from app.settings_listener import ListenerSettings
 from app.settings_retention import RetentionSettings
 from tests import peers
 from tests.chaos.figures import Figures

@@ -8,7 +8,7 @@ from pathlib import Path
 from app.jobs.records import Instance
 from app.listener.association import Listener
 from app.listener.spool import Spool
-from app.settings import ListenerSettings
+from app.settings_listener import ListenerSettings
 from tests.listening import RecordedAudit
 
 

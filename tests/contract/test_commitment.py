@@ -22,7 +22,7 @@ from app.jobs.records import Job
 from app.listener.association import Listener
 from app.listener.commitment import CommitmentReports
 from app.listener.spool import Spool
-from app.settings import ListenerSettings
+from app.settings_listener import ListenerSettings
 from tests import peers
 from tests.database_fixture import fresh_database
 from tests.dicom_results import ARCHIVE, connect, delivering_bench

@@ -19,7 +19,8 @@ from app.listener.transfers import Transfers
 from app.routing.asking import ArchiveQuestions
 from app.routing.completion import CompletionScanner
 from app.routing.rules import RuleSet
-from app.settings import ArchiveSettings, ListenerSettings, SourceSettings
+from app.settings import ArchiveSettings
+from app.settings_listener import ListenerSettings, SourceSettings
 from app.settings_routing import RoutingSettings
 from tests import peers
 from tests.contract.test_postgresql_completion import audited

@@ -20,7 +20,7 @@ from app.jobs.identity import ModelFacts
 from app.jobs.records import Job
 from app.routing.completion import CompletionScanner, CreateStudyJob
 from app.routing.rules import RuleSet
-from app.settings import ListenerSettings, SourceSettings
+from app.settings_listener import ListenerSettings, SourceSettings
 from app.settings_pipeline import URGENT_PRIORITY, RuleSettings
 from tests.database_fixture import fresh_database
 from tests.job_harness import DESTINATIONS, Bench, bench, instance

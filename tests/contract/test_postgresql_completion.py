@@ -17,7 +17,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from app.identifiers import UID
 from app.routing.completion import CompletionScanner
 from app.routing.rules import RuleSet
-from app.settings import ListenerSettings, SourceSettings
+from app.settings_listener import ListenerSettings, SourceSettings
 from app.settings_pipeline import RuleSettings
 from tests.database_fixture import fresh_database
 from tests.job_harness import DESTINATIONS, Bench, bench, instance

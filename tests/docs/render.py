@@ -21,6 +21,7 @@ from app.listener.presentation import (
     TRANSFER_SYNTAXES,
 )
 from app.settings_gate import GateSettings
+from app.settings_listener import ListenerSettings, SourceSettings
 from app.settings_listener_tls import ListenerTlsSettings
 from app.settings_pipeline import GeneralistSettings, PipelineSettings, RuleSettings
 from app.settings_prompt import PromptSettings
@@ -56,8 +57,8 @@ Study Root FIND and MOVE (`[[archive]]`), Study Root FIND (whether a destination
 Storage Commitment Push Model (`[[destination]] commitment`) |
 | Maximum PDU, associations, time-outs | the `[listener]` settings |
 | Character sets | the source's Specific Character Set is kept, its values unchanged |
-| Security | called and calling AE title and host are checked; TLS 1.2 or later for what comes (`[listener.tls]`) and for \
-DICOMweb destinations, not yet for DIMSE destinations |
+| Security | called and calling AE title and host are checked; TLS 1.2 or later for what comes (`[listener.tls]`) and \
+for DICOMweb destinations, not yet for DIMSE destinations |
 
 As SCU, an association proposes exactly the SOP class and transfer syntax of what it sends: results are Segmentation
 Storage in Explicit VR Little Endian. Results are withdrawn by Key Object Selection Documents, the rejection notes of
@@ -87,8 +88,8 @@ keys are errors. Times are seconds, sizes are bytes. Relative folders count from
 
 _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("the top of the file", settings.Settings),
-    ("[listener]", settings.ListenerSettings),
-    ("[[listener.source]]", settings.SourceSettings),
+    ("[listener]", ListenerSettings),
+    ("[[listener.source]]", SourceSettings),
     ("[listener.tls]", ListenerTlsSettings),
     ("[routing]", RoutingSettings),
     ("[[pipeline]]", PipelineSettings),

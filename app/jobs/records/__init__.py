@@ -10,21 +10,14 @@ from app.jobs.arrival_entries import EarlierJob, QueuePlace, SentObject, Transfe
 from app.jobs.connections import Connection
 from app.jobs.entries import (
     Agreement,
-    BegunDelivery,
-    Commitment,
-    CommittingObject,
     Consequence,
     Delivery,
     DeliveryState,
-    DestinationProfile,
-    DestinationWindow,
-    DueDelivery,
     Finding,
     Instance,
     Job,
     JobInput,
     JobState,
-    KeptReport,
     NewJob,
     Result,
     SeenSeries,
@@ -32,8 +25,6 @@ from app.jobs.entries import (
     Series,
     SeriesState,
     Step,
-    Turn,
-    Withdrawal,
     describe_way,
 )
 from app.jobs.records.accounting import AccountRecords
@@ -50,6 +41,17 @@ from app.jobs.records.turns import TurnRecords
 from app.jobs.records.watching import WatchRecords
 from app.jobs.records.withdrawing import WithdrawRecords
 from app.jobs.records.working import WorkRecords
+from app.jobs.return_entries import (
+    BegunDelivery,
+    Commitment,
+    CommittingObject,
+    DestinationProfile,
+    DestinationWindow,
+    DueDelivery,
+    KeptReport,
+    Turn,
+    Withdrawal,
+)
 
 __all__ = [
     "Connection",

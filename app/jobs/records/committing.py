@@ -9,7 +9,8 @@ from datetime import datetime
 from psycopg.rows import DictRow
 
 from app.jobs.connections import Connection, Connections, read_statements
-from app.jobs.entries import Commitment, CommittingObject, DeliveryState, KeptReport
+from app.jobs.entries import DeliveryState
+from app.jobs.return_entries import Commitment, CommittingObject, KeptReport
 
 _SQL = read_statements("committing.sql")
 

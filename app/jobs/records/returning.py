@@ -8,7 +8,8 @@ from dataclasses import asdict
 from datetime import datetime
 
 from app.jobs.connections import Connection, Connections, read_statements
-from app.jobs.entries import BegunDelivery, Delivery, DeliveryState, DestinationProfile, JobState
+from app.jobs.entries import Delivery, DeliveryState, JobState
+from app.jobs.return_entries import BegunDelivery, DestinationProfile
 from operators.object_kinds import Kind
 
 _SQL = read_statements("returning.sql")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 
 from app.jobs.connections import Connection, Connections, read_statements
-from app.jobs.entries import DestinationWindow, DueDelivery, Sending, Turn
+from app.jobs.entries import Sending
+from app.jobs.return_entries import DestinationWindow, DueDelivery, Turn
 
 _SQL = read_statements("turns.sql")
 

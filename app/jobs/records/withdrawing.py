@@ -6,7 +6,7 @@ import uuid
 from dataclasses import asdict
 
 from app.jobs.connections import Connection, Connections, read_statements
-from app.jobs.entries import Withdrawal
+from app.jobs.return_entries import Withdrawal
 
 _SQL = read_statements("withdrawing.sql")
 

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 from app.cli_destinations import _answers, _described
-from app.jobs.entries import DestinationWindow
+from app.jobs.return_entries import DestinationWindow
 from app.settings import DestinationSettings, Settings
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)

@@ -7,7 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from app.errors import SettingsError
-from app.settings import ListenerSettings, Settings, load_settings
+from app.settings import Settings, load_settings
+from app.settings_listener import ListenerSettings
 
 WHOLE = """
 data_folder = "limner-data"

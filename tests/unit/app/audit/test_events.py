@@ -19,6 +19,7 @@ def test_codes_are_those_of_ps3_15() -> None:
         "110102": "Begin Transferring DICOM Instances",
         "110103": "DICOM Instances Accessed",
         "110104": "DICOM Instances Transferred",
+        "110105": "DICOM Study Deleted",
         "110112": "Query",
         "110113": "Security Alert",
         "110120": "Application Start",

@@ -2,7 +2,7 @@ import pytest
 
 from app.errors import SettingsError
 from app.listener.association import AllowList
-from app.settings import SourceSettings
+from app.settings_listener import SourceSettings
 
 UNKNOWN = "calling-ae-title-not-recognized"
 WRONG_HOST = "host-not-allowed"

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from app.identifiers import UID
 from app.jobs.entries import SeenSeries
 from app.routing.waiting import Patience, explain_waiting, judge_series, judge_study
-from app.settings import ArchiveSettings, ListenerSettings, Settings, SourceSettings
+from app.settings import ArchiveSettings, Settings
+from app.settings_listener import ListenerSettings, SourceSettings
 from app.settings_routing import RoutingSettings
 
 PATIENCE = Patience(quiet_seconds=10, study_quiet_seconds=60, incomplete_seconds=600)
