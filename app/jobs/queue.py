@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from collections.abc import Mapping
 from datetime import datetime
@@ -46,11 +47,19 @@ GROUND = (psycopg.Error, ConnectorException, AuditError)
 RETAIN_PRIORITY = -1000
 """Whatever else waits in the queue goes first."""
 _LONGEST_WAIT_SECONDS = 60.0
+_LONGEST_IN_QUEUE = 24
 _SQL = read_statements("queue.sql")
 
 
 def delivery_queue(destination: str) -> str:
-    """Return the queue of a destination: each has its own, so that one that is down holds up no other."""
+    """Return the queue of a destination: each has its own, so that one that is down holds up no other.
+
+    A long name is cut, and told from others by its digest: PostgreSQL announces tasks on a channel that bears the
+    queue's name, in at most 63 bytes, also where the queue is paused.
+    """
+    if len(destination) > _LONGEST_IN_QUEUE:
+        digest = hashlib.sha256(destination.encode()).hexdigest()
+        destination = f"{destination[: _LONGEST_IN_QUEUE - 9]}-{digest[:8]}"
     return f"deliver-{destination}"
 
 

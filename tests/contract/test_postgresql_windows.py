@@ -14,6 +14,7 @@ import pytest
 from app.delivery.destination import Send
 from app.errors import DeliveryError, DeliveryRefused
 from app.jobs.probing import DestinationProbing
+from app.jobs.queue import TaskQueue
 from app.jobs.records import Records
 from tests.database_fixture import fresh_database
 from tests.job_harness import Bench, PlantedDestination, bench, instance
@@ -230,3 +231,13 @@ def test_what_nobody_attends_to_is_found(tmp_path: Path, url: str) -> None:
         assert [task for task, _ in made.queued_tasks()] == ["turn"]
         made.work(made.all_ended)
         assert made.job().state == "closed"
+
+
+def test_a_destination_may_have_the_longest_name_that_the_settings_take(tmp_path: Path, url: str) -> None:
+    name = "d" * 63
+    with bench(tmp_path, url, rule={"destinations": ("archive",)}) as made:
+        with made.records.transaction() as connection:
+            TaskQueue().defer_turn(connection, name)
+        with psycopg.connect(url) as connection:
+            (found,) = connection.execute("SELECT args ->> 'destination' FROM procrastinate_jobs").fetchall()
+        assert found == (name,)

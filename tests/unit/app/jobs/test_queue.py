@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from procrastinate.jobs import Job
 
-from app.jobs.queue import Interrupted, WhenPossible, back_off_seconds
+from app.jobs.queue import Interrupted, WhenPossible, back_off_seconds, delivery_queue
 
 
 def test_the_wait_doubles_up_to_the_longest() -> None:
@@ -32,3 +32,14 @@ def test_an_interrupted_task_is_repeated_at_once() -> None:
     decision = WhenPossible().get_retry_decision(exception=Interrupted(), job=task)
     assert decision.retry_at is not None
     assert decision.retry_at <= datetime.now(UTC)
+
+
+@given(st.text("abcdefghijklmnopqrstuvwxyz0123456789-_", min_size=1, max_size=63))
+def test_the_queue_of_any_destination_can_be_announced(name: str) -> None:
+    """PostgreSQL takes names of channels of 63 bytes; what is paused has a longer one."""
+    assert len(f"procrastinate_queue_v1#paused-{delivery_queue(name)}") <= 63
+
+
+def test_destinations_with_long_names_have_queues_of_their_own() -> None:
+    assert delivery_queue("a" * 62 + "b") != delivery_queue("a" * 62 + "c")
+    assert delivery_queue("archive") == "deliver-archive"
