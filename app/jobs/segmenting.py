@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import psycopg
+
 from app.audit.events import AuditEvent, Outcome
 from app.audit.log import AuditLog
 from app.errors import GraphFailed, InputMissing, JobError
@@ -49,6 +51,9 @@ _ENDS: Mapping[AuditEvent, JobState] = {
     AuditEvent.JOB_GIVEN_UP: "dead-letter",
 }
 """How a job ends of which an attempt ended so."""
+
+_UNCOUNTED_SECONDS = 600.0
+"""So long is waited for a database that can be asked and not written; the queue repeats the task after that too."""
 
 _log = get_logger(__name__)
 
@@ -124,6 +129,14 @@ class Segmenting:
         if begun is None or job is None:
             return  # it ended, or goes on elsewhere
         attempt, tries = begun
+        try:
+            self._attempt(job, attempt, tries, slot_lost)
+        except GROUND:
+            self._uncount(job, attempt)
+            raise
+
+    def _attempt(self, job: Job, attempt: int, tries: int, slot_lost: threading.Event) -> None:
+        """Run an attempt and record its outcome, whatever it is."""
         try:
             self._run_attempt(job, attempt, tries, slot_lost)
         except Overtaken:
@@ -340,6 +353,19 @@ class Segmenting:
         with self._records.transaction() as connection:
             if self._records.end_attempt(connection, job.id, attempt, "failed", "model-replaced", reason):
                 self._records.reopen_series(connection, job.id)
+
+    def _uncount(self, job: Job, attempt: int) -> None:
+        """Give back an attempt whose outcome could not be recorded: no fault of the job's. Waits until that can be."""
+        ends = time.monotonic() + _UNCOUNTED_SECONDS
+        while time.monotonic() < ends:
+            try:
+                self._records.release_attempt(job.id, attempt)
+            except psycopg.Error:
+                if self._interrupted.wait(1.0):
+                    return
+            else:
+                _log.warning("job.not_recorded", job_id=str(job.id), attempt=attempt)
+                return
 
     def _give_back(self, job: Job, attempt: int) -> None:
         self._records.release_attempt(job.id, attempt)

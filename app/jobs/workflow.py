@@ -7,8 +7,9 @@ the outcome together with the next task in one transaction. Only the latest atte
 
 What is repeated, and what not:
 
-- an attempt that was lost (the server was killed, the database went away) is repeated, up to the pipeline's
-  ``maximum_attempts``; one that a shutdown ended is repeated and does not count;
+- an attempt that was lost (its worker was killed) is repeated, up to the pipeline's
+  ``maximum_attempts``; one that a shutdown ended, or whose outcome could not be recorded since the database or the
+  audit log had no room, is repeated and does not count;
 - `InferenceFailed` is repeated with back-off, up to the same maximum: Triton may be back by then;
 - a job whose attempts are used up so is a dead letter, that a person may have replayed;
 - a crash, a hang, too much memory, a missing record or a result that does not verify fails the job at once: the same

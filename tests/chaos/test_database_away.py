@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -63,6 +64,8 @@ def _seconds_until_done(made: Bench, sender: Sender, began: float) -> float:
 
 def _check_all_done(made: Bench, sender: Sender, figures: Figures, promise: str) -> None:
     jobs = made.records.jobs(100_000)
+    ends = Counter((one.state, one.code, one.reason) for one in jobs)
+    assert set(ends) == {("closed", "", "")}, ends
     figures.show(promise, "instances that were acknowledged and have no closed job", exactly=0,
                  seen=sender.acknowledged - sum(one.state == "closed" for one in jobs))  # fmt: skip
     digests = {result.digest for job in jobs for result in job.results}

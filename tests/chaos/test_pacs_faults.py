@@ -172,7 +172,7 @@ def test_an_archive_that_flaps(
         for number in range(kills):
             with peers.running_orthanc(network, tmp_path / "orthanc") as orthanc:
                 queue_jobs(made, number * each, each)
-                time.sleep(random.uniform(0, 1))
+                time.sleep(random.uniform(0, 0.5))
                 orthanc.kill()
             down += arrived(made, ARCHIVE) < (number + 1) * each
         with peers.running_orthanc(network, tmp_path / "orthanc") as orthanc:
@@ -186,6 +186,9 @@ def test_an_archive_that_flaps(
     _show(figures, "Orthanc", results, held)
     figures.show(PROMISE, "Orthanc: objects more than results", seen=copies - len(results), exactly=0)
     figures.show(PROMISE, "Orthanc: kills", seen=kills, least=kills)
-    figures.show(PROMISE, "Orthanc: kills with something on its way", seen=down, least=1)
+    # three kills may all find everything sent
+    figures.show(
+        PROMISE, "Orthanc: kills with something on its way", seen=down, least=figures.of(short=0, full=kills // 2)
+    )
     figures.show(PROMISE, "Orthanc: connections for each result", seen=len(attempts.times) / len(results), most=1)
     figures.show(PROMISE, "Orthanc: seconds until all had gone after the last kill", seen=drained, most=60)

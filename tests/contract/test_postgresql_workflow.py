@@ -342,3 +342,24 @@ def test_work_goes_on_after_the_database_dropped_every_connection(tmp_path: Path
         made.work(drop_once_then_wait, seconds=60)
         assert {job.state for job in made.records.jobs()} == {"closed"}
         assert dropped[0] > 3
+
+
+def test_a_database_without_room_uses_up_no_attempts(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An outcome that can't be recorded is no fault of the job, however often that happens."""
+    with bench(tmp_path, url) as made:
+        pipeline = made.settings.pipeline[0].model_copy(update={"maximum_attempts": 1})
+        made.settings.__dict__["pipeline"] = (pipeline,)
+        record, full = made.records.record_results, [2]
+
+        def record_results(*arguments: Any, **named: Any) -> bool:
+            if full[0]:
+                full[0] -= 1
+                raise psycopg.errors.DiskFull("no space left on device")
+            return record(*arguments, **named)
+
+        monkeypatch.setattr(made.records, "record_results", record_results)
+        _queue(made)
+        made.work(made.all_ended)
+        job = made.job()
+        assert (job.state, job.code, job.attempt, job.tries) == ("closed", "", 3, 1)
+        assert full == [0]
