@@ -155,6 +155,7 @@ class Rescuer:
 
     async def _put_back(self, connection: psycopg.AsyncConnection, tasks: list[int]) -> None:
         await connection.execute(_SQL["fence_attempts"], (tasks,))
+        await connection.execute(_SQL["free_turns"], (tasks,))
         for name, queue, job_id in await _rows(connection, "put_back", (tasks,)):
             _log.warning("task.rescued", task=name, queue=queue, arguments=job_id)
 

@@ -224,7 +224,7 @@ def test_a_dead_letter_can_be_replayed_again_and_again(
 def test_a_delivery_that_was_given_up_is_replayed_without_a_second_graph(tmp_path: Path, url: str) -> None:
     with bench(tmp_path, url) as made:
         few = [one.model_copy(update={"maximum_attempts": 2}) for one in made.settings.destination]
-        made.workflow._delivering._settings = made.settings.model_copy(update={"destination": tuple(few)})
+        made.workflow._delivering._outcomes._settings = made.settings.model_copy(update={"destination": tuple(few)})
         _down(made, "archive")
         _queue(made)
         made.work(made.all_ended)
@@ -311,23 +311,25 @@ def test_an_urgent_job_goes_before_those_that_came_first(tmp_path: Path, url: st
         assert "erika" in _said(made, "job-put-first")[0]
 
 
-def test_what_a_job_puts_into_the_queue_later_is_urgent_too(tmp_path: Path, url: str) -> None:
+def test_what_a_job_sends_later_is_urgent_too(tmp_path: Path, url: str) -> None:
     told = threading.Event()
 
-    def put_first(run: int) -> None:  # while the graph runs, and while a delivery is sent
-        made.workflow._decisions["put-first"](made.job().id, "erika")
-        told.set()
+    def put_first(run: int) -> None:  # while its graph, the second, runs
+        if run == 2:
+            made.workflow._decisions["put-first"](made.records.jobs()[0].id, "erika")
+            told.set()
 
     with bench(tmp_path, url, graph=PlantedGraph(plan=put_first)) as made:
         _down(made, "archive", "viewer")
-        _queue(made)
-        made.work(lambda: {one.attempts > 0 for one in made.job().deliveries} == {True})
-        with psycopg.connect(url) as connection:
-            tasks = connection.execute(
-                "SELECT DISTINCT priority FROM procrastinate_jobs WHERE task_name = 'deliver'"
-            ).fetchall()
+        _queue(made, 1, 2)
+        made.work(lambda: all(len(job.deliveries) == 2 for job in made.records.jobs()))
         assert told.is_set()
-        assert tasks == [(URGENT_PRIORITY,)]
+        urgent, routine = made.records.jobs()
+        assert (urgent.priority, routine.priority) == (URGENT_PRIORITY, 0)
+        with psycopg.connect(url) as connection:
+            connection.execute("UPDATE deliveries SET next_attempt_at = NULL")
+        due = [one.sending.job_id for one in made.records.due_deliveries("archive", 2)]
+        assert due == [urgent.id, routine.id]
 
 
 def test_the_jobs_of_one_state_are_listed_alone(tmp_path: Path, url: str) -> None:

@@ -80,6 +80,20 @@ def test_a_silent_workers_task_is_put_back_and_its_attempt_fenced(tmp_path: Path
         assert records.begin_attempt(job.id) == (3, 2)  # 2 is the fence; it is no try
 
 
+def test_the_turn_of_a_silent_workers_task_is_free_at_once(tmp_path: Path, url: str) -> None:
+    """Under its new number the task would wait for the lease of its old one."""
+    _taken_by_somebody(tmp_path, url)
+    ((task, _, _),) = _tasks(url)
+    with Records(url) as records:
+        lost = records.take_turn("archive", "", f"task {task}", 3600)
+        assert lost is not None
+        assert records.take_turn("archive", "", "another task", 3600) is None
+        asyncio.run(_watch(url, 2.5))
+        assert records.take_turn("archive", "", "another task", 3600) is not None
+        with records.transaction() as connection:
+            assert not records.keep_turn(connection, lost)
+
+
 def test_a_worker_that_stopped_in_a_transaction_is_taken_over_too(tmp_path: Path, url: str) -> None:
     _taken_by_somebody(tmp_path, url)
     with psycopg.connect(url) as stopped:

@@ -40,6 +40,11 @@ FROM procrastinate_jobs AS task
 WHERE task.id = ANY(%s) AND task.status = 'doing' AND task.task_name = 'segment'
   AND jobs.id = (task.args ->> 'job_id')::uuid AND jobs.state = 'running';
 
+-- name: free_turns
+-- Under its new number a task would wait for the lease of its old one; whoever had the turn writes nothing any more.
+UPDATE destination_windows SET holder = NULL, leased_until = NULL
+WHERE holder IN (SELECT 'task ' || lost FROM unnest(%s::bigint[]) AS lost);
+
 -- name: put_back
 -- Under a number of its own, so that a worker that was taken for dead can't end it. A negative one: it has waited longest,
 -- and goes first among those of its priority.
