@@ -39,7 +39,7 @@ class _Tasks:
 
     def task(self, *, name: str, pass_context: bool = False, **_: Any) -> Callable[..., Any]:
         def keep(function: Callable[..., Any]) -> Callable[..., Any]:
-            context = SimpleNamespace(job=SimpleNamespace(id=0))
+            context = SimpleNamespace(job=SimpleNamespace(id=0), additional_context={}, worker_name=None)
             self.functions[name] = partial(function, context) if pass_context else function
             return function
 
