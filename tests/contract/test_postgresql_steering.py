@@ -298,8 +298,7 @@ def test_an_urgent_job_goes_before_those_that_came_first(tmp_path: Path, url: st
     with bench(tmp_path, url) as made:
         _queue(made, 1, 2, 3)
         last = made.records.jobs()[0]
-        _say(made, "urgent", last)
-        made.workflow._decisions["put-first"](last.id, "erika")
+        made.workflow._decisions["put-first"](last.id, "erika")  # at once: while it is carried out its task is locked
         with psycopg.connect(url) as connection:
             tasks = connection.execute(
                 "SELECT args ->> 'job_id', priority FROM procrastinate_jobs WHERE task_name = 'segment' ORDER BY id"
