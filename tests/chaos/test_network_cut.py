@@ -60,4 +60,6 @@ def test_nothing_is_lost_or_doubled(
     figures.show(PROMISE, "results lost", seen=len(set(results) - set(uids)), exactly=0)
     figures.show(PROMISE, "results doubled", seen=len(uids) - len(results), exactly=0)
     figures.show(PROMISE, "objects that are not as recorded", seen=wrong, exactly=0)
-    figures.show(PROMISE, "seconds until all had gone after the last cut", seen=drained, most=30)
+    figures.show(
+        PROMISE, "seconds until all had gone after the last cut", seen=drained, most=figures.of(short=120, full=30)
+    )

@@ -121,5 +121,9 @@ def test_slots_are_never_exceeded_and_urgent_jobs_come_next(tmp_path: Path, post
         show("samples of the graphs that run", seen=len(samples.counts), least=figures.of(short=500, full=10_000))
         show("graphs at once, at most, in those samples", seen=max(samples.counts), most=_SLOTS)
         show("graphs at once, at most, by their own notes", seen=_most_at_once(noted), exactly=_SLOTS)
-        show("seconds until an urgent job began, at most", seen=max(waited), most=length + 1.0)
+        show(
+            "seconds until an urgent job began, at most",
+            seen=max(waited),
+            most=length + (1.0 if figures.is_full else 10.0),
+        )
         show("jobs closed", seen=states.count("closed"), exactly=routine + urgent)
