@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
-import os
-import time
 import uuid
-from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -15,6 +11,7 @@ import typer
 from rich.markup import escape
 
 from app import bootstrap
+from app.cli_decisions import person, wait_until
 from app.cli_withdrawals import print_withdrawal, withdraw_job, withdrawal_as_json
 from app.errors import JobError
 from app.jobs import holding, queue, steering
@@ -23,15 +20,13 @@ from app.jobs.explaining import job_waits_for
 from app.jobs.records import Records
 from app.jobs.return_entries import Withdrawal
 from app.jobs.withdrawing import Order
-from app.settings import Settings, load_settings
+from app.settings import load_settings
 from app.settings_pipeline import URGENT_PRIORITY
 from app.terminal import JsonOption, SettingsOption, console, print_json, say, table
 from operators.rejection_reasons import RejectionReason
 
 commands = typer.Typer(help="The jobs: what became of each series that a rule took.", invoke_without_command=True)
 
-_DECISION_SECONDS = 20.0
-_LOOK_SECONDS = 0.2
 
 JobArgument = Annotated[str, typer.Argument(help="The job's number, as `limner jobs` lists it; its beginning will do.")]
 
@@ -214,40 +209,9 @@ def _decide(text: str, decision: str, done: str, settings: SettingsOption) -> No
         wait_until(decided, done, loaded)
 
 
-def wait_until(carried_out: Callable[[], bool], done: str, settings: Settings) -> None:
-    """Wait until the server has carried out what is in the queue, and say so; if none runs, say that.
-
-    Raises
-    ------
-    JobError
-        ``decision-waiting``: it did not in time.
-    """
-    if bootstrap.running_server(settings) is None:
-        say("no server runs here: the decision is carried out when one starts")
-        return
-    deadline = time.monotonic() + _DECISION_SECONDS
-    while time.monotonic() < deadline:
-        if carried_out():
-            say(done)
-            return
-        time.sleep(_LOOK_SECONDS)
-    raise JobError(
-        f"the server did not carry the decision out within {_DECISION_SECONDS:.0f} s; it is in the queue still",
-        code="decision-waiting",
-    )
-
-
 def priority_in_words(priority: int) -> str:
     """Return how a list shows a job's priority."""
     return "urgent" if priority >= URGENT_PRIORITY else str(priority or "")
-
-
-def person() -> str:
-    """Return the name of the user who gave the command; the number where it has none, as in some containers."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())
 
 
 def _job(records: Records, text: str) -> Job:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from app import bootstrap
-from app.cli_jobs import person, wait_until
+from app.cli_decisions import person, wait_until
 from app.errors import JobError
 from app.jobs.pausing import ask_for_pause
 from app.jobs.records import Records
