@@ -105,7 +105,7 @@ def test_two_workers_share_the_window(tmp_path: Path, url: str) -> None:
         counted = _counted(made)
         (tmp_path / "archive.down").touch()
         _queue(made, 5)
-        with bench(tmp_path / "other", url, rule=ONE, destination=SLOW) as other:
+        with bench(tmp_path, url, rule=ONE, destination=SLOW, name="other") as other:  # one spool, two audit chains
             other.destinations["archive"] = counted
             both = [
                 threading.Thread(target=one.work, args=(lambda: counted.connections >= 3,)) for one in (made, other)

@@ -126,6 +126,11 @@ scan_seconds = 0.1
         self._process.wait(30)
         self._process = None
 
+    def kill_if_running(self) -> None:
+        """For what must end however a test ends: a server that is left over disturbs the tests after it."""
+        if self.running:
+            self.kill()
+
     @property
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None

@@ -34,6 +34,8 @@ def _parted(folder: Path, database: str, triton: str) -> Iterator[tuple[LimnerSe
             _role(folder, settings, "listener", "in-2"),
             _role(folder, settings, "worker", "work-1"),
         )
+        for one in made:
+            stack.callback(one.kill_if_running)
         yield made
         for one in made:
             if one.running:
