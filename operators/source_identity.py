@@ -102,20 +102,24 @@ def moment_of(headers: Sequence[pydicom.Dataset]) -> tuple[str, str]:
     A result of the same input must be the same object, so the time of the run can't be in it; when it ran is in the
     records and the audit log. A source without any usable date gets the present one.
     """
-    found = [
-        moment
-        for header in headers
-        for keywords in (*_TIMES, _STUDY_TIME)
-        if (moment := _moment(header, *keywords)) is not None
-    ]
+    # few, of many headers
+    written = {_written(header, *keywords) for header in headers for keywords in (*_TIMES, _STUDY_TIME)}
+    found = [moment for date, time in written if (moment := _moment(date, time)) is not None]
     latest = max(found, default=None) or datetime.datetime.now(tz=datetime.UTC).replace(tzinfo=None, microsecond=0)
     return latest.strftime("%Y%m%d"), latest.strftime("%H%M%S")
 
 
-def _moment(header: pydicom.Dataset, date_keyword: str, time_keyword: str) -> datetime.datetime | None:
+def _written(header: pydicom.Dataset, date_keyword: str, time_keyword: str) -> tuple[str, str]:
     try:
-        date: datetime.date | None = DA(header.get(date_keyword))
-        time: datetime.time | None = TM(header.get(time_keyword))
+        return str(header.get(date_keyword) or ""), str(header.get(time_keyword) or "")
+    except PARSE_ERRORS:
+        return "", ""
+
+
+def _moment(written_date: str, written_time: str) -> datetime.datetime | None:
+    try:
+        date: datetime.date | None = DA(written_date)
+        time: datetime.time | None = TM(written_time)
     except PARSE_ERRORS:
         return None
     if date is None:

@@ -6,7 +6,6 @@ numbered after its source's series; all UIDs derive from the job, so that the sa
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +22,7 @@ from operators.derived_uids import (
 from operators.durable import write_durably
 from operators.object_kinds import Kind
 from operators.prompting_object import PromptingObject
+from operators.results.encoding import encode_file
 from operators.results.replacing import ReplacedObject
 from operators.segments import SegmentSpec
 from operators.series_volume import SeriesVolume
@@ -147,11 +147,9 @@ def series_number(source: pydicom.Dataset, kind: Kind) -> int:
 
 def save_object(dataset: pydicom.Dataset, path: Path) -> WrittenObject:
     """Write a finished object durably as a Part 10 file, and return what was written."""
-    buffer = io.BytesIO()
-    dataset.save_as(buffer, enforce_file_format=True)
     return WrittenObject(
         path=path,
-        digest=write_durably(path, buffer.getvalue()),
+        digest=write_durably(path, encode_file(dataset)),
         sop_class_uid=str(dataset.SOPClassUID),
         sop_instance_uid=str(dataset.SOPInstanceUID),
         series_instance_uid=str(dataset.SeriesInstanceUID),

@@ -36,7 +36,7 @@ _MOST_NAMED = 10
 def segment_numbers(labels: LabelMap, segments: Sequence[SegmentSpec]) -> LabelMap:
     """Return segment numbers, 1 to the number of segments in their order, in place of label values.
 
-    They are uint8 as long as the segments' number allows it, else uint16.
+    They are uint8 as long as the segments' number allows it, else uint16, and always an array of their own.
 
     Raises
     ------
@@ -46,15 +46,17 @@ def segment_numbers(labels: LabelMap, segments: Sequence[SegmentSpec]) -> LabelM
     table = np.zeros(MOST_LABELS + 1, smallest_label_type(len(segments)))
     for number, segment in enumerate(segments, start=1):
         table[segment.label_value] = number
-    found = label_counts(labels) > 0
-    unknown = (np.flatnonzero(found[1:] & (table[1:] == 0)) + 1).tolist()
+    found = np.flatnonzero(label_counts(labels)[1:]) + 1
+    unknown = found[table[found] == 0].tolist()
     if unknown:
         raise OperatorError(
             f"the labels hold {len(unknown)} values that segments.json does not describe: {unknown[:_MOST_NAMED]}"
             f"{' and others' if len(unknown) > _MOST_NAMED else ''}",
             code="label-undescribed",
         )
-    numbered: LabelMap = table[labels]
+    if np.array_equal(table[found], found):
+        return labels.astype(table.dtype)
+    numbered: LabelMap = np.take(table, labels, mode="clip")  # no label is beyond the table; "raise" is much slower
     return numbered
 
 
