@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-chaos test-oracle bench-nnunet bench-sam bench-receive check environment exporter lite-medsam image clean
+.PHONY: help demo test test-chaos test-oracle bench-nnunet bench-sam bench-receive bench-segmentation check environment exporter lite-medsam image clean
 
 VENV := .venv/bin
 
@@ -42,6 +42,11 @@ bench-receive: ## Limner beside Orthanc, storescp and pynetdicom: objects a seco
 	@tests/install_peers.sh
 	@deploy/environment.sh server development
 	@$(VENV)/python -m benchmarks.receive $(BENCH)
+
+bench-segmentation: ## dcmqi's itkimage2segimage beside Limner: seconds, bytes and memory of a SEG; 5 minutes at most
+	@tests/install_peers.sh
+	@deploy/environment.sh server development tools
+	@$(VENV)/python -m benchmarks.segmentation $(BENCH)
 
 check: ## style, types, import contracts and spelling
 	@deploy/environment.sh server development

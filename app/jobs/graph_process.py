@@ -24,7 +24,7 @@ __all__ = ["CompletionRecord", "GraphProcess"]
 
 Progress = Callable[[str, int, int], None]
 
-PRELOAD = ("app.jobs.graph_child", "app.app", "operators.nnunet.warm")
+PRELOAD = ("app.jobs.graph_child", "app.app", "operators.nnunet.warm", "operators.results.warm")
 PROMPTED_PRELOAD = ("app.prompted",)
 """For pipelines that are prompted."""
 _LOOK_SECONDS = 0.1

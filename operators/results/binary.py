@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import highdicom
 import numpy as np
 from highdicom.seg import Segmentation, SegmentationTypeValues
 from pydicom.uid import ExplicitVRLittleEndian
@@ -27,8 +26,8 @@ def write_binary(finding: Finding, path: Path) -> WrittenObject:
         that no segment has, ``segmentation-too-large`` if its frames are more than a DICOM object can hold.
     """
     check_place(finding.labels, finding.series.volume)
-    numbered = finding.labels.with_array(segment_numbers(finding.labels.array, finding.segments))
-    _check_size(numbered.array)
+    numbered = segment_numbers(finding.labels.array, finding.segments)
+    _check_size(numbered)
     return save_object(_segmentation(finding, numbered), path)
 
 
@@ -38,12 +37,12 @@ def _check_size(labels: LabelMap) -> None:
     check_size(frames, frames * labels[0].size // 8)
 
 
-def _segmentation(finding: Finding, numbered: highdicom.Volume) -> Segmentation:
-    empty = not np.any(numbered.array)
+def _segmentation(finding: Finding, numbered: LabelMap) -> Segmentation:
+    empty = not np.any(numbered)
     if empty:
         # highdicom would write every slice of every segment: gigabytes of nothing where segments are many. So it is
         # given one voxel, which is taken out again below
-        numbered.array[0, 0, 0] = 1
+        numbered[0, 0, 0] = 1
     segmentation = segmentation_object(
         finding,
         numbered,

@@ -34,9 +34,9 @@ def write_labelmap(finding: Finding, path: Path, *, transfer_syntax_uid: UID = R
         As `operators.results.binary.write_binary`; ``segmentation-too-large`` only where it is not compressed.
     """
     check_place(finding.labels, finding.series.volume)
-    numbered = finding.labels.with_array(segment_numbers(finding.labels.array, finding.segments))
+    numbered = segment_numbers(finding.labels.array, finding.segments)
     if not transfer_syntax_uid.is_encapsulated:
-        check_size(len(numbered.array), numbered.array.nbytes)
+        check_size(len(numbered), numbered.nbytes)
     segmentation = segmentation_object(
         finding,
         numbered,

@@ -78,16 +78,22 @@ def check_size(frames: int, size: int) -> None:
 
 def segmentation_object(
     finding: Finding,
-    pixels: highdicom.Volume,
+    pixels: LabelMap | highdicom.Volume,
     kind: Kind,
     segmentation_type: SegmentationTypeValues,
     transfer_syntax_uid: UID,
     *,
     omit_empty_frames: bool,
 ) -> Segmentation:
-    """Return the Segmentation of a finding with `pixels` on the series' grid, as highdicom takes them.
+    """Return the Segmentation of a finding; its source is named, and what prompted it.
 
-    Its source is named, and what prompted it; nothing in it comes from the clock or from chance.
+    Nothing in it comes from the clock or from chance.
+
+    Parameters
+    ----------
+    pixels
+        As highdicom takes them. An array has a plane for each slice of the series, in their order, and lies where they
+        lie; for a volume highdicom looks for the slice at each plane's place, which takes the square of their number.
     """
     date, time = moment_of(finding.series.datasets)
     description = say_ai(finding.series_description)

@@ -56,7 +56,9 @@ def test_segmentations_that_refer_to_frames(write: Callable[[Phantom, Path], lis
 
 
 def _only_the_first(shape: tuple[int, int, int]) -> LabelMap:
-    return asymmetric_labels(shape) * (asymmetric_labels(shape) == SEGMENTS[0].label_value)
+    labels = asymmetric_labels(shape)
+    labels[labels != SEGMENTS[0].label_value] = 0
+    return labels
 
 
 @pytest.mark.parametrize(

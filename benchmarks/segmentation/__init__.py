@@ -1,0 +1,1 @@
+"""Limner's Segmentations beside those of dcmqi's itkimage2segimage: `make bench-segmentation`."""
