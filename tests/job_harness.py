@@ -315,11 +315,13 @@ class Bench:
         running = asyncio.create_task(worker.run(stop))
         deadline = time.monotonic() + seconds
         held = False
-        while not held and not running.done() and time.monotonic() < deadline:
-            await asyncio.sleep(0.05)
-            held = await asyncio.to_thread(until)
-        stop.set()
-        await running
+        try:
+            while not held and not running.done() and time.monotonic() < deadline:
+                await asyncio.sleep(0.05)
+                held = await asyncio.to_thread(until)
+        finally:  # also where the condition itself failed: a worker that is left over fails the tests after it
+            stop.set()
+            await running
         assert held, f"not in {seconds} s: {[(one.state, one.code, one.reason) for one in self.records.jobs()]}"
 
     def job(self) -> Job:
