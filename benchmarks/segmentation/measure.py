@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import statistics
@@ -101,7 +102,7 @@ def summarize(written: Sequence[Written]) -> dict[Key, Summary]:
 def _dcmqi(inputs: Inputs, kind: Kind, segments: int, folder: Path) -> Written:
     output = folder / f"{kind}-{segments}-dcmqi.dcm"
     command = [
-        program("itkimage2segimage"),
+        str(_itkimage2segimage()),
         *("--inputImageList", str(inputs.image), "--inputDICOMDirectory", str(inputs.series)),
         *("--inputMetadata", str(inputs.metainfo), "--segmentationType", _DCMQI_TYPES[kind]),
         *("--outputDICOM", str(output)),
@@ -109,6 +110,22 @@ def _dcmqi(inputs: Inputs, kind: Kind, segments: int, folder: Path) -> Written:
     _, seconds, cpu_seconds, peak = _run(command, output)
     size = output.stat().st_size
     return Written(DCMQI, kind, segments, seconds, cpu_seconds, peak, size, seconds, cpu_seconds, peak)
+
+
+@functools.cache
+def _itkimage2segimage() -> Path:
+    """The program itself: what pip puts beside it is a Python program that starts it, whose memory is not dcmqi's.
+
+    Raises
+    ------
+    BenchmarkFailed
+        If it is not where dcmqi's package has it.
+    """
+    package = Path(program("itkimage2segimage")).parents[1]
+    found = sorted(package.glob("lib/python3.*/site-packages/dcmqi/bin/itkimage2segimage"))
+    if not found:
+        raise BenchmarkFailed(f"expected dcmqi's programs in a folder dcmqi/bin below {package}")
+    return found[0]
 
 
 def _limner(inputs: Inputs, kind: Kind, segments: int, folder: Path) -> Written:
