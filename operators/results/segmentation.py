@@ -126,7 +126,22 @@ def segmentation_object(
     for prompting in finding.prompted_by:
         refer_to(segmentation, prompting)
     relate_to_replaced(segmentation, finding.replaces)
+    _name_sources_once(segmentation, finding)
     return segmentation
+
+
+def _name_sources_once(segmentation: Segmentation, finding: Finding) -> None:
+    """Leave out the Source Image Sequence of the whole where it says nothing that is not said already.
+
+    The Common Instance Reference Module (PS3.3 C.12.2) names all instances of the series, and each frame its own slice.
+    It stays where only some frames of an instance were read, or something else than the series was a source too.
+    """
+    series = {header.SOPInstanceUID for header in finding.series.datasets}
+    if all(
+        item.ReferencedSOPInstanceUID in series and "ReferencedFrameNumber" not in item
+        for item in segmentation.SourceImageSequence
+    ):
+        del segmentation.SourceImageSequence
 
 
 def _descriptions(finding: Finding) -> list[SegmentDescription]:

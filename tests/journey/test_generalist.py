@@ -148,7 +148,7 @@ def test_both_are_sent_a_held_job_waits_and_a_broken_generalist_leaves_the_speci
 
 def _check_both(journey: _Journey) -> None:
     """Two Segmentations have arrived; the generalist's says who made it, and of what."""
-    specialist, generalist = sorted(journey.arrived("both"), key=lambda one: len(one.SourceImageSequence))
+    specialist, generalist = sorted(journey.arrived("both"), key=lambda one: len(one.get("SourceImageSequence", ())))
     assert specialist.SeriesInstanceUID != generalist.SeriesInstanceUID
     assert generalist.SeriesDescription.startswith("AI")
     assert generalist.SeriesDescription.endswith("(LiteMedSAM)")

@@ -159,7 +159,7 @@ def check_derivations(dataset: pydicom.Dataset, labels: ComputedLabels, slices: 
 
     Raises ``VerificationFailed`` if one names another instance or another frame.
     """
-    whole = [one for one in dataset.SourceImageSequence if str(one.ReferencedSOPInstanceUID) in slices.classes]
+    whole = [one for one in _sources_of(dataset) if str(one.ReferencedSOPInstanceUID) in slices.classes]
     require(slices.named(whole) == slices.every, "its source images are not the slices that were read")
     (shared,) = dataset.SharedFunctionalGroupsSequence
     for groups in dataset.PerFrameFunctionalGroupsSequence:
@@ -172,3 +172,12 @@ def check_derivations(dataset: pydicom.Dataset, labels: ComputedLabels, slices: 
             for item in derivation.get("SourceImageSequence", ()):
                 here = slices.named([item]) == [index]
                 require(here, "a frame names another source slice than the one at its place")
+
+
+def _sources_of(dataset: pydicom.Dataset) -> Iterable[pydicom.Dataset]:
+    """What the whole was derived from: all instances that it refers to, unless it names its source images."""
+    if "SourceImageSequence" in dataset:
+        yield from dataset.SourceImageSequence
+        return
+    for series in dataset.ReferencedSeriesSequence:
+        yield from series.ReferencedInstanceSequence

@@ -222,6 +222,29 @@ def test_a_frame_derived_from_another_slice_is_found(
         results.verify()
 
 
+def _name_one_slice_less(dataset: Dataset) -> None:
+    del dataset.ReferencedSeriesSequence[0].ReferencedInstanceSequence[0]
+
+
+def _name_one_source_image(dataset: Dataset) -> None:
+    dataset.SourceImageSequence = dataset.ReferencedSeriesSequence[0].ReferencedInstanceSequence[:1]
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (_name_one_slice_less, "does not refer to exactly its source instances"),
+        (_name_one_source_image, "source images are not the slices that were read"),
+    ],
+)
+def test_a_result_of_which_not_all_slices_are_the_source_is_found(
+    change: Callable[[Dataset], None], found: str, tmp_path: Path
+) -> None:
+    results = _changed(_results(tmp_path), change)
+    with pytest.raises(VerificationFailed, match=found):
+        results.verify()
+
+
 def test_a_source_whose_frames_lie_elsewhere_is_found(tmp_path: Path) -> None:
     results = _results(tmp_path, write=write_enhanced)
     source = pydicom.dcmread(results.files[0])

@@ -404,7 +404,10 @@ def test_it_says_whether_a_person_guided_it(is_automatic: bool, kind: str, tmp_p
 def test_it_names_the_segmentation_that_prompted_it(tmp_path: Path) -> None:
     plain, prompted = _written(tmp_path / "plain"), _written(tmp_path, prompted_by=[PromptingObject.of("first")])
     *sources, prompting = prompted.SourceImageSequence
-    assert sources == list(plain.SourceImageSequence)
+    assert "SourceImageSequence" not in plain  # the instances that it refers to are all
+    assert [one.ReferencedSOPInstanceUID for one in sources] == [
+        one.ReferencedSOPInstanceUID for one in plain.ReferencedSeriesSequence[0].ReferencedInstanceSequence
+    ]
     assert prompting.ReferencedSOPInstanceUID == instance_uid("first")
     assert prompting.PurposeOfReferenceCodeSequence[0].CodeValue == "121322"
     own, others = prompted.ReferencedSeriesSequence
