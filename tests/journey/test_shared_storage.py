@@ -5,13 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pydicom
 import pytest
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pynetdicom import AE
 
 from app.listener.inspection import split_part_10
 from archive import DemonstrationArchive
@@ -20,6 +24,8 @@ from tests.journey.limner_server import LimnerServer, settings_for
 from tests.peers import ObjectStorage, running_object_storage
 from tests.phantom import write_phantom_series
 
+_SUCCESS, _OUT_OF_RESOURCES = 0x0000, 0xA700
+_LONGEST_SECONDS = 8.0
 _STORAGE = """
 [shared_storage]
 url = "s3://{storage.BUCKET}/site"
@@ -58,7 +64,7 @@ class Hosts:
 
 
 @contextmanager
-def _hosts(folder: Path, database: str, triton: str) -> Iterator[Hosts]:
+def _hosts(folder: Path, database: str, triton: str, quiet_seconds: float = 1.0) -> Iterator[Hosts]:
     """The hosts, not started."""
     archive = DemonstrationArchive(folder / "archive")
     archive.start()
@@ -71,7 +77,8 @@ def _hosts(folder: Path, database: str, triton: str) -> Iterator[Hosts]:
         made = []
         for role, name in (("listener", "in-1"), ("worker", "work-1"), ("worker", "work-2")):
             (folder / name).mkdir()
-            made.append(LimnerServer(folder / name, settings, arguments=("--role", role, "--name", name)))
+            arguments = ("--role", role, "--name", name)
+            made.append(LimnerServer(folder / name, settings, quiet_seconds=quiet_seconds, arguments=arguments))
             stack.callback(made[-1].kill_if_running)
         listener, worker, worker_instead = made
         hosts = Hosts(listener, worker, worker_instead, archive, storage)
@@ -79,6 +86,28 @@ def _hosts(folder: Path, database: str, triton: str) -> Iterator[Hosts]:
         for one in made:
             if one.running:
                 assert one.stop() == 0, one.log()
+
+
+def _sent(hosts: Hosts, files: Sequence[Path]) -> list[int]:
+    """Send files over one association, while the storage hangs at one and is away at another; the last statuses."""
+    entity = AE("MODALITY")
+    entity.add_requested_context(CTImageStorage, [ExplicitVRLittleEndian])
+    association = entity.associate("127.0.0.1", hosts.listener.port, ae_title="LIMNER")
+    assert association.is_established
+
+    def send(path: Path) -> int:
+        return int(association.send_c_store(pydicom.dcmread(path)).Status)
+
+    statuses = [send(files[0])]
+    for break_off, mend in ((hosts.storage.hang, hosts.storage.go_on), (hosts.storage.stop, hosts.storage.start)):
+        break_off()
+        began = time.monotonic()
+        assert send(files[1]) == send(files[0]) == _OUT_OF_RESOURCES  # also one that was acknowledged before
+        assert time.monotonic() - began < 2 * _LONGEST_SECONDS
+        mend()
+    statuses += [send(path) for path in files[1:]]
+    association.release()
+    return statuses
 
 
 def _data_set(path: Path) -> bytes:
@@ -104,6 +133,8 @@ def test_what_one_host_receives_another_segments_and_delivers(tmp_path: Path, po
         (sent,) = hosts.archive.folder.glob("*.dcm")
         assert _data_set(result) == _data_set(sent)  # the archive writes a head of its own
         hosts.agree()
+        checked = hosts.worker.limner("check").stdout
+        assert "takes an object, gives it back and removes it" in checked, checked
         stored = hosts.storage.folder / next(name for name in hosts.storage.names() if "/instances/" in name)
         stored.write_bytes(stored.read_bytes()[:-1] + b"?")
         told = json.loads(hosts.listener.limner("account", "--files", "--json").stdout)
@@ -116,18 +147,12 @@ def test_what_one_host_receives_another_segments_and_delivers(tmp_path: Path, po
 def test_storage_that_goes_away_costs_a_repeat_and_a_lost_copy_costs_nothing(
     tmp_path: Path, postgres: Any, triton: Any
 ) -> None:
-    with _hosts(tmp_path, postgres, triton.target) as hosts:
+    with _hosts(tmp_path, postgres, triton.target, quiet_seconds=15.0) as hosts:
         hosts.listener.start()
         write_phantom_series(tmp_path / "series", seed=2)
-        hosts.storage.stop()
-        refused = hosts.listener.submit(tmp_path / "series")
-        assert refused.returncode != 0
-        assert "A700" in refused.stdout + refused.stderr
-        assert hosts.listener.jobs() == hosts.listener.series() == []
+        assert set(_sent(hosts, sorted((tmp_path / "series").glob("*.dcm")))) == {_SUCCESS}
         (told,) = [one for one in hosts.listener.audit_events() if one["event"] == "INSTANCE_REFUSED"]
         assert told["detail"]["code"] == "shared-storage-away"
-        hosts.storage.start()
-        assert hosts.listener.submit(tmp_path / "series").returncode == 0
         hosts.listener.wait_for(lambda: len(hosts.listener.jobs()) == 1, expected="a job")
         shutil.rmtree(hosts.listener.data / "spool" / "instances")  # the storage has them
         assert "it is in the queue" in hosts.listener.limner("pause", "--destination", "archive").stderr
