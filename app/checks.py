@@ -45,6 +45,7 @@ def check_all(settings: Settings) -> list[CheckResult]:
         *_check_generalists(settings),
         _check_rules(settings),
         *_check_web(settings),
+        *_check_shared_storage(settings),
         _check_triton(settings),
         *(_check_destination(one, settings) for one in settings.destination),
         *(_check_archive(one, settings) for one in settings.archive),
@@ -126,6 +127,20 @@ def _check_generalists(settings: Settings) -> Iterator[CheckResult]:
 
 def _load(pipeline: PipelineSettings, folder: Path) -> ModelPackage | GeneralistPackage:
     return ModelPackage.load(folder) if pipeline.prompt is None else GeneralistPackage.load(folder)
+
+
+def _check_shared_storage(settings: Settings) -> Iterator[CheckResult]:
+    name, address = "shared storage", settings.shared_storage.url
+    try:
+        store = bootstrap.make_store(settings.shared_storage)
+        if store is None:
+            return
+        store.check()
+    except LimnerError as error:
+        advice = "correct [shared_storage], or see to the storage; docs/how-to/scale-out.md says what it needs"
+        yield CheckResult(name, False, str(error), advice)
+    else:
+        yield CheckResult(name, True, f"{address} takes an object, gives it back and removes it")
 
 
 def _check_rules(settings: Settings) -> CheckResult:

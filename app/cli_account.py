@@ -12,7 +12,7 @@ import typer
 
 from app import bootstrap
 from app.audit.chain import LOG_NAME
-from app.errors import CannotUnderstand, SettingsError
+from app.errors import CannotUnderstand, SettingsError, StorageError
 from app.jobs.accounting import Account, account
 from app.jobs.discrepancies import Discrepancy
 from app.listener.spool import Spool, read_instance_header
@@ -57,7 +57,8 @@ def account_command(
     with bootstrap.open_records(loaded) as records:
         spool = bootstrap.make_spool(loaded)
         logs = [log for folder in (loaded.audit_folder, *(audit or [])) for log in audit_folders(folder)]
-        found = account(records, spool, logs, begin, reads_files=files)
+        results = bootstrap.make_result_files(loaded)
+        found = account(records, spool, logs, begin, reads_files=files, result_files=results)
         found = replace(found, discrepancies=tuple(_identified(one, spool) for one in found.discrepancies))
         if ask is not None:
             swept = sweep(loaded, records, ask, now - _SWEPT if since is None else begin)
@@ -107,8 +108,8 @@ def _identified(one: Discrepancy, spool: Spool) -> Discrepancy:
     if one.code != "file-unrecorded":
         return one
     try:
-        header = read_instance_header(spool.path_of(one.digest))
-    except (CannotUnderstand, OSError):
+        header = read_instance_header(spool.file_of(one.digest))
+    except (CannotUnderstand, OSError, StorageError):
         return one
     return replace(
         one,

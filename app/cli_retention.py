@@ -33,7 +33,8 @@ def retention_command(
     """
     loaded = load_settings(settings)
     with bootstrap.open_records(loaded) as records:
-        plan = Retention(settings=loaded, records=records, audit=None, spool=bootstrap.make_spool(loaded)).plan()
+        spool, results = bootstrap.make_spool(loaded), bootstrap.make_result_files(loaded)
+        plan = Retention(settings=loaded, records=records, audit=None, spool=spool, results=results).plan()
         if as_json:
             print_json(_as_json(plan))
         else:

@@ -15,6 +15,7 @@
     ├── DeliveryError              a destination did not take a result
     │   └── DeliveryRefused        the destination refused for good; the same bytes would be refused again
     ├── ServingError               Triton or PostgreSQL could not be started or reached
+    ├── StorageError               the storage that hosts share can't be reached, or refuses
     ├── RequestRefused             a request to the API can't be followed; carries the HTTP status
     │   └── SessionLost            a session's process crashed, hung or grew too large; the session is over
     ├── ImportRefused              a trained model can't be imported, or the import does not compute what was trained
@@ -122,6 +123,13 @@ class ServingError(LimnerError):
     """Triton or PostgreSQL could not be started or reached."""
 
     code = "serving"
+    retryable = True
+
+
+class StorageError(LimnerError):
+    """The storage that hosts share can't be reached, or refuses; what was asked of it may be asked again."""
+
+    code = "shared-storage-away"
     retryable = True
 
 

@@ -21,6 +21,7 @@ from app.settings_pipeline import PipelineSettings, RuleSettings
 from app.settings_retention import RetentionSettings
 from app.settings_routing import RoutingSettings
 from app.settings_section import NoResult, ResultKind, Section, SegmentationForm, checked_name
+from app.settings_shared_storage import SharedStorageSettings
 from app.settings_slots import DEFAULT_SLOTS, SlotsSettings
 from app.settings_web import INTERACTIVE, WebSettings
 from app.settings_worker import WorkerSettings
@@ -197,6 +198,7 @@ class Settings(BaseSettings):
     models: ModelsSettings = ModelsSettings()
     worker: WorkerSettings = WorkerSettings()
     database: DatabaseSettings = DatabaseSettings()
+    shared_storage: SharedStorageSettings = SharedStorageSettings()
     logging: LoggingSettings = LoggingSettings()
     web: WebSettings = WebSettings()
     retention: RetentionSettings = RetentionSettings()
@@ -384,6 +386,7 @@ def _resolve_folders(settings: Settings, base: Path) -> Settings:
             "triton": triton,
             "models": models,
             "web": web,
+            "shared_storage": settings.shared_storage.in_folder(base),
             "destination": tuple(one.in_folder(base) for one in settings.destination),
         }
     )

@@ -18,7 +18,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -399,6 +399,71 @@ def running_dcmqrscp(
     command = network.command(program("dcmqrscp"), "--config", str(configuration))
     with running_process(command, folder / "dcmqrscp.log", network.peer_address, port):
         yield network.peer_address, port
+
+
+# --- storage --------------------------------------------------------------------------------------------------------
+
+
+class ObjectStorage:
+    """`rclone serve s3` on the loopback interface: a folder of buckets, of which one is there."""
+
+    BUCKET = "limner"
+    ACCESS_KEY = "limner-access"
+    SECRET_KEY = "limner-secret"  # noqa: S105 - known to the tests alone
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.port = port
+        self.endpoint = f"http://127.0.0.1:{port}"
+        self.folder = folder / "buckets" / self.BUCKET
+        self.folder.mkdir(parents=True)
+        self.secret_key_file = folder / "secret"
+        self.secret_key_file.write_text(f"{self.SECRET_KEY}\n")
+        self._log = folder / "rclone.log"
+        self._stack = ExitStack()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [program("rclone"), "serve", "s3", "--config", "/dev/null", "--addr", f"127.0.0.1:{self.port}"]
+        command += ["--auth-key", f"{self.ACCESS_KEY},{self.SECRET_KEY}", "--vfs-cache-mode", "off"]
+        command += ["--no-cleanup", "--dir-cache-time", "1ms", str(self.folder.parent)]  # a test changes its files too
+        self._process = self._stack.enter_context(running_process(command, self._log, "127.0.0.1", self.port))
+
+    def stop(self) -> None:
+        self.go_on()
+        self._stack.close()
+        self._process = None
+
+    def hang(self) -> None:
+        """It takes connections and says nothing."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+
+    def names(self) -> list[str]:
+        """The names of all objects."""
+        return sorted(str(one.relative_to(self.folder)) for one in self.folder.rglob("*") if one.is_file())
+
+
+@contextmanager
+def running_object_storage(folder: Path) -> Iterator[ObjectStorage]:
+    """An empty S3-compatible storage."""
+    require("rclone")
+    folder.mkdir(parents=True, exist_ok=True)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    storage = ObjectStorage(folder, port)
+    storage.start()
+    try:
+        yield storage
+    finally:
+        storage.stop()
+
+
+# --- programs that send ---------------------------------------------------------------------------------------------
 
 
 def dcmsend(files: Sequence[Path], host: str, port: int, *, called: str, calling: str = "MODALITY") -> str:

@@ -20,6 +20,7 @@ from app.audit.log import AuditLog
 from app.delivery.destination import Destination
 from app.jobs.accounting import Account, account
 from app.jobs.records import Instance
+from app.jobs.result_files import ResultFiles
 from app.jobs.retention import Retention
 from app.jobs.segmenting import Verify
 from app.jobs.workflow import Workflow
@@ -60,20 +61,26 @@ class SteppedBench(Bench):
         settings: Settings | None = None,
         destinations: Mapping[str, Destination] | None = None,
         verify: Verify = planted_verify,
+        spool: Spool | None = None,
+        files: ResultFiles | None = None,
         **options: Any,
     ) -> None:
         super().__init__(folder, url, **options)
         self.settings = settings or self.settings
         self.audit = AuditLog(self.settings.audit_folder)
         self.sent_to: Mapping[str, Destination] = destinations or self.destinations
-        self.kept = Spool(self.settings.spool_folder, 0 if settings is None else settings.listener.low_water_bytes)
+        low_water_bytes = 0 if settings is None else settings.listener.low_water_bytes
+        self.kept = spool or Spool(self.settings.spool_folder, low_water_bytes)
+        self.files = files or ResultFiles(self.settings.results_folder)
         self.kept.prepare()
-        self.retention = Retention(settings=self.settings, records=self.records, audit=self.audit, spool=self.kept)
+        self.retention = Retention(
+            settings=self.settings, records=self.records, audit=self.audit, spool=self.kept, results=self.files
+        )
         self.workflow = Workflow(
             settings=self.settings,
             records=self.records,
             audit=self.audit,
-            spool_path_of=self.kept.path_of,
+            spool_path_of=self.kept.file_of,
             runner=self.graph,
             verify=verify,
             destinations=self.sent_to,
@@ -81,6 +88,7 @@ class SteppedBench(Bench):
             models=self.models,
             program_version="0",
             retention=self.retention,
+            result_files=self.files,
         )
         self._tasks = _Tasks()
         self.workflow.register(self._tasks)  # type: ignore[arg-type]
@@ -130,7 +138,7 @@ class SteppedBench(Bench):
 
     def account(self, **options: Any) -> Account:
         """Take the account of all."""
-        options = {"settle_seconds": 0.0, "since": EVER, "reads_files": True, **options}
+        options = {"settle_seconds": 0.0, "since": EVER, "reads_files": True, "result_files": self.files, **options}
         return account(self.records, self.kept, [self.settings.audit_folder], **options)
 
     def spooled(self, study: int) -> list[Path]:

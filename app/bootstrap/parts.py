@@ -7,20 +7,28 @@ import json
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from app.delivery.destination import Destination
 from app.delivery.dicomweb import DicomWebDestination
 from app.delivery.query import DimseQuery
 from app.delivery.storage import DimseDestination
 from app.jobs.records import Records
+from app.jobs.result_files import ResultFiles, SharedResultFiles
+from app.listener.shared_spool import SharedSpool
 from app.listener.spool import Spool
 from app.listener.transfers import Transfers
 from app.serving.postgres import EmbeddedPostgres
 from app.serving.triton import EmbeddedTriton
 from app.serving.triton_addresses import TritonAddresses
 from app.settings import DestinationSettings, Settings
+from app.settings_shared_storage import SharedStorageSettings
 from operators.shared_memory import is_running
+
+if TYPE_CHECKING:
+    from app.storage.object_store import ObjectStore
 
 _SERVER_FILE = "server.json"
 
@@ -110,9 +118,30 @@ def embedded_triton(settings: Settings, run_folder: Path) -> EmbeddedTriton:
     )
 
 
+@cache
+def make_store(settings: SharedStorageSettings) -> ObjectStore | None:
+    """Return what speaks to the storage that hosts share, one a process; None if the settings name none."""
+    if settings.url is None:
+        return None
+    from app.storage.object_store import ObjectStore  # here, since it takes a second and few need it
+
+    return ObjectStore(settings)
+
+
 def make_spool(settings: Settings) -> Spool:
     """Make the spool that the settings describe; its folders are made by `Spool.prepare`."""
-    return Spool(settings.spool_folder, settings.listener.low_water_bytes)
+    store = make_store(settings.shared_storage)
+    if store is None:
+        return Spool(settings.spool_folder, settings.listener.low_water_bytes)
+    return SharedSpool(settings.spool_folder, settings.listener.low_water_bytes, store)
+
+
+def make_result_files(settings: Settings) -> ResultFiles:
+    """Make what finds the files of results."""
+    store = make_store(settings.shared_storage)
+    if store is None:
+        return ResultFiles(settings.results_folder)
+    return SharedResultFiles(settings.results_folder, store)
 
 
 def make_destinations(settings: Settings) -> Iterator[Destination]:

@@ -29,6 +29,7 @@ from app.bootstrap.parts import (
     database,
     make_destinations,
     make_queries,
+    make_result_files,
     make_spool,
     make_transfers,
     reporting_titles,
@@ -39,10 +40,12 @@ from app.delivery.archive import DimseArchive
 from app.delivery.destination import Destination
 from app.jobs.committing import ReportKeeping
 from app.jobs.graph_process import PRELOAD, PROMPTED_PRELOAD, GraphProcess
+from app.jobs.local_copies import LocalCopies
 from app.jobs.presence import COMPLETION, LISTENERS, Presence, Service, Turn
 from app.jobs.probing import DestinationProbing
 from app.jobs.queue import TaskQueue
 from app.jobs.records import Records
+from app.jobs.result_files import ResultFiles, SharedResultFiles
 from app.jobs.retention import Retention, RetentionWatch
 from app.jobs.slots import lanes
 from app.jobs.verification import verify_results
@@ -51,6 +54,7 @@ from app.jobs.workflow import Workflow
 from app.listener.adoption import adopt_unrecorded
 from app.listener.association import Listener
 from app.listener.commitment import CommitmentReports
+from app.listener.shared_spool import SharedSpool
 from app.listener.spool import Spool
 from app.routing.asking import ArchiveQuestions
 from app.routing.completion import CompletionScanner
@@ -100,6 +104,7 @@ class _Ground:
     audit: AuditLog
     records: Records
     spool: Spool
+    result_files: ResultFiles
     triton_target: Callable[[], str]
 
 
@@ -137,7 +142,8 @@ async def serve(settings: Settings, roles: Collection[Role] = (), name: str | No
             check_all_served(loaded.packages, address)
             check_generalists_served(loaded.second, address)
         records = stack.enter_context(Records(database_url))
-        ground = _Ground(settings, share, loaded, audit, records, make_spool(settings), target)
+        spool, result_files = make_spool(settings), make_result_files(settings)
+        ground = _Ground(settings, share, loaded, audit, records, spool, result_files, target)
         services, listener = await _make_services(ground, rules, runner)
         if loaded.offered:
             stack.enter_context(_make_web(ground))
@@ -151,10 +157,12 @@ async def _make_services(
     settings, share, records = ground.settings, ground.share, ground.records
     destinations = {one.name: one for one in make_destinations(settings)}
     if not (share.has(Role.LISTENER) or share.has(Role.WORKER)):
-        return [], None
-    retention = Retention(settings=settings, records=records, audit=ground.audit, spool=ground.spool)
+        return list(await _make_copying(ground, None)), None
+    retention = Retention(
+        settings=settings, records=records, audit=ground.audit, spool=ground.spool, results=ground.result_files
+    )
     workflow = _make_workflow(ground, runner, destinations, retention)
-    services: list[Service] = []
+    services: list[Service] = list(await _make_copying(ground, retention))
     if share.has(Role.WORKER):
         services += [
             Worker(
@@ -175,7 +183,7 @@ async def _make_services(
         records=records,
         audit=ground.audit,
         rules=rules,
-        spool_path_of=ground.spool.path_of,
+        spool_path_of=ground.spool.file_of,
         create_job=workflow.create_job,
         create_study_job=workflow.create_study_job,
         questions=ArchiveQuestions(make_queries(settings), records, ground.audit),
@@ -206,7 +214,7 @@ def _make_workflow(
         settings=settings,
         records=ground.records,
         audit=ground.audit,
-        spool_path_of=ground.spool.path_of,
+        spool_path_of=ground.spool.file_of,
         runner=runner,
         verify=verify_results,
         destinations=destinations,
@@ -215,6 +223,7 @@ def _make_workflow(
         program_version=version("limner"),
         archives={one.name: DimseArchive(one, settings.listener.ae_title) for one in settings.archive},
         retention=retention,
+        result_files=ground.result_files,
     )
 
 
@@ -225,11 +234,24 @@ def _make_web(ground: _Ground) -> contextlib.AbstractContextManager[object]:
         settings=ground.settings,
         records=ground.records,
         audit=ground.audit,
-        spool_path_of=ground.spool.path_of,
+        spool_path_of=ground.spool.file_of,
         packages=ground.loaded.offered,
         triton_target=ground.triton_target,
         program_version=version("limner"),
+        result_files=ground.result_files,
     )
+
+
+async def _make_copying(ground: _Ground, retention: Retention | None) -> Sequence[Service]:
+    """Make what keeps this host's copies of what hosts share through storage, where they do."""
+    spool, files = ground.spool, ground.result_files
+    if not (isinstance(spool, SharedSpool) and isinstance(files, SharedResultFiles)):
+        return []
+    await asyncio.to_thread(spool.prepare)
+    copies = LocalCopies(
+        settings=ground.settings, records=ground.records, spool=spool, results=files, retention=retention
+    )
+    return [copies.run]
 
 
 async def _take_stock(ground: _Ground, presence: Presence) -> None:

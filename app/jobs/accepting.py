@@ -24,6 +24,7 @@ from app.jobs.identity import ModelFacts, job_id, job_key
 from app.jobs.queue import TaskQueue
 from app.jobs.recording import record_verified
 from app.jobs.records import Consequence, Job, JobInput, NewJob, Records, SeenSeries
+from app.jobs.result_files import ResultFiles
 from app.jobs.verification import VerifiedObject, verify_results
 from app.settings import Settings
 from app.settings_web import INTERACTIVE
@@ -60,11 +61,20 @@ class Drawn:
 class Accepting:
     """Makes jobs of what people accept. Threads may call it at once; they take turns."""
 
-    def __init__(self, *, settings: Settings, records: Records, audit: AuditLog, program_version: str) -> None:
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        records: Records,
+        audit: AuditLog,
+        program_version: str,
+        result_files: ResultFiles | None = None,
+    ) -> None:
         self._settings = settings
         self._records = records
         self._audit = audit
         self._queue = TaskQueue()
+        self._result_files = result_files or ResultFiles(settings.results_folder)
         self._forms = Forms(settings, records)
         self._program_version = program_version
         self._turn = threading.Lock()
@@ -88,6 +98,8 @@ class Accepting:
             If instances are no longer in the spool.
         VerificationFailed
             If what was written, read back, is not what was drawn.
+        StorageError
+            If other hosts can't have it now; it may be accepted again.
         """
         missing = sum(not path.is_file() for path in drawn.files)
         if missing:
@@ -111,6 +123,7 @@ class Accepting:
         except (OSError, ValueError) as error:
             raise VerificationFailed("the session ended its writing without a completion record") from error
         verified = verify_results(record, folder, drawn.files)
+        self._result_files.share(job.id, [(one.digest, one.path) for one in verified])
         steps = {"write": written - began, "verify": time.monotonic() - written}
         self._record(job, drawn, verified, steps, Consequence(notes=record.notes))
         made = self._records.job(job.id)

@@ -6,7 +6,6 @@ there is asked of the records once more before it is said.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +20,7 @@ from app.audit.events import AuditEvent
 from app.jobs.discrepancies import Discrepancy
 from app.jobs.records import Records
 from app.jobs.records.accounting import RULES, LedgerEntry, Snapshot
+from app.jobs.result_files import ResultFiles
 
 _SETTLE_SECONDS = 60.0
 """Between an instance's file and its record are syncs of the disk and of the database, on a busy server."""
@@ -47,8 +47,16 @@ class SpoolFiles(Protocol):
         """Yield digest and size of every kept file."""
         ...
 
-    def path_of(self, digest: str) -> Path:
-        """Return where a file lies."""
+    def size_of(self, digest: str) -> int | None:
+        """Return the size of a kept file; None if there is none."""
+        ...
+
+    def age_of(self, digest: str) -> float:
+        """Return the seconds since a kept file was written; 0 if it is not there any more."""
+        ...
+
+    def read_digest(self, digest: str) -> str | None:
+        """Read a kept file and return its SHA-256; None if there is none."""
         ...
 
     def quarantined(self) -> Counter[str]:
@@ -79,6 +87,7 @@ def account(
     *,
     reads_files: bool = False,
     settle_seconds: float = _SETTLE_SECONDS,
+    result_files: ResultFiles | None = None,
 ) -> Account:
     """Look at everything since a moment, and say what disagrees; nothing is changed.
 
@@ -91,10 +100,15 @@ def account(
     settle_seconds
         How long a file may lie in the spool before its record; one that has none is waited for until it is so old.
 
+    result_files
+        Where the files of results are, if not where each was recorded.
+
     Raises
     ------
     AuditError
         If an audit log can't be read.
+    StorageError
+        If the storage that hosts share does not answer.
     """
     listed = dict(spool.all_files())  # before the snapshot: what comes later has its record later too
     with records.snapshot(since) as snapshot:
@@ -104,7 +118,7 @@ def account(
         jobs, deliveries, results = snapshot.jobs(), snapshot.deliveries(), snapshot.results()
     found += _still_missing(records, spool, missing)
     found += _still_unrecorded(records, spool, listed, settle_seconds)
-    found += _results(records, results, reads_files=reads_files)
+    found += _results(records, results, result_files or ResultFiles(Path()), reads_files=reads_files)
     found += _audit(records, audit_folders, jobs, deliveries)
     if reads_files:
         named = {one.digest for one in found if one.code == "file-changed"}
@@ -131,11 +145,12 @@ def _still_missing(records: Records, spool: SpoolFiles, missing: Iterable[Ledger
     """Those that are missing still: not received, nor removed by retention, since the listing."""
     found = []
     for batch in _batches(missing):
-        absent = [one for one in batch if not _is_there(spool.path_of(one.digest), one.size_bytes)]
+        sizes = {one.digest: spool.size_of(one.digest) for one in batch}
+        absent = [one for one in batch if sizes[one.digest] != one.size_bytes]
         kept = records.kept_of(one.digest for one in absent) if absent else set()
         for one in absent:
             if one.digest in kept:
-                code = "file-changed" if spool.path_of(one.digest).exists() else "file-missing"
+                code = "file-missing" if sizes[one.digest] is None else "file-changed"
                 found.append(Discrepancy.about(code, one._asdict()))
     return found
 
@@ -146,8 +161,8 @@ def _still_unrecorded(
     unknown = {one for batch in _batches(listed) for one in set(batch) - records.known_of(batch)}
     ends = time.monotonic() + settle_seconds  # whatever a clock that was set back says of their age
     while unknown:
-        youngest = min(_age_of(spool.path_of(one)) for one in unknown)
-        unknown = {one for one in unknown if spool.path_of(one).exists()}
+        youngest = min(spool.age_of(one) for one in unknown)
+        unknown = {one for one in unknown if spool.size_of(one) is not None}
         unknown -= records.known_of(unknown)
         if youngest >= settle_seconds or time.monotonic() > ends:
             break
@@ -157,17 +172,19 @@ def _still_unrecorded(
 
 def _changed(records: Records, spool: SpoolFiles, listed: Iterable[str]) -> list[Discrepancy]:
     """The spool's files that are not what their names say."""
-    changed = {digest for digest in listed if _digest_of(spool.path_of(digest)) not in (digest, None)}
+    changed = {digest for digest in listed if spool.read_digest(digest) not in (digest, None)}
     return [Discrepancy("file-changed", digest=digest) for digest in sorted(records.kept_of(changed))]
 
 
-def _results(records: Records, results: Iterable[dict[str, Any]], *, reads_files: bool) -> list[Discrepancy]:
+def _results(
+    records: Records, results: Iterable[dict[str, Any]], files: ResultFiles, *, reads_files: bool
+) -> list[Discrepancy]:
     found = []
     for one in results:
-        path = Path(one["path"])
-        if not path.is_file():
+        place = one["job_id"], one["digest"], Path(one["path"])
+        if not files.exists(*place):
             code = "result-missing"
-        elif reads_files and _digest_of(path) != one["digest"]:
+        elif reads_files and files.read_digest(*place) != one["digest"]:
             code = "result-changed"
         else:
             continue
@@ -249,27 +266,3 @@ def _batches(items: Iterable[Any]) -> Iterator[list[Any]]:
     iterator = iter(items)
     while batch := list(islice(iterator, _BATCH)):
         yield batch
-
-
-def _age_of(path: Path) -> float:
-    """Seconds since a file was written; 0 if it is not there any more."""
-    try:
-        return time.time() - path.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
-
-
-def _is_there(path: Path, size_bytes: int) -> bool:
-    try:
-        return path.stat().st_size == size_bytes
-    except FileNotFoundError:
-        return False
-
-
-def _digest_of(path: Path) -> str | None:
-    """SHA-256 in hexadecimal; None if there is no file."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        return None

@@ -25,6 +25,7 @@ from app.jobs.forms import Forms
 from app.jobs.outcomes import INTERNAL_ERROR, Outcomes, SentObject, is_of_peer
 from app.jobs.queue import GROUND, TaskQueue, back_off_seconds
 from app.jobs.records import DueDelivery, Records, Sending, Turn
+from app.jobs.result_files import ResultFiles
 from app.settings import Settings
 from app.telemetry import get_logger
 from operators.object_kinds import Kind
@@ -58,12 +59,14 @@ class Delivering:
         queue: TaskQueue,
         destinations: Mapping[str, Destination],
         forms: Forms,
+        result_files: ResultFiles,
     ) -> None:
         self._settings = settings
         self._records = records
         self._audit = audit
         self._queue = queue
         self._destinations = destinations
+        self._result_files = result_files
         self._outcomes = Outcomes(settings=settings, records=records, audit=audit, queue=queue,
                                   destinations=destinations, forms=forms)  # fmt: skip
         self._asking = Asking(records=records, audit=audit, destinations=destinations, outcomes=self._outcomes)
@@ -131,7 +134,7 @@ class Delivering:
 
     def _send(self, turn: Turn, due: Sequence[DueDelivery], ends: float) -> Turn:
         """Send objects over one association, until the turn's time is over."""
-        with self._opened(turn.destination, [Path(one.path) for one in due]) as send:
+        with self._opened(turn.destination, [self._file_of(one.sending, one.path) for one in due]) as send:
             for one in due:
                 self._keep(turn)
                 self._send_one(one.sending, send)
@@ -152,7 +155,7 @@ class Delivering:
             return
         try:
             self._check_known(sending.destination)
-            path = _unchanged(Path(begun.path), sending.digest)
+            path = _unchanged(self._file_of(sending, begun.path), sending.digest)
             self._audit.append(AuditEvent.DELIVERY_BEGAN, Outcome.SUCCESS, attempt=begun.attempts, **one.detail)
             send(path)
         except GROUND:
@@ -168,6 +171,9 @@ class Delivering:
             self._outcomes.failed(one, DeliveryError(reason, code=INTERNAL_ERROR))
         else:
             self._outcomes.delivered(one)
+
+    def _file_of(self, sending: Sending, path: str) -> Path:
+        return self._result_files.file_of(sending.job_id, sending.digest, Path(path))
 
     def _check_known(self, destination: str) -> None:
         if destination not in self._destinations:

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Literal
 
 import pydicom
 
-from app.errors import LimnerError, VerificationFailed
+from app.errors import LimnerError, StorageError, VerificationFailed
 from app.graph import IMAGES_CHANNEL
 from app.identifiers import UID
 from app.jobs.queue import TaskQueue
 from app.jobs.readback.notice import check_notice
 from app.jobs.records import Connection, Job, JobInput, NewJob, Records, Result, Sending
+from app.jobs.result_files import ResultFiles
 from app.settings import Settings
 from app.telemetry import get_logger
 from operators.errors import OperatorError
@@ -59,15 +60,28 @@ class Notices:
     """Writes notices and has them delivered. Its parameters are those of `app.jobs.workflow.Workflow`."""
 
     def __init__(
-        self, *, settings: Settings, records: Records, queue: TaskQueue, spool_path_of: Callable[[str], Path]
+        self,
+        *,
+        settings: Settings,
+        records: Records,
+        queue: TaskQueue,
+        spool_path_of: Callable[[str], Path],
+        result_files: ResultFiles,
     ) -> None:
         self._settings = settings
         self._records = records
         self._queue = queue
         self._spool_path_of = spool_path_of
+        self._result_files = result_files
 
     def write(self, job: Job | NewJob, inputs: Sequence[JobInput], attempt: int, notice: Notice) -> list[Result]:
-        """Write what the job's rule wants said, and return it; nothing if the rule wants nothing, or if that fails."""
+        """Write what the job's rule wants said, and return it; nothing if the rule wants nothing, or if that fails.
+
+        Raises
+        ------
+        StorageError
+            If other hosts can't have it now.
+        """
         kinds = _KINDS[self._settings.no_result_of(job.rule)]
         if not (kinds and job.destinations):
             return []
@@ -75,7 +89,11 @@ class Notices:
         try:
             headers = self._headers(inputs)
             folder.mkdir(parents=True, exist_ok=True)
-            return [self._written(kind, job, attempt, notice, headers, folder) for kind in kinds]
+            results = [self._written(kind, job, attempt, notice, headers, folder) for kind in kinds]
+            self._result_files.share(job.id, [(one.digest, Path(one.path)) for one in results])
+            return results
+        except StorageError:
+            raise  # what ends the job is repeated, and writes it then
         except (LimnerError, OperatorError) as error:
             _log.warning("notice.not_written", job_id=str(job.id), code=error.code)
         except Exception as error:  # noqa: BLE001 - a notice never keeps its job from ending; headers may be anything

@@ -16,7 +16,7 @@ from procrastinate.exceptions import ConnectorException
 from procrastinate.jobs import Job as QueuedTask
 from procrastinate.retry import BaseRetryStrategy
 
-from app.errors import AuditError
+from app.errors import AuditError, StorageError
 from app.jobs.connections import read_statements
 from app.jobs.records import Connection, Job, NewJob
 from app.settings_pipeline import URGENT_PRIORITY
@@ -41,8 +41,8 @@ RETAIN = "retain"
 GRAPH_QUEUE = "graph"
 SYSTEM_QUEUE = "system"
 
-GROUND = (psycopg.Error, ConnectorException, AuditError)
-"""Failures of the ground the tasks stand on: nothing can be recorded now, so the queue repeats the task."""
+GROUND = (psycopg.Error, ConnectorException, AuditError, StorageError)
+"""Failures of the ground the tasks stand on: nothing can be recorded or shared now, so the queue repeats the task."""
 
 RETAIN_PRIORITY = -1000
 """Whatever else waits in the queue goes first."""
@@ -77,7 +77,7 @@ class Paused(Exception):
 
 
 class WhenPossible(BaseRetryStrategy):
-    """Repeat a task whose failure is not the task's: the database or the audit log could not be written.
+    """Repeat a task whose failure is not the task's: database, audit log or shared storage were away.
 
     What fails for a reason of its own is recorded by the task itself and does not come here.
     """

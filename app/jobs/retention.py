@@ -8,12 +8,9 @@ last record; if its file went in that moment, its sender is told to send it once
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 import time
 import uuid
 from collections.abc import Collection, Iterator, Sequence
-from pathlib import Path
 from typing import Protocol
 
 import psycopg
@@ -23,6 +20,7 @@ from app.audit.events import AuditEvent, Outcome
 from app.audit.log import AuditLog
 from app.jobs.queue import TaskQueue
 from app.jobs.records import Connection, Records
+from app.jobs.result_files import ResultFiles
 from app.jobs.retention_plan import Plan, Refused, Removal, Room, SizedResults, make_plan
 from app.settings import Settings
 from app.telemetry import get_logger
@@ -65,11 +63,13 @@ class Retention:
         records: Records,
         audit: AuditLog | None,
         spool: RetainedSpool,
+        results: ResultFiles | None = None,
     ) -> None:
         self._settings = settings
         self._records = records
         self._audit = audit
         self._spool = spool
+        self._results = results or ResultFiles(settings.results_folder)
         self._committing = tuple(one.name for one in settings.destination if one.commitment != "none")
 
     def plan(self) -> Plan:
@@ -109,6 +109,12 @@ class Retention:
                 if time.monotonic() > ends and number < len(removals):
                     return True
             return not self._finish(ends)
+
+    def remove_refused(self) -> None:
+        """Remove what lay in this host's quarantine for too long: where hosts share the rest, each has its own."""
+        for name, size_bytes, idle_seconds in self._spool.refused_files():
+            if idle_seconds >= self._settings.retention.quarantine_seconds:
+                self._remove_refused(Removal("quarantine", "age", 1, size_bytes, names=(name,)))
 
     def run_and_go_on(self) -> None:
         """Do what a task of the queue does: run, and have the next task do what is left."""
@@ -177,19 +183,14 @@ class Retention:
             for job_id in jobs:
                 with self._records.transaction() as connection:
                     if self._records.lock_results(connection, job_id):
-                        shutil.rmtree(self._settings.results_folder / str(job_id), ignore_errors=True)
+                        self._results.remove(job_id)
                     self._records.removed_results(connection, job_id)
             if time.monotonic() > ends and len(jobs) == _BATCH:
                 return False
         return True
 
     def _sized_results(self) -> Sequence[SizedResults]:
-        sizes = {}
-        for path in self._settings.results_folder.glob("*-*-*-*-*"):
-            try:
-                sizes[uuid.UUID(path.name)] = _size_of(path)
-            except ValueError:
-                continue  # not ours
+        sizes = self._results.sizes()
         kept = self._records.kept_results(self._committing, self._settings.retention.replay_seconds, list(sizes))
         return [SizedResults(one, *sizes[one.job_id]) for one in kept]
 
@@ -230,16 +231,3 @@ def ask_for_retention(records: Records, *, is_urgent: bool = False) -> None:
             TaskQueue().defer_retain(connection, is_urgent=is_urgent)
     except AlreadyEnqueued:
         return
-
-
-def _size_of(folder: Path) -> tuple[int, int]:
-    """How many files are in a folder, and what they take."""
-    count = total = 0
-    for path, _, names in os.walk(folder):
-        for name in names:
-            try:
-                total += os.stat(os.path.join(path, name)).st_size
-                count += 1
-            except FileNotFoundError:
-                continue
-    return count, total

@@ -7,6 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -33,6 +34,7 @@ from app.jobs.notices import Notice, Notices
 from app.jobs.queue import GROUND, Interrupted, TaskQueue, back_off_seconds
 from app.jobs.recording import record_verified
 from app.jobs.records import Consequence, Job, JobState, Records
+from app.jobs.result_files import ResultFiles, share_patiently
 from app.jobs.superseding import replaced_by
 from app.settings import Settings
 from app.settings_pipeline import GeneralistSettings, PipelineSettings
@@ -52,6 +54,7 @@ _ENDS: Mapping[AuditEvent, JobState] = {
 }
 """How a job ends of which an attempt ended so."""
 
+_FETCHES = 8
 _UNCOUNTED_SECONDS = 600.0
 """So long is waited for a database that can be asked and not written; the queue repeats the task after that too."""
 
@@ -100,6 +103,7 @@ class Segmenting:
         models: Mapping[str, ModelFacts],
         forms: Forms,
         notices: Notices,
+        result_files: ResultFiles,
     ) -> None:
         self._settings = settings
         self._records = records
@@ -112,6 +116,7 @@ class Segmenting:
         self._models = models
         self._forms = forms
         self._notices = notices
+        self._result_files = result_files
         self._interrupted = threading.Event()
 
     def interrupt(self) -> None:
@@ -184,6 +189,8 @@ class Segmenting:
         verified = self._verify(record, folder, request.primary_files)
         steps = {"start": max(0.0, ran - started - sum(record.steps.values())), **record.steps}
         steps["verify"] = time.monotonic() - ran
+        made = [(one.digest, one.path) for one in verified]
+        share_patiently(self._result_files, job.id, made, (self._interrupted, slot_lost))
         detail: dict[str, Any] = {"left_out": list(record.left_out)} if record.left_out else {}
         detail |= {"input_notes": [note.code for note in record.notes]} if record.notes else {}
         audit_job(self._audit, AuditEvent.RESULTS_VERIFIED, job, attempt=attempt, instances=len(verified), **detail)
@@ -244,9 +251,11 @@ class Segmenting:
     def _inputs(self, job: Job, model: ModelFacts) -> tuple[ChannelInput, ...]:
         """The job's files by channel, in the model's order; one without a name where the rule binds none."""
         files: dict[str, list[Path]] = {}
-        for one in self._records.job_inputs(job.id):
-            files.setdefault(one.channel, []).append(self._spool_path_of(one.digest))
-        paths = [path for series in files.values() for path in series]
+        inputs = self._records.job_inputs(job.id)
+        with ThreadPoolExecutor(_FETCHES) as pool:  # from shared storage each has its way to go
+            paths = list(pool.map(self._spool_path_of, [one.digest for one in inputs]))
+        for one, path in zip(inputs, paths, strict=True):
+            files.setdefault(one.channel, []).append(path)
         missing = sum(not path.is_file() for path in paths)
         if missing:
             raise InputMissing(f"{missing} of the job's {len(paths)} instances are no longer in the spool")

@@ -10,19 +10,21 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pydicom
 
 from app.audit.events import AuditEvent, Outcome
 from app.audit.log import AuditLog
 from app.delivery.destination import Destination
-from app.errors import JobError, LimnerError, VerificationFailed
+from app.errors import JobError, LimnerError, StorageError, VerificationFailed
 from app.identifiers import UID
 from app.jobs.auditing import audit_job
 from app.jobs.probing import keep_accepted
 from app.jobs.queue import SYSTEM_QUEUE, WITHDRAW, TaskQueue
 from app.jobs.readback.rejection_note import check_rejection_note
 from app.jobs.records import Connection, Delivery, Job, Records, Result, Sending, Withdrawal
+from app.jobs.result_files import ResultFiles
 from app.settings import Settings
 from app.telemetry import get_logger
 from operators.errors import OperatorError
@@ -64,12 +66,14 @@ class Withdrawing:
         audit: AuditLog,
         queue: TaskQueue,
         destinations: Mapping[str, Destination],
+        result_files: ResultFiles | None = None,
     ) -> None:
         self._settings = settings
         self._records = records
         self._audit = audit
         self._queue = queue
         self._destinations = destinations
+        self._result_files = result_files or ResultFiles(settings.results_folder)
 
     def run(self, job_id: uuid.UUID, order: Order) -> None:
         """Withdraw a job's results; nothing happens where that was done before."""
@@ -172,6 +176,8 @@ class Withdrawing:
             return None, "note-not-taken", f"it takes no Key Object Selection Documents; {BY_HAND}"
         try:
             return self._written(job, theirs, order, notes), "", ""
+        except StorageError:
+            raise  # the task is repeated, and writes it then
         except (LimnerError, OperatorError) as error:
             return None, "note-not-written", f"{error}; {BY_HAND}"
         except Exception as error:  # noqa: BLE001 - headers may be anything; the rest of the withdrawal must happen
@@ -188,7 +194,7 @@ class Withdrawing:
         uid = UID(str(note_uid(job.key, objects, order.reason)))
         if uid in notes:
             return notes[uid]
-        header = _header(theirs)
+        header = self._header(theirs)
         folder = self._settings.results_folder / str(job.id) / "withdrawn" / str(uid)
         folder.mkdir(parents=True, exist_ok=True)
         written = write_rejection_note(
@@ -202,6 +208,7 @@ class Withdrawing:
         dataset = pydicom.dcmread(written.path)
         expected = [(one.series_instance_uid, one.sop_class_uid, one.sop_instance_uid) for one in objects]
         check_rejection_note(dataset, header, TITLES[order.reason], expected)
+        self._result_files.share(job.id, [(written.digest, written.path)])
         return Result(
             job_id=job.id,
             digest=written.digest,
@@ -213,6 +220,16 @@ class Withdrawing:
             transfer_syntax_uid=UID(str(dataset.file_meta.TransferSyntaxUID)),
             kind=NOTE,
         )
+
+    def _header(self, theirs: Sequence[Result]) -> pydicom.Dataset:
+        """The header of one of the objects: whose they are."""
+        for one in theirs:
+            try:
+                path = self._result_files.file_of(one.job_id, one.digest, Path(one.path))
+                return pydicom.dcmread(path, stop_before_pixels=True)
+            except (OSError, *PARSE_ERRORS):
+                continue
+        raise VerificationFailed("none of the withdrawn objects' files can be read, so that a note belongs to no study")
 
 
 BY_HAND = "have the objects removed there by hand"
@@ -266,16 +283,6 @@ def _destinations(job: Job, order: Order) -> list[str]:
 
 def _may_have(delivery: Delivery) -> bool:
     return delivery.state in _HAS or (delivery.attempts > 0 and delivery.code in _UNKNOWN)
-
-
-def _header(theirs: Sequence[Result]) -> pydicom.Dataset:
-    """The header of one of the objects: whose they are."""
-    for one in theirs:
-        try:
-            return pydicom.dcmread(one.path, stop_before_pixels=True)
-        except (OSError, *PARSE_ERRORS):
-            continue
-    raise VerificationFailed("none of the withdrawn objects' files can be read, so that a note belongs to no study")
 
 
 def _defer(connection: Connection, queue: TaskQueue, job_id: uuid.UUID, order: Order) -> None:

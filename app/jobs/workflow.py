@@ -49,6 +49,7 @@ from app.jobs.notices import Notices
 from app.jobs.pausing import Pausing
 from app.jobs.records import Records, SeenSeries
 from app.jobs.records.pausing import PauseKind
+from app.jobs.result_files import ResultFiles
 from app.jobs.retention import Retention
 from app.jobs.segmenting import GraphRunner, Segmenting, Verify
 from app.jobs.slots import SLOT_LOST, graph_queues
@@ -84,6 +85,8 @@ class Workflow:
         What images are fetched from that prompts lack.
     retention
         Removes what is too old; nothing is removed without it.
+    result_files
+        Where results lie; the results folder if not given.
     """
 
     def __init__(
@@ -101,6 +104,7 @@ class Workflow:
         program_version: str,
         archives: Mapping[str, Archive] = MappingProxyType({}),
         retention: Retention | None = None,
+        result_files: ResultFiles | None = None,
     ) -> None:
         self._records = records
         self._retention = retention
@@ -109,7 +113,10 @@ class Workflow:
         self._graph_queues = graph_queues(settings)
         queue = queues.TaskQueue(self._graph_queues)
         forms = Forms(settings, records)
-        notices = Notices(settings=settings, records=records, queue=queue, spool_path_of=spool_path_of)
+        files = result_files or ResultFiles(settings.results_folder)
+        notices = Notices(
+            settings=settings, records=records, queue=queue, spool_path_of=spool_path_of, result_files=files
+        )
         self._creation = JobCreation(
             settings=settings,
             records=records,
@@ -134,9 +141,16 @@ class Workflow:
             models=models,
             forms=forms,
             notices=notices,
+            result_files=files,
         )
         self._delivering = Delivering(
-            settings=settings, records=records, audit=audit, queue=queue, destinations=destinations, forms=forms
+            settings=settings,
+            records=records,
+            audit=audit,
+            queue=queue,
+            destinations=destinations,
+            forms=forms,
+            result_files=files,
         )
         holding = Holding(records=records, audit=audit, queue=queue)
         self._pausing = Pausing(records=records, audit=audit)
@@ -149,7 +163,12 @@ class Workflow:
             queues.PUT_FIRST: steering.put_first,
         }
         self._withdrawing = Withdrawing(
-            settings=settings, records=records, audit=audit, queue=queue, destinations=destinations
+            settings=settings,
+            records=records,
+            audit=audit,
+            queue=queue,
+            destinations=destinations,
+            result_files=files,
         )
 
     def create_job(self, series: SeenSeries, rule: RuleSettings) -> bool:

@@ -6,8 +6,9 @@ from dataclasses import asdict
 
 import structlog
 
-from app.errors import CannotUnderstand
+from app.errors import CannotUnderstand, OutOfResources
 from app.jobs.records import Instance, Records
+from app.listener.durable import KeptFile
 from app.listener.spool import Spool, read_instance_header
 
 _log = structlog.get_logger(__name__)
@@ -20,7 +21,10 @@ def adopt_unrecorded(spool: Spool, records: Records) -> int:
     again; it is then known. Who sent it is not known any more.
     """
     adopted = []
-    for digest in sorted(records.unknown_digests(spool.all_digests())):
+    unknown = records.unknown_digests(spool.all_digests())
+    if spool.is_shared:  # a copy of what was removed elsewhere has not come back
+        unknown -= records.removed_of(unknown)
+    for digest in sorted(unknown):
         path = spool.path_of(digest)
         try:
             header = read_instance_header(path)
@@ -29,6 +33,11 @@ def adopt_unrecorded(spool: Spool, records: Records) -> int:
             _log.error("spool.unreadable", code=error.code, digest=digest)
             continue
         size_bytes = path.stat().st_size
+        try:
+            spool.share(KeptFile(digest, size_bytes, path), is_new=True)
+        except OutOfResources as error:
+            _log.warning("spool.not_shared", code=error.code, digest=digest)  # the next start finds it again
+            continue
         adopted.append(
             Instance(**asdict(header), digest=digest, size_bytes=size_bytes, calling_ae_title="", source_host="")
         )

@@ -7,7 +7,8 @@ study's transfer began, the ledger has committed the instance, and only then the
 Status  When                                                            What the sender should do
 ======  ==============================================================  ========================================
 0000    kept, synced, in the ledger; or known already                   nothing
-A700    the disk is below its watermark, or ledger or audit log fail    send it again later
+A700    the disk is below its watermark, or ledger, audit log or         send it again later
+        shared storage fail
 A900    SOP Class or Instance UID differ from the command's             mend the object
 C000    unreadable, truncated, or without study and series              mend the object; it is in quarantine
 C000    longer than an object may be                                    send it in parts; nothing of it is kept

@@ -100,22 +100,27 @@ class IncomingFile:
         Raises
         ------
         OutOfResources
-            If there was no room for it, or the disk fails. Bytes that are already here need no room.
+            If there was no room for it, the disk fails, or other hosts can't have it now. Bytes that are already here
+            need no room.
         """
         try:
             known = self._known()
             if known is not None:
                 # it may have been renamed by a thread, or a process that was killed, that has not synced it yet
                 sync_folder(known.path.parent)
-                return known
-            if self.shortage is not None or self.path is None:
-                raise self.shortage or OutOfResources("the file was discarded")
-            kept = KeptFile(self._digest.hexdigest(), self.size_bytes, self._spool.path_of(self._digest.hexdigest()))
-            self._move(self.path, kept.path)
+            kept = known or self._place()
         except OSError as error:
             raise write_failed(error) from error
         finally:
             self.discard()
+        self._spool.share(kept, is_new=known is None)
+        return kept
+
+    def _place(self) -> KeptFile:
+        if self.shortage is not None or self.path is None:
+            raise self.shortage or OutOfResources("the file was discarded")
+        kept = KeptFile(self._digest.hexdigest(), self.size_bytes, self._spool.path_of(self._digest.hexdigest()))
+        self._move(self.path, kept.path)
         return kept
 
     def refuse(self, code: str) -> str:

@@ -162,7 +162,7 @@ class Reception:
                 source_host=session.source_host,
             )
         )
-        if not kept.path.exists():
+        if not self._handlers.spool.holds(kept):
             raise OutOfResources(
                 "the instance was here already, and retention removed it before its record came back; send it again",
                 code="removed-meanwhile",

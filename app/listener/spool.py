@@ -48,6 +48,9 @@ class Spool:
         Free space that must stay; an instance that would take from it is refused.
     """
 
+    is_shared = False
+    """Whether what lies in the folder is this host's copy of what several have."""
+
     def __init__(self, folder: Path, low_water_bytes: int) -> None:
         self._folder = folder
         self._low_water_bytes = low_water_bytes
@@ -92,12 +95,65 @@ class Spool:
             if path.exists() and path.stat().st_size == size_bytes:
                 # it may have been renamed by a thread, or a process that was killed, that has not synced it yet
                 sync_folder(path.parent)
-                return kept
-            self.check_room(size_bytes)
-            self._write(parts, path)
+                is_new = False
+            else:
+                self.check_room(size_bytes)
+                self._write(parts, path)
+                is_new = True
         except OSError as error:
             raise write_failed(error) from error
+        self.share(kept, is_new=is_new)
         return kept
+
+    def share(self, kept: KeptFile, *, is_new: bool) -> None:
+        """Let other hosts have a file that is kept here: they mount this folder, so nothing is to be done.
+
+        Parameters
+        ----------
+        is_new
+            Whether it was not here before.
+
+        Raises
+        ------
+        OutOfResources
+            If it can't be shared now: it must not be acknowledged.
+        """
+
+    def holds(self, kept: KeptFile) -> bool:
+        """Whether a kept file is still there for all hosts; OutOfResources if that can't be told."""
+        return kept.path.exists()
+
+    def file_of(self, digest: str) -> Path:
+        """Return where to read the file with this digest; there is none if this host can have none.
+
+        Raises
+        ------
+        StorageError
+            If another host may have it and that can't be told now.
+        """
+        return self.path_of(digest)
+
+    def size_of(self, digest: str) -> int | None:
+        """Return the size in bytes of a kept file; None if there is none."""
+        try:
+            return self.path_of(digest).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def age_of(self, digest: str) -> float:
+        """Return the seconds since a kept file was written; 0 if it is not there any more."""
+        try:
+            return time.time() - self.path_of(digest).stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
+
+    def read_digest(self, digest: str) -> str | None:
+        """Read a kept file and return its SHA-256 in hexadecimal; None if there is none."""
+        try:
+            with self.path_of(digest).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except FileNotFoundError:
+            return None
 
     def receive(self, head: bytes) -> IncomingFile:
         """Begin a file whose bytes come one after the other; `head` are its first ones. Never raises."""
@@ -157,6 +213,10 @@ class Spool:
 
     def all_files(self) -> Iterator[tuple[str, int]]:
         """Yield digest and size in bytes of every kept file; one that is removed meanwhile may be left out."""
+        return self.local_files()
+
+    def local_files(self) -> Iterator[tuple[str, int]]:
+        """Yield the same of what lies on this host's disk."""
         for folder in sorted(self._instances.glob("??")):  # none before the first start
             for entry in os.scandir(folder):
                 if entry.name.endswith(".dcm"):
@@ -174,6 +234,10 @@ class Spool:
         return codes
 
     def free_bytes(self) -> int:
+        """Return the space that is free for what is kept."""
+        return self.disk_free_bytes()
+
+    def disk_free_bytes(self) -> int:
         """Return the space on its disk that is free for this user."""
         room = os.statvfs(self._folder)
         return room.f_bavail * room.f_frsize
@@ -203,7 +267,7 @@ class Spool:
 
     def check_room(self, size_bytes: int) -> None:
         """Raise OutOfResources if the disk would be below its watermark with `size_bytes` more."""
-        free = self.free_bytes()
+        free = self.disk_free_bytes()
         if free - size_bytes < self._low_water_bytes:
             raise OutOfResources(
                 f"the spool's disk has {free} bytes free and must keep {self._low_water_bytes}; free some space",

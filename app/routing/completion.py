@@ -14,7 +14,7 @@ from pydicom.errors import InvalidDicomError
 
 from app.audit.events import AuditEvent, Outcome
 from app.audit.log import AuditLog
-from app.errors import AuditError
+from app.errors import AuditError, StorageError
 from app.jobs.binding import StudyBinding, TakenSeries
 from app.jobs.records import Records, SeenSeries, SeriesState
 from app.routing.asking import ArchiveQuestions
@@ -108,7 +108,7 @@ class CompletionScanner:
         while not stop.is_set():
             try:
                 await asyncio.to_thread(self.scan)
-            except (psycopg.Error, AuditError, OSError) as error:
+            except (psycopg.Error, AuditError, StorageError, OSError) as error:
                 _log.warning("completion.scan_failed", error=type(error).__name__)
             try:
                 await asyncio.wait_for(stop.wait(), self._routing.scan_seconds)

@@ -141,7 +141,7 @@ class Api:
             drawn = Drawn(
                 series=session.series,
                 inputs=session.inputs,
-                files=session.files,
+                files=self._sessions.files_of(session),
                 model=session.model,
                 digest=hashlib.sha256(json.dumps([mask_digest, said], sort_keys=True).encode()).hexdigest(),
                 destinations=acceptance.destinations,

@@ -13,7 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from app.errors import AuditError, InputMissing, LimnerError, RequestRefused
+from app.errors import AuditError, InputMissing, LimnerError, RequestRefused, StorageError
 from app.web.messages import Problem
 from operators.errors import InferenceFailed, ModelPackageError, OperatorError
 
@@ -42,7 +42,7 @@ def status_of(error: LimnerError | OperatorError) -> int:
         return HTTPStatus.GONE
     if isinstance(error, InferenceFailed):
         return HTTPStatus.GATEWAY_TIMEOUT if error.code == "deadline" else HTTPStatus.SERVICE_UNAVAILABLE
-    if isinstance(error, AuditError):
+    if isinstance(error, (AuditError, StorageError)):
         return HTTPStatus.SERVICE_UNAVAILABLE
     if isinstance(error, OperatorError) and not isinstance(error, ModelPackageError):
         # what the session has not got is a matter of its state, not of how the request is written

@@ -11,6 +11,7 @@ from app.audit.log import AuditLog
 from app.errors import SettingsError
 from app.jobs.accepting import Accepting
 from app.jobs.records import Records
+from app.jobs.result_files import ResultFiles
 from app.settings import Settings
 from app.telemetry import get_logger
 from app.web.access import Access
@@ -62,6 +63,8 @@ class WebService:
         Where Triton answers.
     program_version
         Limner's version.
+    result_files
+        Where what people accept lies; the results folder if not given.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class WebService:
         packages: Mapping[str, GeneralistPackage],
         triton_target: Callable[[], str],
         program_version: str,
+        result_files: ResultFiles | None = None,
     ) -> None:
         self._packages = packages
         self._triton_target = triton_target
@@ -85,7 +89,13 @@ class WebService:
             packages=packages,
             triton_target=triton_target,
         )
-        accepting = Accepting(settings=settings, records=records, audit=audit, program_version=program_version)
+        accepting = Accepting(
+            settings=settings,
+            records=records,
+            audit=audit,
+            program_version=program_version,
+            result_files=result_files,
+        )
 
         def tell_refused(host: str) -> None:
             audit.append(AuditEvent.API_ACCESS_REFUSED, Outcome.MINOR_FAILURE, source_host=host, code="token-wrong")

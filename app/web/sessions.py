@@ -52,7 +52,6 @@ class OpenSession:
     id: str
     series: SeenSeries
     inputs: list[JobInput]
-    files: list[Path]
     package: GeneralistPackage
     process: SessionProcess
     described: Mapping[str, Any]
@@ -149,7 +148,7 @@ class Sessions:
             )
         series = self._series(study_uid, series_uid)
         inputs = self._records.latest_inputs(series)
-        files = [self._spool_path_of(one.digest) for one in inputs]
+        files = self._files(inputs)
         missing = sum(not path.is_file() for path in files)
         if missing:
             raise InputMissing(f"{missing} of the series' {len(files)} instances are no longer in the spool")
@@ -166,7 +165,7 @@ class Sessions:
                 raise
             finally:
                 self._beginning.discard(process)
-            session = OpenSession(number, series, inputs, files, package, process, described, used=time.monotonic())
+            session = OpenSession(number, series, inputs, package, process, described, used=time.monotonic())
             with self._lock:
                 self._sessions[number] = session
         _log.info("session.opened", session=number, model=package.name, instances=len(files))
@@ -190,6 +189,19 @@ class Sessions:
                 f"the session has ended ({ended}); open a new one", code="session-ended", http_status=410
             )
         raise RequestRefused("there is no such session; open one", code="session-unknown", http_status=404)
+
+    def files_of(self, session: OpenSession) -> list[Path]:
+        """Return where the session's instances lie now: a host may have dropped its copies since it was opened.
+
+        Raises
+        ------
+        StorageError
+            If the storage that hosts share does not answer.
+        """
+        return self._files(session.inputs)
+
+    def _files(self, inputs: list[JobInput]) -> list[Path]:
+        return [self._spool_path_of(one.digest) for one in inputs]
 
     def ask(self, session: OpenSession, request: Mapping[str, Any]) -> Answer:
         """Have a session's process follow a request.

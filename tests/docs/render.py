@@ -27,6 +27,7 @@ from app.settings_pipeline import GeneralistSettings, PipelineSettings, RuleSett
 from app.settings_prompt import PromptSettings
 from app.settings_retention import RetentionSettings
 from app.settings_routing import RoutingSettings
+from app.settings_shared_storage import SharedStorageSettings
 from app.settings_slots import SlotsSettings
 from app.settings_web import WebSettings
 from app.settings_worker import WorkerSettings
@@ -106,6 +107,7 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("[worker]", WorkerSettings),
     ("[retention]", RetentionSettings),
     ("[database]", settings.DatabaseSettings),
+    ("[shared_storage]", SharedStorageSettings),
     ("[logging]", settings.LoggingSettings),
 )
 

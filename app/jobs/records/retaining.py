@@ -115,6 +115,10 @@ class RetainRecords(Connections):
         """Hold those of `digests` that are removed by the records: none comes back before the transaction ends."""
         return [row["digest"] for row in connection.execute(_SQL["lock_removed"], (list(digests),)).fetchall()]
 
+    def removed_of(self, digests: Collection[str]) -> set[str]:
+        """Return those of `digests` that came once and are recorded as removed."""
+        return {row["digest"] for row in self._rows(_SQL["removed_of"], (list(digests),))}
+
     def removed_instances(self, connection: Connection, digests: Sequence[str]) -> None:
         """Record that these files are gone, or are needed again."""
         connection.execute(_SQL["removed"], ("instance", list(digests)))

@@ -114,6 +114,11 @@ SELECT digest FROM instances WHERE digest = ANY(%s) AND pruned_at IS NOT NULL
   AND NOT EXISTS (SELECT FROM instances AS same WHERE same.digest = instances.digest AND same.pruned_at IS NULL)
 ORDER BY digest FOR UPDATE;
 
+-- name: removed_of
+-- Those of these digests that came once and were removed; of some the files are about to go.
+SELECT DISTINCT digest FROM instances WHERE digest = ANY(%s) AND pruned_at IS NOT NULL
+  AND NOT EXISTS (SELECT FROM instances AS same WHERE same.digest = instances.digest AND same.pruned_at IS NULL);
+
 -- name: removed
 DELETE FROM removals WHERE kind = %s AND name = ANY(%s);
 
