@@ -123,7 +123,7 @@ class LocalCopies:
                 dropped += 1
         if self._spool.disk_free_bytes() < self._least_free_bytes:
             self._drop_results()
-        _log.info("local_copies.made_room", dropped=dropped, free_bytes=self._spool.disk_free_bytes())
+        _log.info("local_copies.made_room", count=dropped, bytes=self._spool.disk_free_bytes())
 
     def _unused(self) -> Iterator[tuple[str, int, float]]:
         """Yield digest, size in bytes and idle seconds of each instance that nobody can be reading."""

@@ -101,7 +101,7 @@ class ObjectStore:
                 return False
             found = _sealed_digest(aside)
             if found != digest:
-                _log.error("shared_storage.changed", digest=digest, found=found)
+                _log.error("shared_storage.changed", digest=digest, object_digest=found)
                 return False
             os.rename(aside, path)
             _sync_folder(path.parent)

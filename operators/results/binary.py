@@ -10,7 +10,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from operators.label_maps import LabelMap, check_place, labels_on
 from operators.results.finding import Finding, WrittenObject, save_object
-from operators.results.segmentation import check_size, segment_numbers, segmentation_object
+from operators.results.segmentation import check_size, placed, segment_numbers, segmentation_object
 
 
 def write_binary(finding: Finding, path: Path) -> WrittenObject:
@@ -45,7 +45,7 @@ def _segmentation(finding: Finding, numbered: LabelMap) -> Segmentation:
         numbered[0, 0, 0] = 1
     segmentation = segmentation_object(
         finding,
-        numbered,
+        placed(numbered, finding),
         "segmentation",
         SegmentationTypeValues.BINARY,
         ExplicitVRLittleEndian,

@@ -13,7 +13,7 @@ from pydicom.uid import UID, RLELossless
 
 from operators.label_maps import check_place
 from operators.results.finding import Finding, WrittenObject, save_object
-from operators.results.segmentation import check_size, segment_numbers, segmentation_object
+from operators.results.segmentation import check_size, placed, segment_numbers, segmentation_object
 
 
 def write_labelmap(finding: Finding, path: Path, *, transfer_syntax_uid: UID = RLELossless) -> WrittenObject:
@@ -39,7 +39,7 @@ def write_labelmap(finding: Finding, path: Path, *, transfer_syntax_uid: UID = R
         check_size(len(numbered), numbered.nbytes)
     segmentation = segmentation_object(
         finding,
-        numbered,
+        placed(numbered, finding),
         "labelmap",
         SegmentationTypeValues.LABELMAP,
         transfer_syntax_uid,

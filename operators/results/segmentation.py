@@ -29,6 +29,8 @@ _MOST_PIXEL_DATA_BYTES = (1 << 32) - 2
 """What the length field of Pixel Data can say (PS3.5 section 7.1.2)."""
 _INSTANCE_NUMBERS: dict[Kind, int] = {"segmentation": 1, "labelmap": 2, "fractional": 3}
 """The three types share a series."""
+_ON_THE_GRID_MM = 1e-3
+"""Closer than this highdicom, too, takes a slice and a plane to be at one place."""
 _MOST_NAMED = 10
 """Label values that an error names."""
 
@@ -58,6 +60,19 @@ def segment_numbers(labels: LabelMap, segments: Sequence[SegmentSpec]) -> LabelM
         return labels.astype(table.dtype)
     numbered: LabelMap = np.take(table, labels, mode="clip")  # no label is beyond the table; "raise" is much slower
     return numbered
+
+
+def placed(labels: LabelMap, finding: Finding) -> LabelMap | highdicom.Volume:
+    """Return segment numbers as `segmentation_object` takes them soonest: where the series lies.
+
+    Slices may lie a little beside the even grid of the series' volume. Labels are told on the grid then, as they were
+    computed and will be proved: as a volume. Where all lie on it, an array of planes says the same.
+    """
+    grid = finding.series.volume
+    positions = np.array([header.ImagePositionPatient for header in finding.series.datasets], np.float64)
+    steps = np.arange(len(positions))[:, np.newaxis] * grid.affine[:3, 0]
+    beside = np.linalg.norm(positions - (grid.affine[:3, 3] + steps), axis=1)
+    return labels if beside.max() < _ON_THE_GRID_MM else grid.with_array(labels)
 
 
 def check_size(frames: int, size: int) -> None:
