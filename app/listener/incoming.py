@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.errors import OutOfResources
-from app.listener.durable import KeptFile, mapped, sync_folder, write_all, write_failed
+from app.listener.durable import KeptFile, mapped, write_all, write_failed
 from app.listener.inspection import Buffer
+from operators.durable import sync_folder
 
 if TYPE_CHECKING:
     from app.listener.spool import Spool

@@ -27,10 +27,11 @@ from pathlib import Path
 
 from app.errors import CannotUnderstand, OutOfResources
 from app.identifiers import IMPLEMENTATION_CLASS_UID, UID, parse_uid
-from app.listener.durable import KeptFile, mapped, sync_folder, write_all, write_failed
+from app.listener.durable import KeptFile, mapped, write_all, write_failed
 from app.listener.incoming import IncomingFile
 from app.listener.inspection import PREFIX, Buffer, InstanceHeader, inspect_data_set, split_part_10
 from app.listener.presentation import TRANSFER_SYNTAXES
+from operators.durable import sync_folder
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _PREAMBLE_BYTES = 128

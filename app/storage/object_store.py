@@ -27,6 +27,7 @@ from s3fs import S3FileSystem
 from app.errors import StorageError
 from app.settings_shared_storage import SharedStorageSettings
 from app.storage import PART_SUFFIX
+from operators.durable import sync_folder
 
 AWAY = "shared-storage-away"
 REFUSED = "shared-storage-refused"
@@ -104,7 +105,7 @@ class ObjectStore:
                 _log.error("shared_storage.changed", digest=digest, object_digest=found)
                 return False
             os.rename(aside, path)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         finally:
             aside.unlink(missing_ok=True)
         return True
@@ -289,11 +290,3 @@ def _sealed_digest(path: Path) -> str:
     with path.open("rb") as file:
         os.fsync(file.fileno())
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
