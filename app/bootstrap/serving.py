@@ -36,6 +36,7 @@ from app.bootstrap.parts import (
     triton,
 )
 from app.bootstrap.roles import Role, Share
+from app.bootstrap.running import RunningServices
 from app.delivery.archive import DimseArchive
 from app.delivery.destination import Destination
 from app.jobs.committing import ReportKeeping
@@ -274,10 +275,9 @@ async def _run(
     running: RunningServer,
 ) -> None:
     """Start what works and what listens, wait for the stop, and end them in reverse."""
-    audit, stop_work = ground.audit, asyncio.Event()
-    work = [asyncio.ensure_future(service(stop_work)) for service in services]
-    stopped = asyncio.create_task(stop.wait())
+    audit, work = ground.audit, RunningServices(services)
     facts = _facts(ground.settings) | {"roles": sorted(ground.share.roles)}
+    failure: Exception | None = None
     try:
         audit.append(AuditEvent.APPLICATION_STARTED, Outcome.SUCCESS, **facts)
         if listener is not None:
@@ -285,17 +285,17 @@ async def _run(
             running = replace(running, listener_port=listener.port)
         with announced(ground.share.run_folder(ground.settings), running):
             _log.info("server.started", port=running.listener_port, roles=facts["roles"])
-            # a worker that ends by itself has met a defect: the server must not go on taking studies
-            await asyncio.wait([stopped, *work], return_when=asyncio.FIRST_COMPLETED)
+            await work.wait(stop)
             _log.info("server.stopping")
             if listener is not None:
                 await asyncio.to_thread(listener.stop)
     finally:
-        stopped.cancel()
-        stop_work.set()
-        await asyncio.gather(*work)
-        audit.append(AuditEvent.APPLICATION_STOPPED, Outcome.SUCCESS, **facts)
+        failure = await work.end()
+        outcome = Outcome.SUCCESS if failure is None else Outcome.MAJOR_FAILURE
+        audit.append(AuditEvent.APPLICATION_STOPPED, outcome, **facts)
     _log.info("server.stopped")
+    if failure is not None:
+        raise failure
 
 
 def _facts(settings: Settings) -> dict[str, Detail]:

@@ -29,7 +29,7 @@ class DestinationProbing:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Ask each destination at once, and then as often as its settings say, until `stop` is set."""
-        await asyncio.gather(*(self._keep_asking(one, stop) for one in self._destinations.values()))
+        await asyncio.gather(stop.wait(), *(self._keep_asking(one, stop) for one in self._destinations.values()))
 
     async def _keep_asking(self, destination: Destination, stop: asyncio.Event) -> None:
         seconds = self._settings.destination_named(destination.name).probe_seconds

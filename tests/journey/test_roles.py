@@ -68,6 +68,20 @@ def test_a_killed_listeners_study_is_decided_by_the_other(tmp_path: Path, postgr
     assert sorted(report["chains"]) == ["in-1", "in-2", "work-1"]
 
 
+@pytest.mark.timeout(120)
+def test_a_server_without_destinations_runs_until_it_is_told_to_stop(
+    tmp_path: Path, postgres: Any, triton: Any
+) -> None:
+    with fresh_database(postgres) as url, ExitStack() as stack:
+        server = LimnerServer(tmp_path, f'[database]\nurl = "{url}"\n[triton]\naddress = "{triton.target}"\n')
+        stack.callback(server.kill_if_running)
+        server.start()
+        write_phantom_series(tmp_path / "series", seed=1)
+        assert server.submit(tmp_path / "series").returncode == 0
+        server.wait_for(lambda: [one["state"] for one in server.series()] == ["no-rule"], 60, "that no rule takes it")
+        assert server.stop() == 0, server.log()
+
+
 def test_two_processes_of_one_name_are_told_apart(tmp_path: Path, postgres: Any, triton: Any) -> None:
     with _parted(tmp_path, postgres, triton.target) as (first, _, _):
         first.start()
