@@ -53,19 +53,16 @@ def receivers(scratch: Path) -> Iterator[list[Measured]]:
 @contextmanager
 def _limner(folder: Path) -> Iterator[Measured]:
     with running_postgres() as server, fresh_database(server) as url, Receiver(folder, url) as receiver:
-        database = tuple(one for one in psutil.process_iter(["name"]) if _serves(one, server))
+        database = tuple(one for one in psutil.Process().children() if _serves(one, server))
         yield Measured("Limner", receiver.port, "LIMNER", (receiver.process(),), beside=database)
 
 
 def _serves(process: psutil.Process, url: str) -> bool:
     """Whether a process is the first of the PostgreSQL whose sockets lie in the URL's folder."""
-    with contextlib.suppress(psutil.Error):
-        words = process.cmdline()
-        folder = url.partition("limner-test-")[2].partition("%2F")[0].partition("/")[0]
-        parent = process.parent()
-        own_child = parent is not None and parent.pid == psutil.Process().pid
-        return own_child and any(f"limner-test-{folder}" in word for word in words)
-    return False
+    # the listener has the URL among its arguments, and with it the folder's name
+    folder = url.partition("limner-test-")[2].partition("%2F")[0].partition("/")[0]
+    words = _words(process)
+    return bool(words) and words[0].endswith("/postgres") and any(f"limner-test-{folder}" in word for word in words)
 
 
 @contextmanager
