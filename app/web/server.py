@@ -67,6 +67,9 @@ class WebServer:
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
         try:
             self._socket = socket.create_server((self._host, self._port), family=family)
+            # an answer is written in two parts, and the second would wait for the first one's acknowledgement; asyncio
+            # sets it only on sockets that were made with their protocol's number
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError as error:
             raise ServingError(
                 f"the API can't listen on {self._host}:{self._port} ({error.strerror}); choose another web.port",
