@@ -35,7 +35,7 @@ def main() -> None:
         tempfile.TemporaryDirectory(prefix="limner-bench-", dir=arguments.folder) as scratch,
         receivers(Path(scratch)) as running,
     ):
-        done = measure(running, rounds=rounds, objects=objects, say=progress)
+        done = measure(running, Path(scratch) / "waits", rounds=rounds, objects=objects, say=progress)
     summaries = summarize(done)
     tables = markdown(summaries, where)
     print(f"\n{tables}")

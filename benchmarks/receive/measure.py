@@ -1,4 +1,7 @@
-"""The rounds: each receiver in turn gets the same slices over one association, then over four."""
+"""The rounds: each receiver in turn gets the same slices over one association, then over four.
+
+In each round processes that only write and wait for the disk (`benchmarks.receive.waits`) have their turn as well.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from benchmarks.receive.receivers import Measured, cpu_seconds
 from tests.peers import ENVIRONMENT
 from tests.storing import Slices
 
 ASSOCIATIONS = (1, 4)
+WAITS = "the waits alone"
+"""What the processes are called that receive nothing."""
 
 
 @dataclass(frozen=True)
@@ -42,17 +48,26 @@ class Summary:
     beside_milliseconds: float
 
 
-def measure(receivers: Sequence[Measured], *, rounds: int, objects: int, say: Callable[[str], None]) -> list[Round]:
-    """Return what was measured; the first round of each warms up and does not count."""
+def measure(
+    receivers: Sequence[Measured], waits: Path, *, rounds: int, objects: int, say: Callable[[str], None]
+) -> list[Round]:
+    """Return what was measured; the first round of each warms up and does not count.
+
+    Parameters
+    ----------
+    waits
+        A folder for what is written without having been received, on the disk that Limner has.
+    """
     done = []
     first = 0
     for number in range(rounds + 1):
         for associations in ASSOCIATIONS:
-            for receiver in receivers:
-                one = _round(receiver, associations, first, objects)
-                say(f"round {number}: {receiver.name} x{associations}: {one.objects / one.seconds:.0f} objects/s")
-                if number:
-                    done.append(one)
+            turns = [_round(receiver, associations, first, objects) for receiver in receivers]
+            turns.append(_waits(waits, associations, first, objects))
+            for one in turns:
+                say(f"round {number}: {one.receiver} x{associations}: {one.objects / one.seconds:.0f} objects/s")
+            if number:
+                done += turns
             first += objects
     return done
 
@@ -80,32 +95,51 @@ def summarize(rounds: Sequence[Round]) -> dict[tuple[str, int], Summary]:
 
 def _round(receiver: Measured, associations: int, first: int, objects: int) -> Round:
     each = objects // associations
+    prefix = (*receiver.sender_prefix, sys.executable, "-m", "benchmarks.receive.sender", "127.0.0.1")
     senders = [
-        subprocess.Popen(
-            [
-                *receiver.sender_prefix, sys.executable, "-m", "benchmarks.receive.sender",
-                "127.0.0.1", str(receiver.port), receiver.called, str(first + number * each), str(each),
-            ],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT,
-        )
+        _started(*prefix, str(receiver.port), receiver.called, str(first + number * each), str(each))
         for number in range(associations)
-    ]  # fmt: skip
-    for sender in senders:
-        if sender.stdout is None or sender.stdout.readline() != "ready\n":
-            raise RuntimeError(f"a sender could not associate with {receiver.name}")
+    ]
+    _wait_until_ready(senders, receiver.name)
     before, beside_before = cpu_seconds(receiver.processes), cpu_seconds(receiver.beside)
-    for sender in senders:
-        if sender.stdin is not None:
-            sender.stdin.write("go\n")
-            sender.stdin.flush()
-    answers = [sender.communicate()[0].split() for sender in senders]
-    if any(answer[1] != "0" for answer in answers):
-        raise RuntimeError(f"{receiver.name} refused objects: {answers}")
+    answers = _answers(senders, receiver.name)
     return Round(
         receiver=receiver.name,
         associations=associations,
         objects=each * associations,
-        seconds=max(float(answer[0]) for answer in answers),
+        seconds=max(answer[0] for answer in answers),
         cpu_seconds=cpu_seconds(receiver.processes) - before,
         beside_cpu_seconds=cpu_seconds(receiver.beside) - beside_before,
     )
+
+
+def _waits(folder: Path, processes: int, first: int, objects: int) -> Round:
+    each = objects // processes
+    prefix = (sys.executable, "-m", "benchmarks.receive.waits", str(folder))
+    writers = [_started(*prefix, str(first + number * each), str(each)) for number in range(processes)]
+    _wait_until_ready(writers, WAITS)
+    answers = _answers(writers, WAITS)
+    seconds, cpu = max(answer[0] for answer in answers), sum(answer[2] for answer in answers)
+    return Round(WAITS, processes, each * processes, seconds, cpu, 0.0)
+
+
+def _started(*command: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
+
+
+def _wait_until_ready(workers: Sequence[subprocess.Popen[str]], name: str) -> None:
+    for one in workers:
+        if one.stdout is None or one.stdout.readline() != "ready\n":
+            raise RuntimeError(f"a sender could not associate with {name}")
+
+
+def _answers(workers: Sequence[subprocess.Popen[str]], name: str) -> list[list[float]]:
+    """Let all begin, and return what each says: its seconds, its failures, and what else it has measured."""
+    for one in workers:
+        if one.stdin is not None:
+            one.stdin.write("go\n")
+            one.stdin.flush()
+    answers = [[float(word) for word in one.communicate()[0].split()] for one in workers]
+    if any(answer[1] for answer in answers):
+        raise RuntimeError(f"{name} refused objects: {answers}")
+    return answers

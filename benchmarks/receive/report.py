@@ -6,24 +6,26 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.figures import Figure
-from benchmarks.receive.measure import ASSOCIATIONS, Summary
+from benchmarks.receive.measure import ASSOCIATIONS, WAITS, Summary
 from benchmarks.report import figure_table, machine_lines
 
 
 def figures_of(summaries: Mapping[tuple[str, int], Summary]) -> list[Figure]:
-    """Return Limner's rate beside each other receiver's."""
+    """Return Limner's rate beside each other receiver's, and its time beside storescp's with the waits for the disk."""
     goals = {"Orthanc": 1.0, "storescp": None, "pynetdicom": 1.0}
-    return [
-        Figure(
-            f"{associations} associations",
-            f"Limner's objects/s over {name}'s, {associations} association{'s' if associations > 1 else ''}",
-            summaries["Limner", associations].objects_per_second / summaries[name, associations].objects_per_second,
-            "x",
-            goal,
+    found = []
+    for associations in ASSOCIATIONS:
+        group, many = f"{associations} associations", f"{associations} association{'s' if associations > 1 else ''}"
+        rates = {name: one.objects_per_second for (name, number), one in summaries.items() if number == associations}
+        found += [
+            Figure(group, f"Limner's objects/s over {name}'s, {many}", rates["Limner"] / rates[name], "x", goal)
+            for name, goal in goals.items()
+        ]
+        least = 1 / rates["storescp"] + 1 / rates[WAITS]
+        found.append(
+            Figure(group, f"Limner's time over storescp's and {WAITS}, {many}", 1 / rates["Limner"] / least, "x")
         )
-        for associations in ASSOCIATIONS
-        for name, goal in goals.items()
-    ]
+    return found
 
 
 def markdown(summaries: Mapping[tuple[str, int], Summary], where: dict[str, Any]) -> str:
