@@ -442,6 +442,16 @@ class ObjectStorage:
         if self._process is not None:
             self._process.send_signal(signal.SIGCONT)
 
+    def settings(self, prefix: str = "one/two") -> dict[str, object]:
+        """What `[shared_storage]` says of it."""
+        return {
+            "url": f"s3://{self.BUCKET}/{prefix}",
+            "endpoint": self.endpoint,
+            "access_key": self.ACCESS_KEY,
+            "secret_key_file": str(self.secret_key_file),
+            "plain_http": True,
+        }
+
     def names(self) -> list[str]:
         """The names of all objects."""
         return sorted(str(one.relative_to(self.folder)) for one in self.folder.rglob("*") if one.is_file())

@@ -7,8 +7,9 @@ import json
 import struct
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import psutil
@@ -97,7 +98,10 @@ class StoreSender(RawPeer):
 
 
 class Receiver:
-    """The process of `tests.chaos.receiver`; `folder` has its spool and audit log."""
+    """The process of `tests.chaos.receiver`; `folder` has its spool and audit log.
+
+    `shared_storage` are the settings of that name, where its spool is shared through storage.
+    """
 
     def __init__(
         self,
@@ -106,6 +110,7 @@ class Receiver:
         *,
         low_water_bytes: int = 0,
         wrapped_by: Sequence[str] = (),
+        shared_storage: Mapping[str, object] = MappingProxyType({}),
         **settings: object,
     ) -> None:
         self.folder = folder
@@ -113,6 +118,7 @@ class Receiver:
         self.port = 0
         self._low_water_bytes = low_water_bytes
         self._wrapped_by = wrapped_by
+        self._shared_storage = shared_storage
         self._settings = settings
         self._process: subprocess.Popen[str] | None = None
 
@@ -126,11 +132,12 @@ class Receiver:
     def start(self) -> None:
         """Start it, on the port that it had before; returns when it listens."""
         self.folder.mkdir(exist_ok=True)
-        settings = json.dumps({"shutdown_seconds": 5, **self._settings, "port": self.port})
+        listener = json.dumps({"shutdown_seconds": 5, **self._settings, "port": self.port})
+        settings = [listener, json.dumps(dict(self._shared_storage))]
         command = [sys.executable, "-m", "tests.chaos.receiver", str(self.folder), self.url]
         with (self.folder / "log").open("a") as log:
             self._process = subprocess.Popen(
-                [*self._wrapped_by, *command, str(self._low_water_bytes), settings],
+                [*self._wrapped_by, *command, str(self._low_water_bytes), *settings],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,

@@ -29,15 +29,7 @@ def storage(tmp_path: Path) -> Iterator[ObjectStorage]:
 
 
 def store_of(storage: ObjectStorage, **keys: Any) -> ObjectStore:
-    facts = {
-        "url": f"s3://{storage.BUCKET}/one/two",
-        "endpoint": storage.endpoint,
-        "access_key": storage.ACCESS_KEY,
-        "secret_key_file": storage.secret_key_file,
-        "plain_http": True,
-        "timeout_seconds": SECONDS,
-    }
-    return ObjectStore(SharedStorageSettings.model_validate({**facts, **keys}))
+    return ObjectStore(SharedStorageSettings.model_validate({**storage.settings(), "timeout_seconds": SECONDS, **keys}))
 
 
 @pytest.fixture
