@@ -58,7 +58,7 @@ def account_command(
         spool = bootstrap.make_spool(loaded)
         logs = [log for folder in (loaded.audit_folder, *(audit or [])) for log in audit_folders(folder)]
         results = bootstrap.make_result_files(loaded)
-        found = account(records, spool, logs, begin, reads_files=files, result_files=results)
+        found = account(records, spool, results, logs, begin, reads_files=files)
         found = replace(found, discrepancies=tuple(_identified(one, spool) for one in found.discrepancies))
         if ask is not None:
             swept = sweep(loaded, records, ask, now - _SWEPT if since is None else begin)

@@ -37,6 +37,7 @@ from app.graph import (
 from app.identifiers import UID, derive_uid
 from app.jobs.identity import GeneralistFacts, ModelFacts
 from app.jobs.records import Instance, Job, Records
+from app.jobs.result_files import ResultFiles
 from app.jobs.segmenting import Verify
 from app.jobs.slots import lanes
 from app.jobs.verification import VerifiedObject
@@ -286,6 +287,7 @@ class Bench:
             triton_target=lambda: "unix:/nowhere",
             models=self.models,
             program_version="0",
+            result_files=ResultFiles(self.settings.results_folder),
         )
 
     def receive(self, *instances: Instance) -> None:

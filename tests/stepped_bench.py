@@ -138,8 +138,8 @@ class SteppedBench(Bench):
 
     def account(self, **options: Any) -> Account:
         """Take the account of all."""
-        options = {"settle_seconds": 0.0, "since": EVER, "reads_files": True, "result_files": self.files, **options}
-        return account(self.records, self.kept, [self.settings.audit_folder], **options)
+        options = {"settle_seconds": 0.0, "since": EVER, "reads_files": True, **options}
+        return account(self.records, self.kept, self.files, [self.settings.audit_folder], **options)
 
     def spooled(self, study: int) -> list[Path]:
         """The files of a study, in the order they came."""

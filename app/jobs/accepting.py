@@ -68,13 +68,13 @@ class Accepting:
         records: Records,
         audit: AuditLog,
         program_version: str,
-        result_files: ResultFiles | None = None,
+        result_files: ResultFiles,
     ) -> None:
         self._settings = settings
         self._records = records
         self._audit = audit
         self._queue = TaskQueue()
-        self._result_files = result_files or ResultFiles(settings.results_folder)
+        self._result_files = result_files
         self._forms = Forms(settings, records)
         self._program_version = program_version
         self._turn = threading.Lock()

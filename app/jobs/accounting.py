@@ -82,26 +82,25 @@ class Account:
 def account(
     records: Records,
     spool: SpoolFiles,
+    result_files: ResultFiles,
     audit_folders: Sequence[Path],
     since: datetime,
     *,
     reads_files: bool = False,
     settle_seconds: float = _SETTLE_SECONDS,
-    result_files: ResultFiles | None = None,
 ) -> Account:
     """Look at everything since a moment, and say what disagrees; nothing is changed.
 
     Parameters
     ----------
+    result_files
+        Where the files of results are.
     audit_folders
         The audit logs of every server on these records.
     reads_files
         Whether the files' bytes are held to their digests; else their being there and, of instances, their size.
     settle_seconds
         How long a file may lie in the spool before its record; one that has none is waited for until it is so old.
-
-    result_files
-        Where the files of results are, if not where each was recorded.
 
     Raises
     ------
@@ -118,7 +117,7 @@ def account(
         jobs, deliveries, results = snapshot.jobs(), snapshot.deliveries(), snapshot.results()
     found += _still_missing(records, spool, missing)
     found += _still_unrecorded(records, spool, listed, settle_seconds)
-    found += _results(records, results, result_files or ResultFiles(Path()), reads_files=reads_files)
+    found += _results(records, results, result_files, reads_files=reads_files)
     found += _audit(records, audit_folders, jobs, deliveries)
     if reads_files:
         named = {one.digest for one in found if one.code == "file-changed"}

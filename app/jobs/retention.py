@@ -63,13 +63,13 @@ class Retention:
         records: Records,
         audit: AuditLog | None,
         spool: RetainedSpool,
-        results: ResultFiles | None = None,
+        results: ResultFiles,
     ) -> None:
         self._settings = settings
         self._records = records
         self._audit = audit
         self._spool = spool
-        self._results = results or ResultFiles(settings.results_folder)
+        self._results = results
         self._committing = tuple(one.name for one in settings.destination if one.commitment != "none")
 
     def plan(self) -> Plan:

@@ -66,14 +66,14 @@ class Withdrawing:
         audit: AuditLog,
         queue: TaskQueue,
         destinations: Mapping[str, Destination],
-        result_files: ResultFiles | None = None,
+        result_files: ResultFiles,
     ) -> None:
         self._settings = settings
         self._records = records
         self._audit = audit
         self._queue = queue
         self._destinations = destinations
-        self._result_files = result_files or ResultFiles(settings.results_folder)
+        self._result_files = result_files
 
     def run(self, job_id: uuid.UUID, order: Order) -> None:
         """Withdraw a job's results; nothing happens where that was done before."""

@@ -81,12 +81,12 @@ class Workflow:
         The model of each pipeline.
     program_version
         Limner's version; part of a job's identity.
+    result_files
+        Where results lie.
     archives
         What images are fetched from that prompts lack.
     retention
         Removes what is too old; nothing is removed without it.
-    result_files
-        Where results lie; the results folder if not given.
     """
 
     def __init__(
@@ -102,9 +102,9 @@ class Workflow:
         triton_target: Callable[[], str],
         models: Mapping[str, ModelFacts],
         program_version: str,
+        result_files: ResultFiles,
         archives: Mapping[str, Archive] = MappingProxyType({}),
         retention: Retention | None = None,
-        result_files: ResultFiles | None = None,
     ) -> None:
         self._records = records
         self._retention = retention
@@ -113,9 +113,8 @@ class Workflow:
         self._graph_queues = graph_queues(settings)
         queue = queues.TaskQueue(self._graph_queues)
         forms = Forms(settings, records)
-        files = result_files or ResultFiles(settings.results_folder)
         notices = Notices(
-            settings=settings, records=records, queue=queue, spool_path_of=spool_path_of, result_files=files
+            settings=settings, records=records, queue=queue, spool_path_of=spool_path_of, result_files=result_files
         )
         self._creation = JobCreation(
             settings=settings,
@@ -141,7 +140,7 @@ class Workflow:
             models=models,
             forms=forms,
             notices=notices,
-            result_files=files,
+            result_files=result_files,
         )
         self._delivering = Delivering(
             settings=settings,
@@ -150,7 +149,7 @@ class Workflow:
             queue=queue,
             destinations=destinations,
             forms=forms,
-            result_files=files,
+            result_files=result_files,
         )
         holding = Holding(records=records, audit=audit, queue=queue)
         self._pausing = Pausing(records=records, audit=audit)
@@ -168,7 +167,7 @@ class Workflow:
             audit=audit,
             queue=queue,
             destinations=destinations,
-            result_files=files,
+            result_files=result_files,
         )
 
     def create_job(self, series: SeenSeries, rule: RuleSettings) -> bool:

@@ -64,7 +64,7 @@ class WebService:
     program_version
         Limner's version.
     result_files
-        Where what people accept lies; the results folder if not given.
+        Where what people accept lies.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class WebService:
         packages: Mapping[str, GeneralistPackage],
         triton_target: Callable[[], str],
         program_version: str,
-        result_files: ResultFiles | None = None,
+        result_files: ResultFiles,
     ) -> None:
         self._packages = packages
         self._triton_target = triton_target

@@ -135,7 +135,7 @@ class _Watching:
     def _run(self) -> None:
         while not self._stop.is_set():
             bench = self._bench
-            found = account(bench.records, bench.kept, [bench.settings.audit_folder], EVER)
+            found = account(bench.records, bench.kept, bench.files, [bench.settings.audit_folder], EVER)
             self.taken += 1
             self.alarms += found.discrepancies
             self._stop.wait(0.1)

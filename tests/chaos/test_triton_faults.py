@@ -18,6 +18,7 @@ from app.identifiers import UID
 from app.jobs.graph_process import GraphProcess
 from app.jobs.identity import ModelFacts
 from app.jobs.records import Instance, Job, JobState
+from app.jobs.result_files import ResultFiles
 from app.jobs.verification import verify_results
 from app.jobs.workflow import Workflow
 from app.settings import TritonSettings
@@ -125,6 +126,7 @@ def _bench(folder: Path, url: str, target: str, runner: GraphProcess, kept: _Kep
                 triton_target=lambda: target,
                 models={"liver": facts},
                 program_version=version,
+                result_files=ResultFiles(made.settings.results_folder),
             )
             return made
 

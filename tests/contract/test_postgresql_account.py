@@ -205,7 +205,7 @@ def test_every_code_is_planted_once() -> None:
 
 def test_jobs_without_any_audit_log_are_said_once(bench: SteppedBench, tmp_path: Path) -> None:
     _closed(bench)
-    found = account(bench.records, bench.kept, [tmp_path / "nowhere"], EVER)
+    found = account(bench.records, bench.kept, bench.files, [tmp_path / "nowhere"], EVER)
     assert [one.code for one in found.discrepancies] == ["audit-log-missing"]
 
 

@@ -72,6 +72,7 @@ def _ruled(bench: SteppedBench, **rules: Any) -> Retention:
         records=bench.records,
         audit=bench.audit,
         spool=bench.kept,
+        results=bench.files,
     )
 
 

@@ -117,7 +117,7 @@ def _agree(hosts: Hosts) -> None:
     from tests.stepped_bench import EVER
 
     logs = [one.settings.audit_folder for one in (hosts.first, hosts.second)]
-    found = account(hosts.first.records, hosts.first.kept, logs, EVER, reads_files=True, result_files=hosts.first.files)
+    found = account(hosts.first.records, hosts.first.kept, hosts.first.files, logs, EVER, reads_files=True)
     assert found.agrees, found.discrepancies
 
 

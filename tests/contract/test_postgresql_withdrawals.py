@@ -16,6 +16,7 @@ from app.errors import DeliveryError, JobError
 from app.graph import FindingRecord, GraphRequest, Role
 from app.jobs.queue import TaskQueue
 from app.jobs.records import Withdrawal
+from app.jobs.result_files import ResultFiles
 from app.jobs.withdrawing import Order, Withdrawing, ask_to_withdraw, objects_at
 from app.settings import Settings
 from operators.object_kinds import NEEDS
@@ -56,6 +57,7 @@ def _withdrawing(made: Bench, settings: Settings) -> Withdrawing:
         audit=made.audit,
         queue=TaskQueue(),
         destinations=made.destinations,
+        result_files=ResultFiles(settings.results_folder),
     )
 
 

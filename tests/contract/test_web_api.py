@@ -22,6 +22,7 @@ from pydantic import SecretStr
 from app.audit.events import AuditEvent
 from app.identifiers import UID
 from app.jobs.records import Instance, Records
+from app.jobs.result_files import ResultFiles
 from app.listener.spool import Spool
 from app.settings import DestinationSettings, Settings, TritonSettings
 from app.settings_web import WebSettings
@@ -76,6 +77,7 @@ class Part:
             packages=load_generalists(self.settings),
             triton_target=lambda: target,
             program_version="1",
+            result_files=ResultFiles(self.settings.results_folder),
         )
 
     def process_of(self, path: str) -> int:
