@@ -61,7 +61,8 @@ def account_command(
         found = account(records, spool, results, logs, begin, reads_files=files)
         found = replace(found, discrepancies=tuple(_identified(one, spool) for one in found.discrepancies))
         if ask is not None:
-            swept = sweep(loaded, records, ask, now - _SWEPT if since is None else begin)
+            destinations = {one.name: one for one in bootstrap.make_destinations(loaded)}
+            swept = sweep(loaded, records, destinations, ask, now - _SWEPT if since is None else begin)
             found = replace(found, discrepancies=(*found.discrepancies, *swept.discrepancies))
             unasked = swept.unasked
     if as_json:

@@ -1,7 +1,7 @@
 """What others hold: studies that should have come and never did, and results that were sent and are not there.
 
-Archives and destinations are asked by C-FIND, nothing else. What an archive does not tell of a series counts neither
-for nor against a rule.
+An archive is asked by C-FIND, a destination as it is before a result is sent again: by C-FIND or QIDO-RS, itself or
+whom the settings name. What an archive does not tell of a series counts neither for nor against a rule.
 """
 
 from __future__ import annotations
@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import groupby
 from typing import Any, Protocol
 
 from pydicom import DataElement, Dataset
 from pydicom.config import IGNORE
 from pydicom.datadict import dictionary_VR
 
-from app.delivery.dimse import Peer
+from app.delivery.destination import TellsWhatItHolds
 from app.delivery.query import Answer, DimseQuery, QueryLevel
 from app.errors import DeliveryError, SettingsError
 from app.jobs.discrepancies import Discrepancy
@@ -44,16 +43,12 @@ _OF_SERIES = (
 
 
 class Asked(Protocol):
-    """Whoever can be asked: `app.delivery.query.DimseQuery`."""
+    """An archive: `app.delivery.query.DimseQuery`."""
 
     def find(
         self, level: QueryLevel, keys: Mapping[str, str | Sequence[str]], wanted: Sequence[str] = ()
     ) -> tuple[Answer, ...]:
         """Return what it holds that matches; DeliveryError if it does not tell."""
-        ...
-
-    def find_instances(self, study_instance_uid: str, series_instance_uid: str) -> Sequence[str]:
-        """Return the SOP Instance UIDs that it has of a series; DeliveryError if it does not tell."""
         ...
 
 
@@ -66,8 +61,17 @@ class Sweep:
     """Destinations that did not tell, and why."""
 
 
-def sweep(settings: Settings, records: Records, archive: str, since: datetime) -> Sweep:
+def sweep(
+    settings: Settings, records: Records, destinations: Mapping[str, object], archive: str, since: datetime
+) -> Sweep:
     """Ask an archive for the studies since a day, and the destinations for the results of the jobs since a moment.
+
+    Parameters
+    ----------
+    destinations
+        Those of the settings, by name.
+    archive
+        The name of the ``[[archive]]``.
 
     Raises
     ------
@@ -76,16 +80,11 @@ def sweep(settings: Settings, records: Records, archive: str, since: datetime) -
     DeliveryError
         If the archive does not tell.
     """
-    own = settings.listener.ae_title
     named = {one.name: one for one in settings.archive}
     if archive not in named:
         raise SettingsError(f"no [[archive]] is called '{archive}'", code="archive-unknown")
-    asked = DimseQuery.of_archive(named[archive], own)
+    asked = DimseQuery.of_archive(named[archive], settings.listener.ae_title)
     found = list(never_seen(asked, RuleSet(settings.rule), records, since))
-    destinations = {
-        one.name: DimseQuery(Peer(one.host, one.port, one.ae_title, one.calling_ae_title or own, one.timeout_seconds))
-        for one in settings.destination
-    }
     held = not_held(destinations, records.delivered(since))
     return Sweep((*found, *held.discrepancies), held.unasked)
 
@@ -130,24 +129,27 @@ def may_be_taken(rules: RuleSet, told: Mapping[str, str]) -> bool:
     return any(all(one.holds or one.keyword not in known for one in rule.conditions) for rule in explanations)
 
 
-def not_held(destinations: Mapping[str, Asked], delivered: Sequence[Mapping[str, Any]]) -> Sweep:
+def not_held(destinations: Mapping[str, object], delivered: Sequence[Mapping[str, Any]]) -> Sweep:
     """Return the delivered results that their destinations do not hold; one that does not tell is no discrepancy."""
     found: list[Discrepancy] = []
     unasked: dict[str, str] = {}
-
-    def place(row: Mapping[str, Any]) -> tuple[str, str, str]:
-        return row["destination"], row["study_instance_uid"], row["series_instance_uid"]
-
-    for (name, study, series), rows in groupby(sorted(delivered, key=place), key=place):
+    for row in delivered:
+        name = row["destination"]
+        destination = destinations.get(name)
         if name in unasked:
             continue
-        if name not in destinations:
+        if destination is None:
             unasked[name] = "the settings name it no more"
-            continue
-        try:
-            held = set(destinations[name].find_instances(study, series))
-        except DeliveryError as error:
-            unasked[name] = f"{error.code}: {error}"
-            continue
-        found += [Discrepancy.about("result-not-held", row) for row in rows if row["sop_instance_uid"] not in held]
+        elif not isinstance(destination, TellsWhatItHolds) or not destination.can_be_asked:
+            unasked[name] = "the settings say that it is not asked"
+        else:
+            try:
+                is_held = destination.holds(
+                    row["study_instance_uid"], row["series_instance_uid"], row["sop_instance_uid"]
+                )
+            except DeliveryError as error:
+                unasked[name] = f"{error.code}: {error}"
+                continue
+            if not is_held:
+                found.append(Discrepancy.about("result-not-held", row))
     return Sweep(tuple(found), unasked)

@@ -17,6 +17,7 @@ from app.delivery.destination import TellsWhatItHolds
 from app.delivery.dicomweb import DicomWebDestination
 from app.errors import DeliveryError, DeliveryRefused
 from app.settings import DestinationSettings
+from app.sweeping import not_held
 from operators.object_kinds import NEEDS
 from tests import peers, web_peers
 from tests.listening import make_ct, write_ct
@@ -93,6 +94,19 @@ def test_orthanc_has_the_very_bytes_and_says_so(orthanc: peers.Orthanc, tmp_path
     to.deliver(source)  # the same again does no harm
     (found,) = orthanc.find("Instance")
     assert orthanc.download(found["ID"], tmp_path / "back.dcm").read_bytes() == source.read_bytes()
+
+
+def test_the_sweep_asks_over_the_web_what_it_holds(orthanc: peers.Orthanc, tmp_path: Path) -> None:
+    sources = [write_ct(tmp_path / f"ct-{number}.dcm", number) for number in (1, 2)]
+    to = destination(root(orthanc), user=orthanc.USER, password_file=written(tmp_path, PASSWORD))
+    to.deliver(sources[0])
+    keys = ("study_instance_uid", "series_instance_uid", "sop_instance_uid")
+    rows = [{"destination": "web", **dict(zip(keys, uids(one), strict=True))} for one in sources]
+    found = not_held({"web": to}, [{"job_id": "j", "digest": "d", **row} for row in rows])
+    assert [(one.code, one.sop_instance_uid) for one in found.discrepancies] == [
+        ("result-not-held", uids(sources[1])[2])
+    ]
+    assert found.unasked == {}
 
 
 @pytest.mark.parametrize("given", ["another password", None])

@@ -31,6 +31,12 @@ host = "{viewer}"
 port = 11113
 retry_first_seconds = 1
 
+[[archive]]
+name = "pacs"
+ae_title = "{archive}"
+host = "{host}"
+port = {port}
+
 [[pipeline]]
 name = "liver-spleen"
 model = "nnunet_liver_spleen_demo"
@@ -55,7 +61,14 @@ def test_a_result_goes_to_the_web_and_is_withdrawn_from_there(
         web_peers.nginx_before_orthanc(network, tmp_path / "nginx", authority) as url,
         peers.running_storescp(network, tmp_path, ae_title="VIEWER", only=[SegmentationStorage]) as viewer,
     ):
-        settings = SETTINGS.format(url=url, authorities=authority.certificate, viewer=network.peer_address)
+        settings = SETTINGS.format(
+            url=url,
+            authorities=authority.certificate,
+            viewer=network.peer_address,
+            archive=orthanc.AE_TITLE,
+            host=orthanc.host,
+            port=orthanc.port,
+        )
         server = LimnerServer(tmp_path, settings)
         with server.running_server():
             checked = server.limner("check")
@@ -72,6 +85,10 @@ def test_a_result_goes_to_the_web_and_is_withdrawn_from_there(
             (instance,) = orthanc.find("Instance", Modality="SEG")
             content = orthanc.download(instance["ID"], tmp_path / "back.dcm").read_bytes()
             assert hashlib.sha256(content).hexdigest() == sent["cloud"]
+
+            swept = json.loads(server.limner("account", "--ask", "pacs", "--json").stdout)
+            assert swept["discrepancies"] == []
+            assert list(swept["unasked"]) == ["viewer"], "the web destination is asked over the web"
 
             done = server.limner("jobs", "withdraw", job["id"], "--reason", "quality")
             assert done.returncode == 2, done.stdout + done.stderr

@@ -27,9 +27,8 @@ def _rules(*matches: dict[str, Any]) -> RuleSet:
 class _Archive:
     """Holds series as (study, series, attributes); tells an attribute only if it has it."""
 
-    def __init__(self, *series: tuple[str, str, dict[str, str]], refuses: bool = False) -> None:
+    def __init__(self, *series: tuple[str, str, dict[str, str]]) -> None:
         self.series = series
-        self.refuses = refuses
         self.questions: list[tuple[str, Mapping[str, Any]]] = []
 
     def find(self, level: str, keys: Mapping[str, Any], wanted: Sequence[str] = ()) -> tuple[Mapping[str, str], ...]:
@@ -43,10 +42,15 @@ class _Archive:
             if study == keys["StudyInstanceUID"]
         )
 
-    def find_instances(self, study: str, series: str) -> list[str]:
+
+class _Destination:
+    def __init__(self, *held: str, can_be_asked: bool = True, refuses: bool = False) -> None:
+        self.held, self.can_be_asked, self.refuses = held, can_be_asked, refuses
+
+    def holds(self, study: str, series: str, sop: str) -> bool:
         if self.refuses:
             raise DeliveryRefused("it takes no questions", code="context-refused")
-        return [told["SOPInstanceUID"] for one, of, told in self.series if (one, of) == (study, series)]
+        return (study, series) == ("1", "1.9") and sop in self.held
 
 
 class _Seen:
@@ -113,13 +117,18 @@ def _row(destination: str, sop: str) -> dict[str, Any]:
 
 
 def test_results_that_a_destination_lacks_are_named_and_who_does_not_tell_is_not_blamed() -> None:
-    holds = _Archive(("1", "1.9", {"SOPInstanceUID": "a"}))
-    rows = [_row("pacs", "a"), _row("pacs", "b"), _row("viewer", "a"), _row("gone", "a")]
-    found = not_held({"pacs": holds, "viewer": _Archive(refuses=True)}, rows)
+    rows = [_row("pacs", "a"), _row("pacs", "b"), _row("viewer", "a"), _row("gone", "a"), _row("quiet", "a")]
+    destinations = {
+        "pacs": _Destination("a"),
+        "viewer": _Destination(refuses=True),
+        "quiet": _Destination(can_be_asked=False),
+    }
+    found = not_held(destinations, rows)
     assert [(one.code, one.sop_instance_uid, one.destination) for one in found.discrepancies] == [
         ("result-not-held", "b", "pacs")
     ]
     assert found.unasked == {
         "gone": "the settings name it no more",
+        "quiet": "the settings say that it is not asked",
         "viewer": "context-refused: it takes no questions",
     }
