@@ -18,6 +18,7 @@ from app.audit.chains import verify_chains
 from app.audit.verification import AuditReport
 from app.bootstrap.roles import Role
 from app.delivery.sending import send_folder
+from app.delivery.tls import tls_to_own_listener
 from app.errors import LimnerError, SettingsError
 from app.jobs.entries import SeenSeries, Series
 from app.routing.rules import ConditionExplanation, Decision, RuleSet
@@ -105,6 +106,7 @@ def submit(
             called_ae_title=called or loaded.listener.ae_title,
             calling_ae_title=calling,
             progress=lambda done, total: progress.update(bar, completed=done, total=total),
+            tls=tls_to_own_listener(loaded.listener.tls) if to is None else None,
         )
     if as_json:
         print_json([{"file": str(one.path), "status": one.status, "accepted": one.accepted} for one in report.files])

@@ -17,6 +17,7 @@ from app.identifiers import parse_ae_title
 from app.settings_delivery import ReturnSettings, check_reporters
 from app.settings_dicomweb import DicomWebSettings
 from app.settings_listener import ListenerSettings
+from app.settings_peer_tls import SecuredSettings
 from app.settings_pipeline import PipelineSettings, RuleSettings
 from app.settings_retention import RetentionSettings
 from app.settings_routing import RoutingSettings
@@ -29,7 +30,7 @@ from app.settings_worker import WorkerSettings
 _REPOSITORY_FOLDER = Path(__file__).resolve().parent.parent
 
 
-class DestinationSettings(ReturnSettings, DicomWebSettings):
+class DestinationSettings(ReturnSettings, SecuredSettings, DicomWebSettings):
     """Where results are sent: ``[[destination]]``.
 
     By C-STORE to `ae_title`, `host` and `port`, or by STOW-RS to `url`.
@@ -69,7 +70,7 @@ class DestinationSettings(ReturnSettings, DicomWebSettings):
 
     @model_validator(mode="after")
     def _has_one_address(self) -> DestinationSettings:
-        keys = ("ae_title", "host", "port", "calling_ae_title")
+        keys = ("ae_title", "host", "port", "calling_ae_title", "tls")
         self.check_address({key: getattr(self, key) for key in keys})
         return self
 
@@ -84,7 +85,7 @@ class DestinationSettings(ReturnSettings, DicomWebSettings):
         return self.query_service or (None if self.ask == "never" else (self.ae_title, self.host, self.port))
 
 
-class ArchiveSettings(Section):
+class ArchiveSettings(SecuredSettings):
     """Where images are fetched from by C-MOVE, that prompts refer to, and who is asked by C-FIND: ``[[archive]]``.
 
     The archive must know the listener's AE title with its address: it sends the images there by C-STORE.
@@ -387,6 +388,7 @@ def _resolve_folders(settings: Settings, base: Path) -> Settings:
             "models": models,
             "web": web,
             "shared_storage": settings.shared_storage.in_folder(base),
-            "destination": tuple(one.in_folder(base) for one in settings.destination),
+            "destination": tuple(one.in_folder(base).secured_in(base) for one in settings.destination),
+            "archive": tuple(one.secured_in(base) for one in settings.archive),
         }
     )

@@ -345,7 +345,13 @@ class StorageProvider:
 
 @contextmanager
 def running_storescp(
-    network: PeerNetwork, folder: Path, *, ae_title: str = "ARCHIVE", port: int = 11113, only: Sequence[str] = ()
+    network: PeerNetwork,
+    folder: Path,
+    *,
+    ae_title: str = "ARCHIVE",
+    port: int = 11113,
+    only: Sequence[str] = (),
+    options: Sequence[str] = (),
 ) -> Iterator[StorageProvider]:
     """A storage SCP that takes every storage class in every transfer syntax, or `only` some uncompressed."""
     require("storescp")
@@ -358,7 +364,7 @@ def running_storescp(
         profile.write_text(_profile(only))
         accepted = ["--config-file", str(profile), "Only"]
     command = network.command(
-        program("storescp"), *accepted, "-aet", ae_title, "-od", str(received), "-pdu", "131072", str(port)
+        program("storescp"), *accepted, *options, "-aet", ae_title, "-od", str(received), "-pdu", "131072", str(port)
     )
     with running_process(command, log, network.peer_address, port):
         yield StorageProvider(ae_title, network.peer_address, port, received, log)

@@ -41,6 +41,7 @@ class DimseArchive:
             called_ae_title=settings.ae_title,
             calling_ae_title=own_ae_title,
             timeout_seconds=settings.timeout_seconds,
+            tls=settings.tls,
         )
 
     def check(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import ssl
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,8 +23,10 @@ from pynetdicom import AE, _config, build_context, evt
 from pynetdicom.sop_class import Verification
 
 from app.delivery.statuses import PERMANENT, WARNINGS
+from app.delivery.tls import tls_to
 from app.errors import DeliveryError, DeliveryRefused
 from app.identifiers import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, UID, parse_uid
+from app.settings_peer_tls import PeerTlsSettings
 
 if TYPE_CHECKING:
     from pynetdicom.association import Association
@@ -33,6 +36,7 @@ IMPLICIT_VR_LITTLE_ENDIAN = UID("1.2.840.10008.1.2")
 
 _REJECTED_TRANSIENT = 2
 _END_SECONDS = 1.0
+_OR_NO_CERTIFICATE = ", and takes the certificate of its [tls]: of that it may tell nothing but this"
 
 _log = structlog.get_logger(__name__)
 
@@ -46,6 +50,8 @@ class Peer:
     called_ae_title: str
     calling_ae_title: str
     timeout_seconds: float = 30.0
+    tls: PeerTlsSettings | None = None
+    """None for a connection in the clear."""
 
     def __str__(self) -> str:
         return f"{self.called_ae_title} at {self.host}:{self.port}"
@@ -109,7 +115,8 @@ def associated(
     Raises
     ------
     DeliveryError
-        If the peer can't be reached, rejects the association or breaks off.
+        If the peer can't be reached, rejects the association or breaks off; ``certificate-refused``, ``tls-failed`` or
+        ``tls-files`` if no TLS comes about.
     DeliveryRefused
         Code ``context-refused`` if it accepts the association but none of the presentation contexts.
     """
@@ -127,6 +134,7 @@ def associated(
         # a data set that waits for the acknowledgement of its command costs 40 ms an object
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
+    tls = None if peer.tls is None else tls_to(peer.host, peer.tls)
     contexts = [build_context(one.sop_class_uid, one.transfer_syntax_uid) for one in syntaxes]
     try:
         association = entity.associate(
@@ -135,10 +143,13 @@ def associated(
             contexts=contexts,
             ae_title=peer.called_ae_title,
             evt_handlers=[(evt.EVT_CONN_OPEN, on_connected), *handlers],
+            tls_args=tls,
         )
     except OSError as error:  # a name that does not resolve
         raise _unreachable(peer) from error
     try:
+        if tls is not None and tls[0].failure is not None:
+            raise _not_secured(peer, tls[0].failure)
         if not association.is_established:
             raise _not_established(association, peer, bool(connections))
         yield association
@@ -147,6 +158,8 @@ def associated(
             association.release()
         for connection in connections:  # the toolkit leaves one open that the peer has ended
             connection.close()
+        if tls is not None:
+            tls[0].close()
 
 
 def send_file(association: Association, path: Path, peer: Peer) -> int:
@@ -247,8 +260,23 @@ def _not_established(association: Association, peer: Peer, connected: bool) -> D
         )
     return DeliveryError(
         f"{peer} broke off or did not answer the association request within {peer.timeout_seconds:g} s; "
-        "check that a DICOM server listens there",
+        f"check that a DICOM server listens there{_OR_NO_CERTIFICATE if peer.tls else ''}",
         code="association-aborted",
+    )
+
+
+def _not_secured(peer: Peer, failure: OSError) -> DeliveryError:
+    if isinstance(failure, ssl.SSLCertVerificationError):
+        return DeliveryError(
+            f"{peer} has a certificate that is not accepted: {failure.verify_message}; correct authorities, or "
+            "host_name, of its [tls], or have the certificate renewed",
+            code="certificate-refused",
+        )
+    why = failure.reason if isinstance(failure, ssl.SSLError) else type(failure).__name__
+    return DeliveryError(
+        f"there is no TLS with {peer} ({why}); check that it speaks TLS on that port, and takes the "
+        "certificate of its [tls]",
+        code="tls-failed",
     )
 
 

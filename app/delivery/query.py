@@ -71,6 +71,7 @@ class DimseQuery:
                 called_ae_title=settings.ae_title,
                 calling_ae_title=own_ae_title,
                 timeout_seconds=min(settings.timeout_seconds, longest_seconds),
+                tls=settings.tls,
             ),
             query_seconds=longest_seconds,
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from app.delivery.dimse import FileSyntax, Peer, associated, check_status, read_file_syntax, send_file
 from app.errors import DeliveryError, DeliveryRefused
+from app.settings_peer_tls import PeerTlsSettings
 
 MAXIMUM_CONTEXTS = 128
 """Presentation contexts that one association can propose: odd numbers of one byte (PS3.8 section 9.3.2.2)."""
@@ -43,6 +44,7 @@ def send_folder(
     progress: Callable[[int, int], None] | None = None,
     *,
     timeout_seconds: float = 30.0,
+    tls: PeerTlsSettings | None = None,
 ) -> SendReport:
     """Send files by C-STORE, proposing exactly the SOP classes and transfer syntaxes that they have.
 
@@ -58,6 +60,8 @@ def send_folder(
         Called with the number of files done and of all, after each.
     timeout_seconds
         Longest wait for the connection and for each answer.
+    tls
+        How the storage SCP is called; in the clear if not given.
 
     Returns
     -------
@@ -76,7 +80,7 @@ def send_folder(
             to_send.append((path, read_file_syntax(path)))
         except DeliveryRefused as error:
             found.append(_failed(path, error))
-    peer = Peer(host, port, called_ae_title, calling_ae_title, timeout_seconds)
+    peer = Peer(host, port, called_ae_title, calling_ae_title, timeout_seconds, tls)
     syntaxes = list(dict.fromkeys(syntax for _, syntax in to_send))
 
     def report(done: int) -> None:

@@ -60,6 +60,7 @@ class DimseDestination:
             called_ae_title=settings.ae_title,
             calling_ae_title=settings.calling_ae_title or calling_ae_title,
             timeout_seconds=settings.timeout_seconds,
+            tls=settings.tls,
         )
         self._committer = replace(self._peer, calling_ae_title=listener_ae_title or self._peer.calling_ae_title)
         asked = settings.asked

@@ -29,7 +29,7 @@ _NO_ANSWER = "no-answer"
 _NOT_REACHED = frozenset(
     {
         *("unreachable", "association-rejected", "association-aborted"),
-        *("certificate-refused", "tls-failed", "credentials-unreadable"),
+        *("certificate-refused", "tls-failed", "tls-files", "credentials-unreadable"),
     }
 )
 """Nothing was sent: the object had no part in it."""

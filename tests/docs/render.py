@@ -23,6 +23,7 @@ from app.listener.presentation import (
 from app.settings_gate import GateSettings
 from app.settings_listener import ListenerSettings, SourceSettings
 from app.settings_listener_tls import ListenerTlsSettings
+from app.settings_peer_tls import PeerTlsSettings
 from app.settings_pipeline import GeneralistSettings, PipelineSettings, RuleSettings
 from app.settings_prompt import PromptSettings
 from app.settings_retention import RetentionSettings
@@ -58,8 +59,8 @@ Study Root FIND and MOVE (`[[archive]]`), Study Root FIND (whether a destination
 Storage Commitment Push Model (`[[destination]] commitment`) |
 | Maximum PDU, associations, time-outs | the `[listener]` settings |
 | Character sets | the source's Specific Character Set is kept, its values unchanged |
-| Security | called and calling AE title and host are checked; TLS 1.2 or later for what comes (`[listener.tls]`) and \
-for DICOMweb destinations, not yet for DIMSE destinations |
+| Security | called and calling AE title and host are checked; TLS 1.2 or later for what comes (`[listener.tls]`), \
+for destinations and archives (`[destination.tls]`, `[archive.tls]`) and for DICOMweb |
 
 As SCU, an association proposes exactly the SOP class and transfer syntax of what it sends: results are Segmentation
 Storage in Explicit VR Little Endian. Results are withdrawn by Key Object Selection Documents, the rejection notes of
@@ -100,6 +101,7 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("[[rule]]", RuleSettings),
     ("[[destination]]", settings.DestinationSettings),
     ("[[archive]]", settings.ArchiveSettings),
+    ("[destination.tls], [archive.tls]", PeerTlsSettings),
     ("[[slots]]", SlotsSettings),
     ("[triton]", settings.TritonSettings),
     ("[models]", settings.ModelsSettings),
