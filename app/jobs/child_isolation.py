@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from app.jobs.host_faults import is_of_the_host
 from operators.errors import OperatorError
 
 _PR_SET_PDEATHSIG = 1
@@ -55,12 +56,15 @@ def failure_of(error: Exception) -> list[Any]:
     """Return what the server is told of an error, as JSON knows it.
 
     ``["refused", kind, code, message]`` of the image path's own errors, whose messages hold no data of a patient;
-    ``["memory"]``; of an unexpected one its type and where it was raised: ``["failed", message]``.
+    ``["memory"]``; ``["host", why]`` of a disk that can't be used; of an unexpected one its type and where it was
+    raised: ``["failed", message]``.
     """
     if isinstance(error, OperatorError):
         return ["refused", type(error).__name__, error.code, str(error)]
     if isinstance(error, MemoryError):
         return ["memory"]
+    if isinstance(error, OSError) and is_of_the_host(error):
+        return ["host", os.strerror(error.errno or 0)]
     return ["failed", f"{type(error).__name__} in {_place(error)}"]
 
 

@@ -22,6 +22,7 @@ from app.errors import DeliveryError, JobError
 from app.jobs.asking import Asking
 from app.jobs.committing import Committing
 from app.jobs.forms import Forms
+from app.jobs.host_faults import check_mounted
 from app.jobs.outcomes import INTERNAL_ERROR, Outcomes, SentObject, is_of_peer
 from app.jobs.queue import GROUND, TaskQueue, back_off_seconds
 from app.jobs.records import DueDelivery, Records, Sending, Turn
@@ -173,7 +174,10 @@ class Delivering:
             self._outcomes.delivered(one)
 
     def _file_of(self, sending: Sending, path: str) -> Path:
-        return self._result_files.file_of(sending.job_id, sending.digest, Path(path))
+        file = self._result_files.file_of(sending.job_id, sending.digest, Path(path))
+        if not file.is_file():
+            check_mounted(self._result_files.folder)
+        return file
 
     def _check_known(self, destination: str) -> None:
         if destination not in self._destinations:

@@ -24,7 +24,7 @@ def run_in_child(
 
     The server holds the other end of `lifeline`, and nobody else: its closing ends this process.
     Messages: ``["progress", step, done, total]``, then one of ``["done"]``, ``["refused", kind, code, message]``,
-    ``["memory"]`` and ``["failed", message]``.
+    ``["memory"]``, ``["host", why]`` and ``["failed", message]``.
     """
     isolate(memory_limit_bytes)
     die_with_server(lifeline)

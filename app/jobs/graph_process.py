@@ -19,6 +19,7 @@ from app.errors import GraphFailed
 from app.graph import RECORD_FILE, CompletionRecord, GraphRequest
 from app.jobs.child_process import ChildProcess, by_signal, refusal, warm
 from app.jobs.graph_child import run_in_child
+from app.jobs.host_faults import disk_failed_by
 
 __all__ = ["CompletionRecord", "GraphProcess"]
 
@@ -88,6 +89,8 @@ class GraphProcess:
             or ``graph-failed`` after an unexpected error in it.
         OperatorError
             What the graph itself raised: `SeriesRefused`, `InferenceFailed`, `ModelPackageError`.
+        StorageError
+            ``disk-failed`` if a disk of this host failed it.
         """
         request.output_folder.mkdir(parents=True, exist_ok=True)
         record_path = request.output_folder / RECORD_FILE
@@ -154,6 +157,8 @@ def _raise_unless_done(
         return
     if kind == "refused":
         raise refusal(*facts)
+    if kind == "host":
+        raise disk_failed_by(*facts)
     if kind == "crashed":
         raise GraphFailed(f"the graph's process died{by_signal(exit_code)}", code="graph-crashed")
     if kind == "timed-out":

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from app.identifiers import derive_uuid
-from app.jobs.entries import JobInput
+from app.jobs.entries import Job, JobInput
 
 
 @dataclass(frozen=True)
@@ -98,3 +98,14 @@ def job_key(
 def job_id(key: str) -> uuid.UUID:
     """Return the job's id for its key."""
     return derive_uuid("job", key)
+
+
+def is_made_for(job: Job, model: ModelFacts) -> bool:
+    """Whether a job was made for the models that its pipeline has now."""
+    other = model.generalist
+    second = ("", "", "") if other is None else (other.name, other.version, other.weights_digest)
+    return (job.model_name, job.model_version, job.weights_digest) == (
+        model.name,
+        model.version,
+        model.weights_digest,
+    ) and (job.generalist_name, job.generalist_version, job.generalist_digest) == second

@@ -13,12 +13,11 @@ import uuid
 from collections.abc import Collection, Iterator, Sequence
 from typing import Protocol
 
-import psycopg
 from procrastinate.exceptions import AlreadyEnqueued
 
 from app.audit.events import AuditEvent, Outcome
 from app.audit.log import AuditLog
-from app.jobs.queue import TaskQueue
+from app.jobs.queue import GROUND, TaskQueue
 from app.jobs.records import Connection, Records
 from app.jobs.result_files import ResultFiles
 from app.jobs.retention_plan import Plan, Refused, Removal, Room, SizedResults, make_plan
@@ -212,7 +211,7 @@ class RetentionWatch:
         while not stop.is_set():
             try:
                 await asyncio.to_thread(self._look)
-            except (psycopg.Error, OSError) as error:
+            except (*GROUND, OSError) as error:
                 _log.warning("retention.not_looked", error=type(error).__name__)
             try:
                 await asyncio.wait_for(stop.wait(), self._seconds)

@@ -15,7 +15,7 @@ import psycopg
 
 from app.audit.events import AuditEvent, Outcome
 from app.audit.log import AuditLog
-from app.errors import GraphFailed, InputMissing, JobError
+from app.errors import GraphFailed, InputMissing, JobError, LimnerError
 from app.graph import (
     ChannelInput,
     CompletionRecord,
@@ -29,7 +29,8 @@ from app.jobs.attending import Overtaken, Progress, attended
 from app.jobs.auditing import audit_job
 from app.jobs.disagreement import consequence_of
 from app.jobs.forms import Forms
-from app.jobs.identity import GeneralistFacts, ModelFacts
+from app.jobs.host_faults import check_mounted, host_faults_waited_for
+from app.jobs.identity import GeneralistFacts, ModelFacts, is_made_for
 from app.jobs.notices import Notice, Notices
 from app.jobs.queue import GROUND, Interrupted, TaskQueue, back_off_seconds
 from app.jobs.recording import record_verified
@@ -136,14 +137,15 @@ class Segmenting:
         attempt, tries = begun
         try:
             self._attempt(job, attempt, tries, slot_lost)
-        except GROUND:
-            self._uncount(job, attempt)
+        except GROUND as error:
+            self._uncount(job, attempt, error)
             raise
 
     def _attempt(self, job: Job, attempt: int, tries: int, slot_lost: threading.Event) -> None:
         """Run an attempt and record its outcome, whatever it is."""
         try:
-            self._run_attempt(job, attempt, tries, slot_lost)
+            with host_faults_waited_for():
+                self._run_attempt(job, attempt, tries, slot_lost)
         except Overtaken:
             shutil.rmtree(self._folder(job, attempt), ignore_errors=True)
             _log.warning("job.overtaken", job_id=str(job.id), attempt=attempt)
@@ -173,7 +175,7 @@ class Segmenting:
                 f"all {pipeline.maximum_attempts} attempts were lost or failed; the last: {job.reason or '-'}",
                 code=ATTEMPTS_EXHAUSTED,
             )
-        if not _is_made_for(job, model):
+        if not is_made_for(job, model):
             self._replace(job, attempt)
             return
         if self._interrupted.is_set():
@@ -258,6 +260,7 @@ class Segmenting:
             files.setdefault(one.channel, []).append(path)
         missing = sum(not path.is_file() for path in paths)
         if missing:
+            check_mounted(self._settings.spool_folder)
             raise InputMissing(f"{missing} of the job's {len(paths)} instances are no longer in the spool")
         return tuple(
             ChannelInput(channel, tuple(files[channel])) for channel in ("", *model.channels) if channel in files
@@ -363,7 +366,7 @@ class Segmenting:
             if self._records.end_attempt(connection, job.id, attempt, "failed", "model-replaced", reason):
                 self._records.reopen_series(connection, job.id)
 
-    def _uncount(self, job: Job, attempt: int) -> None:
+    def _uncount(self, job: Job, attempt: int, error: Exception) -> None:
         """Give back an attempt whose outcome could not be recorded: no fault of the job's. Waits until that can be."""
         ends = time.monotonic() + _UNCOUNTED_SECONDS
         while time.monotonic() < ends:
@@ -373,23 +376,13 @@ class Segmenting:
                 if self._interrupted.wait(1.0):
                     return
             else:
-                _log.warning("job.not_recorded", job_id=str(job.id), attempt=attempt)
+                code = error.code if isinstance(error, LimnerError) else type(error).__name__
+                _log.warning("job.not_recorded", job_id=str(job.id), attempt=attempt, code=code)
                 return
 
     def _give_back(self, job: Job, attempt: int) -> None:
         self._records.release_attempt(job.id, attempt)
         raise Interrupted
-
-
-def _is_made_for(job: Job, model: ModelFacts) -> bool:
-    """Whether a job was made for the models that its pipeline has now."""
-    other = model.generalist
-    second = ("", "", "") if other is None else (other.name, other.version, other.weights_digest)
-    return (job.model_name, job.model_version, job.weights_digest) == (
-        model.name,
-        model.version,
-        model.weights_digest,
-    ) and (job.generalist_name, job.generalist_version, job.generalist_digest) == second
 
 
 def _generalist_request(settings: GeneralistSettings | None, facts: GeneralistFacts | None) -> GeneralistRequest | None:

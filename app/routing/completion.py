@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import struct
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
-import psycopg
 import pydicom
-from pydicom.errors import InvalidDicomError
 
 from app.audit.events import AuditEvent, Outcome
 from app.audit.log import AuditLog
-from app.errors import AuditError, StorageError
+from app.errors import StorageError
 from app.jobs.binding import StudyBinding, TakenSeries
+from app.jobs.host_faults import disk_failed
+from app.jobs.queue import GROUND
 from app.jobs.records import Records, SeenSeries, SeriesState
 from app.routing.asking import ArchiveQuestions
 from app.routing.rules import Decision, RuleSet
@@ -24,22 +24,6 @@ from app.settings import Settings
 from app.settings_pipeline import RuleSettings
 from app.telemetry import get_logger
 from operators.object_kinds import MANUFACTURER
-
-# What pydicom raises on files that are no DICOM or are broken, by its own account and by fuzzing.
-_UNREADABLE = (
-    InvalidDicomError,
-    FileNotFoundError,
-    EOFError,
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    AttributeError,
-    NotImplementedError,
-    OverflowError,
-    RecursionError,
-    struct.error,
-)
 
 _ENDS: Mapping[SeriesState, tuple[AuditEvent, Outcome, str | None]] = {
     "no-rule": (AuditEvent.NO_RULE_APPLIES, Outcome.SUCCESS, None),
@@ -56,6 +40,9 @@ _ENDS: Mapping[SeriesState, tuple[AuditEvent, Outcome, str | None]] = {
     "incomplete": (AuditEvent.SERIES_INCOMPLETE, Outcome.SERIOUS_FAILURE, None),
 }
 """How a series ends for which no job is made."""
+
+_MAKER = "Manufacturer"
+_Found = TypeVar("_Found")
 
 _log = get_logger(__name__)
 
@@ -108,7 +95,7 @@ class CompletionScanner:
         while not stop.is_set():
             try:
                 await asyncio.to_thread(self.scan)
-            except (psycopg.Error, AuditError, StorageError, OSError) as error:
+            except (*GROUND, OSError) as error:
                 _log.warning("completion.scan_failed", error=type(error).__name__)
             try:
                 await asyncio.wait_for(stop.wait(), self._routing.scan_seconds)
@@ -129,11 +116,22 @@ class CompletionScanner:
             if not verdict.complete:
                 continue
             study = judge_study(series, self._patience_of(series), unfinished.get(series.study_instance_uid, ()))
-            count = self._look_at(series, verdict, study)
+            try:
+                count = self._look_at(series, verdict, study)
+            except (StorageError, OSError) as error:
+                self._put_off(series, error)
+                continue
             if count:  # what came may be the images that prompts lacked
                 self._records.reopen_prompts(series.study_instance_uid)
             decided += count
         return decided
+
+    def _put_off(self, series: SeenSeries, error: StorageError | OSError) -> None:
+        """Say of a series whose file can't be had now why it waits; the others are decided meanwhile."""
+        why = str(error if isinstance(error, StorageError) else disk_failed(error))
+        if series.waits_for != why:
+            _log.error("completion.put_off", digest=series.lowest_digest, error=type(error).__name__)
+            self._records.explain_waiting(series, why)
 
     def _patience_of(self, series: SeenSeries) -> Patience:
         title = series.calling_ae_title
@@ -189,12 +187,7 @@ class CompletionScanner:
 
     def _decide(self, series: SeenSeries) -> Decision | None:
         """What the rules say of a series' header; None if it can't be read."""
-        path = self._spool_path_of(series.lowest_digest)
-        try:
-            return self._rules.decide(pydicom.dcmread(path, stop_before_pixels=True))
-        except _UNREADABLE as error:
-            _log.warning("completion.unreadable", digest=path.stem, error=type(error).__name__)
-            return None
+        return self._read(series, lambda path: self._rules.decide(pydicom.dcmread(path, stop_before_pixels=True)))
 
     def _is_own(self, series: SeenSeries) -> bool:
         """Whether the series is a result that came back, of this server or of another one like it.
@@ -203,12 +196,22 @@ class CompletionScanner:
         """
         if self._records.has_own_results(series):
             return True
+        maker = self._read(series, lambda path: pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[_MAKER]))
+        return maker is not None and str(maker.get(_MAKER, "")) == MANUFACTURER
+
+    def _read(self, series: SeenSeries, look: Callable[[Path], _Found]) -> _Found | None:
+        """What is found in a series' first file; None if it is none that can be read, whatever is wrong with it."""
         path = self._spool_path_of(series.lowest_digest)
         try:
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Manufacturer"])
-            return str(header.get("Manufacturer", "")) == MANUFACTURER
-        except _UNREADABLE:
-            return False
+            return look(path)
+        except FileNotFoundError as error:
+            unreadable: Exception = error
+        except (OSError, MemoryError):
+            raise  # of the disk or the host, and not of the file
+        except Exception as error:  # noqa: BLE001 - a stranger's bytes: one series must not keep all others waiting
+            unreadable = error
+        _log.warning("completion.unreadable", digest=path.stem, error=type(unreadable).__name__)
+        return None
 
     def _without_job(self, series: SeenSeries, state: SeriesState, why: str | None = None) -> bool:
         event, outcome, reason = _ENDS[state]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import time
 from collections.abc import Callable
@@ -40,6 +41,13 @@ class Good(_Planted):
         self.progress("read", 1, 2)
         self.progress("read", 2, 2)
         _write_record(self.request)
+
+
+class HasNoRoom(_Planted):
+    """A disk that is full."""
+
+    def run(self) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/secret/path")
 
 
 class Crashes(_Planted):

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from app.errors import GraphFailed
+from app.errors import GraphFailed, StorageError
 from app.graph import RECORD_FILE, GraphRequest
 from app.jobs.graph_process import CompletionRecord, GraphProcess
 from operators.errors import InferenceFailed, SeriesRefused
@@ -101,6 +101,13 @@ def test_a_crash_names_its_signal(graphs: GraphProcess, tmp_path: Path) -> None:
 def test_an_unexpected_error_is_named_by_type_and_place_only(graphs: GraphProcess, tmp_path: Path) -> None:
     with pytest.raises(GraphFailed, match=r"RuntimeError in planted_applications.py, line \d+$"):
         _run(graphs, tmp_path, "Raises")
+
+
+def test_a_disk_that_is_full_is_the_hosts_fault_and_can_be_tried_again(graphs: GraphProcess, tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="No space left on device") as caught:
+        _run(graphs, tmp_path, "HasNoRoom")
+    assert (caught.value.code, caught.value.retryable) == ("disk-failed", True)
+    assert "secret" not in str(caught.value)
 
 
 def test_a_hang_is_ended_at_its_time_with_its_children(graphs: GraphProcess, tmp_path: Path) -> None:
