@@ -58,7 +58,7 @@ class Sweep:
 
     discrepancies: tuple[Discrepancy, ...]
     unasked: dict[str, str]
-    """Destinations that did not tell, and why."""
+    """Destinations, and the archive, that did not tell, and why."""
 
 
 def sweep(
@@ -77,15 +77,16 @@ def sweep(
     ------
     SettingsError
         If no ``[[archive]]`` has that name.
-    DeliveryError
-        If the archive does not tell.
     """
     named = {one.name: one for one in settings.archive}
     if archive not in named:
         raise SettingsError(f"no [[archive]] is called '{archive}'", code="archive-unknown")
     asked = DimseQuery.of_archive(named[archive], settings.listener.ae_title)
-    found = list(never_seen(asked, RuleSet(settings.rule), records, since))
     held = not_held(destinations, records.delivered(since))
+    try:
+        found = tuple(never_seen(asked, RuleSet(settings.rule), records, since))
+    except DeliveryError as error:  # what is known without it is told all the same
+        return Sweep(held.discrepancies, {f"archive {archive}": f"{error.code}: {error}", **held.unasked})
     return Sweep((*found, *held.discrepancies), held.unasked)
 
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -9,8 +11,9 @@ import pytest
 from app.errors import DeliveryRefused
 from app.jobs.records import Records
 from app.routing.rules import RuleSet
+from app.settings import ArchiveSettings, Settings
 from app.settings_pipeline import RuleSettings
-from app.sweeping import may_be_taken, never_seen, not_held
+from app.sweeping import may_be_taken, never_seen, not_held, sweep
 
 _MAY = datetime(2026, 5, 1, tzinfo=UTC)
 
@@ -56,6 +59,9 @@ class _Destination:
 class _Seen:
     def __init__(self, **series: set[str]) -> None:
         self.series = series
+
+    def delivered(self, since: datetime) -> list[Mapping[str, Any]]:
+        return []
 
     def seen_series(self, study: str) -> set[str]:
         return self.series.get(f"study_{study}", set())
@@ -132,3 +138,14 @@ def test_results_that_a_destination_lacks_are_named_and_who_does_not_tell_is_not
         "quiet": "the settings say that it is not asked",
         "viewer": "context-refused: it takes no questions",
     }
+
+
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # the toolkit drops what did not connect
+def test_an_archive_that_does_not_tell_hides_nothing_else(tmp_path: Path) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        archive = ArchiveSettings(name="pacs", ae_title="PACS", host="127.0.0.1", port=nobody.getsockname()[1])
+        settings = Settings(data_folder=tmp_path, archive=(archive,))
+        found = sweep(settings, cast(Records, _Seen()), {}, "pacs", _MAY)
+    assert found.discrepancies == ()
+    assert found.unasked["archive pacs"].startswith("unreachable: ")
