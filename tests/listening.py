@@ -18,6 +18,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from app.audit.events import DETAIL_KEYS, AuditEvent, Outcome
 from app.jobs.records import Instance
 from app.listener.association import Listener
+from app.listener.commitment import CommitmentReports
 from app.listener.spool import Spool
 from app.listener.transfers import Transfers
 from app.settings_listener import ListenerSettings
@@ -25,6 +26,8 @@ from app.settings_listener import ListenerSettings
 CT = "1.2.840.10008.5.1.4.1.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"
 IMPLICIT = "1.2.840.10008.1.2"
+STORAGE_COMMITMENT = "1.2.840.10008.1.20.1"
+STORAGE_COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1.1"
 
 
 @dataclass
@@ -69,6 +72,7 @@ def listening(
     record: Any = None,
     backlog: Any = None,
     transfers: Transfers | None = None,
+    reports: CommitmentReports | None = None,
     **settings: Any,
 ) -> Iterator[Listening]:
     """A running listener called LIMNER on an ephemeral port, with its spool in `folder`."""
@@ -83,6 +87,7 @@ def listening(
         audit,  # type: ignore[arg-type]
         backlog or (lambda: 0),
         transfers,
+        reports=reports,
     )
     listener.start()
     try:
@@ -143,28 +148,53 @@ class RawPeer:
     def __exit__(self, *_: object) -> None:
         self.socket.close()
 
-    def associate(self, sop_class: str = CT, transfer_syntax: str = EXPLICIT, called: str = "LIMNER") -> None:
-        """Request an association with one presentation context, 1; it must be accepted."""
-        self.request(sop_class, transfer_syntax, called)
+    def associate(
+        self,
+        sop_class: str = CT,
+        transfer_syntax: str = EXPLICIT,
+        called: str = "LIMNER",
+        *,
+        scp_of: str = "",
+    ) -> None:
+        """Request an association, as `request` does; it must be accepted."""
+        self.request(sop_class, transfer_syntax, called, scp_of=scp_of)
         kind, body = self.read_pdu()
         assert kind == 2, f"not accepted: PDU type {kind}"
         self.longest_pdu = _longest_pdu(body)
 
-    def request(self, sop_class: str = CT, transfer_syntax: str = EXPLICIT, called: str = "LIMNER") -> None:
-        """Send an association request with one presentation context, 1."""
+    def request(
+        self,
+        sop_class: str = CT,
+        transfer_syntax: str = EXPLICIT,
+        called: str = "LIMNER",
+        *,
+        scp_of: str = "",
+    ) -> None:
+        """Send an association request with one presentation context, 1.
+
+        With `scp_of` it proposes the SCP role for itself of that class (PS3.7 section D.3.3.4), in a context 3 unless
+        it is `sop_class`.
+        """
 
         def item(kind: int, body: bytes) -> bytes:
             return struct.pack(">BxH", kind, len(body)) + body
 
-        context = struct.pack(">Bxxx", 1) + item(0x30, sop_class.encode()) + item(0x40, transfer_syntax.encode())
+        def context(number: int, abstract_syntax: str) -> bytes:
+            syntaxes = item(0x30, abstract_syntax.encode()) + item(0x40, transfer_syntax.encode())
+            return item(0x20, struct.pack(">Bxxx", number) + syntaxes)
+
+        contexts = context(1, sop_class)
         user = item(0x51, struct.pack(">I", 16384)) + item(0x52, b"1.2.3.4")
+        if scp_of:
+            contexts += context(3, scp_of) if scp_of != sop_class else b""
+            user += item(0x54, struct.pack(">H", len(scp_of)) + scp_of.encode() + b"\0\1")
         body = (
             struct.pack(">Hxx", 1)
             + called.encode().ljust(16)
             + b"RAW".ljust(16)
             + bytes(32)
             + item(0x10, b"1.2.840.10008.3.1.1.1")
-            + item(0x20, context)
+            + contexts
             + item(0x50, user)
         )
         self.send_pdu(1, body)
@@ -177,19 +207,27 @@ class RawPeer:
         self.send_pdu(4, struct.pack(">IBB", len(data) + 2, 1, command | last << 1) + data)
 
     def send_store_command(self, sop_instance: str, sop_class: str = CT) -> None:
+        numbers = ((0x0100, 1), (0x0110, 7), (0x0700, 0), (0x0800, 0))
+        self._send_command((0x0002, sop_class), *numbers, (0x1000, sop_instance))
+
+    def send_report_command(self, message_id: int) -> None:
+        """Begin an N-EVENT-REPORT of the Storage Commitment Push Model, on context 1; its data set must follow."""
+        sop_class, sop_instance = STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
+        numbers = ((0x0100, 0x0100), (0x0110, message_id), (0x0800, 0))
+        self._send_command((0x0002, sop_class), *numbers, (0x1000, sop_instance), (0x1002, 1))
+
+    def _send_command(self, *elements: tuple[int, str | int]) -> None:
+        """Send a command set; numbers are of VR US."""
+
         def element(number: int, value: bytes) -> bytes:
             value += b"\0" * (len(value) % 2)
             return struct.pack("<HHI", 0, number, len(value)) + value
 
-        elements = (
-            element(0x0002, sop_class.encode())
-            + element(0x0100, struct.pack("<H", 1))
-            + element(0x0110, struct.pack("<H", 7))
-            + element(0x0700, struct.pack("<H", 0))
-            + element(0x0800, struct.pack("<H", 0))
-            + element(0x1000, sop_instance.encode())
+        encoded = b"".join(
+            element(number, value.encode() if isinstance(value, str) else struct.pack("<H", value))
+            for number, value in elements
         )
-        self.send_fragment(element(0, struct.pack("<I", len(elements))) + elements, command=True, last=True)
+        self.send_fragment(element(0, struct.pack("<I", len(encoded))) + encoded, command=True, last=True)
 
     def read_pdu(self) -> tuple[int, bytes]:
         """Return type and body of the next PDU; type 0 if the connection was closed."""

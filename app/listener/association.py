@@ -165,7 +165,7 @@ class Listener:
         try:
             server = entity.make_server(
                 (self._settings.host, self._settings.port),
-                contexts=[*supported_contexts(), *self._reports.contexts()],
+                contexts=supported_contexts(),
                 evt_handlers=[
                     (evt.EVT_C_ECHO, self._handlers.echo),
                     (evt.EVT_C_STORE, self._handlers.store),
@@ -227,6 +227,8 @@ class Listener:
         self._sessions.add(event.assoc, session)
         try:
             session.refusal = self._refusal(session) or self._congestion(event.assoc)
+            if not session.refusal and (contexts := self._reports.contexts_for(event.assoc)):
+                event.assoc.acceptor.supported_contexts = contexts
             session.admitted = not session.refusal
         except Exception:  # noqa: BLE001  # a border of the process; what can't be judged is not admitted
             _log.exception("an association request could not be judged")

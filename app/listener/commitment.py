@@ -18,9 +18,10 @@ from app.audit.events import AuditEvent, Outcome
 from app.delivery.commitment import answer_report
 from app.delivery.destination import ReportedCommitment
 from app.errors import AuditError
-from app.listener.presentation import UNCOMPRESSED_TRANSFER_SYNTAXES
+from app.listener.presentation import STORAGE_SOP_CLASSES, UNCOMPRESSED_TRANSFER_SYNTAXES, verification_context
 
 if TYPE_CHECKING:
+    from pynetdicom.association import Association
     from pynetdicom.events import Event
 
     from app.audit.log import AuditLog
@@ -52,18 +53,35 @@ class CommitmentReports:
         self._destinations = destinations
         self._keep = keep
         self._audit = audit
+        self._context = build_context(StorageCommitmentPushModel, list(UNCOMPRESSED_TRANSFER_SYNTAXES))
+        # the peer is SCP, or it has no business with it
+        self._context.scu_role, self._context.scp_role = False, True
 
-    def contexts(self) -> list[PresentationContext]:
-        """Return what the listener accepts for it: nothing where no destination is asked for its commitment."""
-        if not self._destinations:
+    def contexts_for(self, association: Association) -> list[PresentationContext]:
+        """Return what is accepted on an association that brings reports; nothing if it brings none.
+
+        Reports come where Storage Commitment is proposed with the SCP role for the requestor, by the title of a
+        destination that is asked for its commitment. Of anybody else they are heard, to be refused, where nothing
+        that could be stored is proposed. Storage is never accepted beside them: the toolkit serves such an
+        association, and would hold whole objects in memory.
+
+        Parameters
+        ----------
+        association
+            One that asks and is not answered yet.
+        """
+        requestor = association.requestor
+        proposed = {str(context.abstract_syntax) for context in requestor.requested_contexts}
+        role = requestor.role_selection.get(StorageCommitmentPushModel)
+        if not self._destinations or StorageCommitmentPushModel not in proposed or role is None or not role.scp_role:
             return []
-        context = build_context(StorageCommitmentPushModel, list(UNCOMPRESSED_TRANSFER_SYNTAXES))
-        context.scu_role, context.scp_role = False, True  # the peer is SCP, or it has no business with it
-        return [context]
+        if _title(association) not in self._destinations and not proposed.isdisjoint(STORAGE_SOP_CLASSES):
+            return []
+        return [verification_context(), self._context]
 
     def report(self, event: Event) -> tuple[int, None]:
         """Answer N-EVENT-REPORT: success once the report is kept. Never raises."""
-        title = str(event.assoc.requestor.ae_title).strip()
+        title = _title(event.assoc)
         names = self._destinations.get(title, ())
         if not names:
             self._audit_refusal(event, title, "report-from-stranger")
@@ -92,3 +110,9 @@ class CommitmentReports:
             )
         except AuditError as error:  # it is refused all the same
             _log.error("a refusal could not be written to the audit log", code=error.code)
+
+
+def _title(association: Association) -> str:
+    """Return the title that a peer calls from, also while it is not answered yet."""
+    request = association.requestor.primitive
+    return str(request.calling_ae_title if request is not None else "").strip()

@@ -64,10 +64,11 @@ class AssociationLimits:
         self._spool = spool
         self._ask_backlog = backlog
         self._backlog = 0
-        self._backlog_asked_at = float("-inf")
+        self._backlog_answered_at = float("-inf")
         self._reported_at: dict[str, float] = {}
         self._admitted: WeakSet[Association] = WeakSet()
         self._lock = threading.Lock()
+        self._asking = threading.Lock()
 
     def refusal(self, association: Association, others: list[Association]) -> str:
         """Return why an association is turned away for now, as a code; empty if it is not.
@@ -114,12 +115,22 @@ class AssociationLimits:
         return ""
 
     def _known_backlog(self) -> int:
-        with self._lock:
-            now = time.monotonic()
-            if now - self._backlog_asked_at > _BACKLOG_SECONDS:
-                self._backlog_asked_at = now
-                try:
-                    self._backlog = self._ask_backlog()
-                except LimnerError as error:  # each instance will be told; the last known number holds until then
-                    _log.error("the backlog is not known", code=error.code)
-            return self._backlog
+        """Return how much waits, as was last known; one association at a time asks, and no other waits for it.
+
+        A database that is away has the question take seconds.
+        """
+        if self._asking.acquire(blocking=False):
+            try:
+                if time.monotonic() - self._backlog_answered_at > _BACKLOG_SECONDS:
+                    self._learn_backlog()
+            finally:
+                self._asking.release()
+        return self._backlog
+
+    def _learn_backlog(self) -> None:
+        try:
+            self._backlog = self._ask_backlog()
+        except LimnerError as error:  # each instance will be told; the last known number holds until then
+            _log.error("the backlog is not known", code=error.code)
+        finally:
+            self._backlog_answered_at = time.monotonic()

@@ -123,6 +123,10 @@ def supported_contexts() -> list[PresentationContext]:
     for uid, keyword in {**NEWER_STORAGE_SOP_CLASSES, **RETIRED_STORAGE_SOP_CLASSES}.items():
         if uid_to_service_class(uid) is not StorageServiceClass:
             register_uid(uid, keyword, StorageServiceClass)
-    verification = build_context(VERIFICATION_SOP_CLASS, list(UNCOMPRESSED_TRANSFER_SYNTAXES))
     syntaxes = list(TRANSFER_SYNTAXES)
-    return [verification, *(build_context(sop_class, syntaxes) for sop_class in STORAGE_SOP_CLASSES)]
+    return [verification_context(), *(build_context(sop_class, syntaxes) for sop_class in STORAGE_SOP_CLASSES)]
+
+
+def verification_context() -> PresentationContext:
+    """Return the presentation context of C-ECHO."""
+    return build_context(VERIFICATION_SOP_CLASS, list(UNCOMPRESSED_TRANSFER_SYNTAXES))

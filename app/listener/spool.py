@@ -239,8 +239,9 @@ class Spool:
         return self.disk_free_bytes()
 
     def disk_free_bytes(self) -> int:
-        """Return the space on its disk that is free for this user."""
-        room = os.statvfs(self._folder)
+        """Return the space on its disk that is free for this user; before the first start, where the folder will be."""
+        folder = next(one for one in (self._folder, *self._folder.absolute().parents) if one.exists())
+        room = os.statvfs(folder)
         return room.f_bavail * room.f_frsize
 
     def remove_all(self, digests: Collection[str]) -> None:

@@ -1,7 +1,8 @@
 """Where our own loop takes an association over from the toolkit, once it is negotiated. docs/adr/0007 says why.
 
 The toolkit's DUL thread is kept from reading until it is known who will serve. Associations on which only storage
-classes and Verification were accepted are ours from then on; the others stay with the toolkit, with the same handlers.
+classes and Verification were accepted are ours from then on; the others stay with the toolkit, with the same handlers
+and bounds of their own.
 The association keeps its thread, its place among the active ones and its events: who listens to them sees no
 difference.
 
@@ -26,6 +27,7 @@ from app.listener.handlers import StorageHandlers
 from app.listener.pdus import PduConnection
 from app.listener.presentation import STORAGE_SOP_CLASSES, VERIFICATION_SOP_CLASS
 from app.listener.sessions import Sessions
+from app.listener.toolkit_bounds import ToolkitBounds
 from app.settings_listener import ListenerSettings
 
 if TYPE_CHECKING:
@@ -66,9 +68,11 @@ class Takeover:
         is_transport_event: Callable[[], bool] = dul._is_transport_event
         run: Callable[[], None] = association._run_reactor
         decided = threading.Event()
+        bounds = ToolkitBounds(association)
 
         def is_event_if_decided() -> bool:
-            if dul.state_machine.current_state == _ESTABLISHED and not decided.is_set():
+            is_established = dul.state_machine.current_state == _ESTABLISHED
+            if bounds.is_broken or (is_established and not (decided.is_set() and bounds.may_read())):
                 return False
             return is_transport_event()
 

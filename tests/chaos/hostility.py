@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
+from tests.listening import STORAGE_COMMITMENT
 from tests.storing import Slices, StoreSender
 
 SLOW, LOUD = "127.0.0.11", "127.0.0.12"
@@ -39,6 +40,8 @@ class Attackers:
             (self._huge_pdu, "a PDU of 800 MB"),
             (self._endless, "a data set without end"),
             (self._flood, "stores without waiting for answers"),
+            (self._endless_beside_reports, "a data set without end where commitments are reported"),
+            (self._flood_of_reports, "reports without waiting for answers"),
             (self._evil_uid, "a path as a UID"),
             (self._abort, "an abort within a data value"),
         ]
@@ -135,6 +138,23 @@ class Attackers:
                 for number in range(436):
                     peer.send_store_command(_SLICES.uid(number))
                     peer.send_data_set(_SLICES.data_set(number))
+
+    def _endless_beside_reports(self) -> None:
+        with StoreSender(self._port, source=LOUD) as peer:
+            peer.associate(scp_of=STORAGE_COMMITMENT)
+            peer.send_store_command(_SLICES.uid(3))
+            with contextlib.suppress(OSError):
+                while not self._ended.is_set():
+                    peer.send_fragment(_BLOCK[:100_000], command=False, last=False)
+
+    def _flood_of_reports(self) -> None:
+        with StoreSender(self._port, source=LOUD) as peer:
+            peer.associate(STORAGE_COMMITMENT, scp_of=STORAGE_COMMITMENT)
+            peer.socket.settimeout(1)
+            with contextlib.suppress(TimeoutError):
+                for number in range(436):
+                    peer.send_report_command(number)
+                    peer.send_fragment(_BLOCK[:100_000], command=False, last=True)
 
     def _evil_uid(self) -> None:
         with StoreSender(self._port, source=LOUD) as peer:

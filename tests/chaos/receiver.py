@@ -2,8 +2,8 @@
 
 The last two are settings, as JSON; where the storage's are none, the spool is a folder.
 
-The real listener, spool, records on PostgreSQL and audit log, put together as the server does it; no jobs. It writes
-its port to standard output once it listens.
+The real listener, spool, records on PostgreSQL and audit log, put together as the server does it; no jobs, and what the
+hostile peers report on commitments is forgotten. It writes its port to standard output once it listens.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from app.bootstrap.parts import make_store
 from app.jobs.records import Records
 from app.listener.adoption import adopt_unrecorded
 from app.listener.association import Listener
+from app.listener.commitment import CommitmentReports
 from app.listener.shared_spool import SharedSpool
 from app.listener.spool import Spool
 from app.settings import LoggingSettings
@@ -39,7 +40,12 @@ def main(
         spool.prepare()
         adopt_unrecorded(spool, records)
         listener = Listener(
-            ListenerSettings.model_validate(settings), spool, records.record_instance, audit, records.backlog
+            ListenerSettings.model_validate(settings),
+            spool,
+            records.record_instance,
+            audit,
+            records.backlog,
+            reports=CommitmentReports({"RAW": ["archive"]}, lambda *_: True, audit),
         )
         listener.start()
         sys.stdout.write(f"{listener.port}\n")

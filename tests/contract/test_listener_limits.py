@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from app.audit.events import AuditEvent
 from app.delivery.dimse import Peer, echo
 from app.errors import OutOfResources
 from app.listener import limits
-from tests.listening import RawPeer, listening, wait_until
+from tests.listening import CT, RawPeer, listening, wait_until
 
 HOST = "127.0.0.1"
 TRANSIENT_CONGESTION = bytes((0, 2, 3, 1))
@@ -85,6 +86,31 @@ def test_a_backlog_makes_senders_wait_and_is_asked_once_a_second(
         with RawPeer(at.port) as raw:
             raw.associate()
     assert [one["code"] for one in at.audit.of(AuditEvent.ASSOCIATION_REFUSED)] == ["backlog-too-long"]
+
+
+def test_nobody_else_waits_while_the_backlog_is_asked(tmp_path: Path) -> None:
+    """A database that is away has the question take seconds."""
+    asked, go_on = threading.Semaphore(0), threading.Event()
+
+    def backlog() -> int:
+        asked.release()
+        go_on.wait(20)
+        return 10
+
+    with (
+        listening(tmp_path / "spool", backlog=backlog, backlog_limit=10) as at,
+        RawPeer(at.port) as first,
+        RawPeer(at.port) as monitor,
+        RawPeer(at.port) as second,
+    ):
+        first.request()
+        assert asked.acquire(timeout=20)
+        for one, sop_class in ((monitor, VERIFICATION), (second, CT)):  # what was known last holds for the second
+            one.socket.settimeout(10)
+            one.associate(sop_class)
+        go_on.set()
+        assert first.read_pdu() == (3, TRANSIENT_LIMIT)
+        assert not asked.acquire(blocking=False)
 
 
 def test_without_a_limit_the_backlog_is_not_asked(tmp_path: Path) -> None:

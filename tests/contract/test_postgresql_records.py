@@ -11,6 +11,7 @@ import pytest
 
 from app.errors import OutOfResources, ServingError
 from app.jobs import migrations
+from app.jobs.arrival_entries import Transfer
 from app.jobs.migrations import migrate
 from app.jobs.records import Records
 from tests.database_fixture import fresh_database
@@ -149,6 +150,21 @@ def test_an_unreachable_database_asks_the_sender_to_try_again(url: str) -> None:
         with pytest.raises(OutOfResources) as refused:
             records.record_instance(instance(1))
     assert refused.value.dimse_status == 0xA700
+
+
+def test_a_database_that_only_reads_asks_the_sender_to_try_again(records: Records, postgres: str) -> None:
+    """As a standby does, or one that was set so because it is full."""
+    name = psycopg.conninfo.conninfo_to_dict(records.url)["dbname"]
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
+    transfer = Transfer(uuid.uuid4(), "1.2.3", "1.2.3.1", "MODALITY", "here 104")
+    with pytest.raises(OutOfResources, match="ReadOnlySqlTransaction") as refused:
+        records.record_instance(instance(1))
+    assert refused.value.dimse_status == 0xA700
+    with pytest.raises(OutOfResources, match="ReadOnlySqlTransaction"):
+        records.begin_transfer(transfer)
+    assert records.backlog() == 0
 
 
 def test_a_lost_connection_is_replaced(records: Records, postgres: str) -> None:

@@ -505,6 +505,7 @@ def test_the_toolkits_names_that_are_relied_on() -> None:
     """Not all of them are in its documentation; a new release must not drop them unnoticed."""
     from pynetdicom import AE, _config
     from pynetdicom.association import Association
+    from pynetdicom.dimse_messages import DIMSEMessage
     from pynetdicom.dimse_primitives import C_STORE
     from pynetdicom.dul import DULServiceProvider
     from pynetdicom.fsm import ACTIONS, TRANSITION_TABLE
@@ -550,6 +551,13 @@ def test_the_toolkits_names_that_are_relied_on() -> None:
     assert association.dul.state_machine.current_state == "Sta1"
     assert association.dul.socket is None
     assert ACTIONS[TRANSITION_TABLE["Evt7", "Sta3"]][2] == "Sta6", "an association is established in another state"
+    # where the toolkit's own loop is bounded
+    assert TRANSITION_TABLE["Evt19", "Sta6"] == "AA-8", "app/listener/toolkit_bounds.py must abort in another way"
+    assert association.dul.event_queue.empty()
+    assert association.dimse.message is None
+    message = DIMSEMessage()
+    assert isinstance(message.encoded_command_set, BytesIO)
+    assert isinstance(message.data_set, BytesIO)
 
 
 class Receiver:

@@ -17,7 +17,7 @@ from app.audit.events import AuditEvent
 from app.delivery.dimse import Peer, echo
 from app.delivery.sending import send_folder
 from app.identifiers import UID
-from app.listener import takeover
+from app.listener import takeover, toolkit_bounds
 from app.listener.reception import Reception
 from tests.listening import CT, Listening, RawPeer, listening, make_ct, wait_until, write_ct
 
@@ -57,6 +57,7 @@ def served_by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     """Which loop serves; an association with a service that is not storage stays with the toolkit's."""
     if request.param == "toolkit":
         monkeypatch.setattr(takeover, "OUR_SOP_CLASSES", frozenset({UID(VERIFICATION)}))
+        monkeypatch.setattr(toolkit_bounds, "LONGEST_MESSAGE", 1 << 22)  # of reports; here are images
     return str(request.param)
 
 

@@ -73,7 +73,10 @@ token or a certificate of its own. As SCP, Success (0x0000) means that the insta
 [refusals](refusals.md) has the other statuses. Limner is no archive: it offers neither Storage Commitment nor
 Query/Retrieve. Where a destination is to commit itself, the listener accepts Storage Commitment Push Model in the SCU
 role (the requestor proposes itself as SCP) and answers its N-EVENT-REPORT with 0x0000 once it is kept, 0x0124 to a
-stranger, 0x0115 where nothing was asked under that Transaction UID, 0x0110 where it can't be kept now.
+stranger, 0x0115 where nothing was asked under that Transaction UID, 0x0110 where it can't be kept now. An association
+is for reports or for storage: of such a destination that proposes both, only Storage Commitment Push Model and
+Verification are accepted, of anybody else only Storage and Verification. A report is 1 MiB at most, and the next one is
+read when it is answered.
 """
 
 _PIXELS = """An instance is kept in each of them. Whether its pixels can then be read for a model is in the last column;

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import psycopg
+from psycopg.errors import ReadOnlySqlTransaction
 
 from app.errors import OutOfResources
 from app.jobs.arrival_entries import QueuePlace, Transfer
@@ -52,12 +53,13 @@ class CompleteRecords(Connections):
         Raises
         ------
         OutOfResources
-            If the database can't be reached or has no room: the sender should try again later.
+            If the database can't be reached, has no room or only reads, as a standby does: the sender should try again
+            later.
         """
         try:
             with self.transaction() as connection:
                 connection.execute(_SQL["begin_transfer"], transfer._asdict())
-        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        except (psycopg.OperationalError, psycopg.InterfaceError, ReadOnlySqlTransaction) as error:
             raise OutOfResources(f"the records can't be written: {type(error).__name__}") from error
 
     def end_transfers(self, association: uuid.UUID, *, released: bool) -> None:

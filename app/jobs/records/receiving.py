@@ -8,6 +8,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 import psycopg
+from psycopg.errors import ReadOnlySqlTransaction
 from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool, PoolClosed
 
@@ -41,7 +42,8 @@ class ReceiveRecords(Connections):
         Raises
         ------
         OutOfResources
-            If the database can't be reached or has no room: the sender should try again later.
+            If the database can't be reached, has no room or only reads, as a standby does: the sender should try again
+            later.
         """
         facts = {name: getattr(instance, name) for name in _FACTS}
         try:
@@ -51,7 +53,7 @@ class ReceiveRecords(Connections):
                 # a connection may be one that the database has ended since; what is recorded twice is recorded once
                 self._receiving_pool().check()
                 self._commit(facts)
-        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        except (psycopg.OperationalError, psycopg.InterfaceError, ReadOnlySqlTransaction) as error:
             raise OutOfResources(f"the records can't be written: {type(error).__name__}") from error
 
     def close(self) -> None:

@@ -133,6 +133,13 @@ def test_below_the_watermark_only_known_bytes_are_kept(tmp_path: Path) -> None:
     assert list(full.all_digests()) == [known.digest]
 
 
+def test_before_the_first_start_there_is_the_room_of_the_disk_where_the_folder_will_be(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "data" / "spool", 0)
+    assert spool.free_bytes() > 0
+    spool.check_room(1)
+    assert not (tmp_path / "data").exists()
+
+
 def test_the_watermark_counts_the_instance_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.statvfs(tmp_path)
     spool = Spool(tmp_path, 1000)
