@@ -127,7 +127,7 @@ class PromptedRecordOperator(sdk.Operator):
         labels = LabelsRecord(LABELS_FILE, write_labels(folder / LABELS_FILE, found.labels))
         report(1, 1)
         finding = FindingRecord(
-            role="specialist",  # the only model of its job, prompted by a person and by no other model
+            role="specialist",  # the only model of its job, whoever drew what prompted it
             objects=object_records(written),
             labels=labels,
             segments=segment_records(found.labels, found.segments),
@@ -156,7 +156,7 @@ class PromptedRecordOperator(sdk.Operator):
             identity=request.identity,
             series_description=request.described(package.algorithm_name),
             replaces=request.replaces.get("specialist", ()),
-            is_automatic=False,
+            is_automatic=found.is_automatic,
             prompted_by=found.prompted_by,
         )
         return write_results(finding, request.kinds, request.output_folder)

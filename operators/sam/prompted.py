@@ -57,6 +57,8 @@ class PromptedLabels:
     prompted_by: tuple[PromptingObject, ...]
     left_out: tuple[LeftOut, ...]
     """What could not be read or placed, while others could."""
+    is_automatic: bool
+    """Whether algorithms alone drew all that was followed, so that no person's hand guided the result."""
 
 
 def read_prompt_files(files: Sequence[Path]) -> list[PromptObject]:
@@ -112,16 +114,19 @@ def prompted_labels(
     prompts: list[VolumePrompt] = []
     segments: list[SegmentSpec] = []
     left_out: list[LeftOut] = []
+    followed: list[ObjectPrompt] = []
     for found in objects:
         placement = place(found, series)
         left_out += placement.left_out
         for placed in placement.prompts:
             label = len(segments) + 1
+            followed.append(placed.wanted)
             segments.append(segment_of(placed.wanted, found.kind, label))
             prompts += _volume_prompts(placed, label, reach, partial(_shown_as, form, predictor.contract))
     labels = segment_volume(series.volume, prompts, predictor, shown, progress)
     prompted_by = [PromptingObject(one.series_instance_uid, one.sop_instance_uid, one.sop_class_uid) for one in objects]
-    return PromptedLabels(labels, tuple(segments), tuple(prompted_by), tuple(left_out))
+    is_automatic = all(one.is_automatic for one in followed)
+    return PromptedLabels(labels, tuple(segments), tuple(prompted_by), tuple(left_out), is_automatic)
 
 
 def segment_of(wanted: ObjectPrompt, kind: Kind, label: int) -> SegmentSpec:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
@@ -22,11 +23,14 @@ from app.jobs.graph_process import PROMPTED_PRELOAD, GraphProcess
 from app.jobs.verification import verify_results
 from app.settings_prompt import PROMPTED_APPLICATION
 from operators.triton_connection import connect
+from tests.ball_segmentation import ball_segmentation
 from tests.prompt_objects import presentation_state, rectangle
 from tests.triton_fixture import running_triton
 from tests.web_fixture import BALL, MODEL, generalist_repository, write_ball
 
 MIDDLE = 5
+PLACE = BALL.slices - 1 - MIDDLE
+"""Where the volume has it: its slices run the other way."""
 OUTLINE = rectangle(20, 12, 45, 37)
 
 
@@ -127,3 +131,20 @@ def test_without_a_folder_embeddings_last_as_long_as_the_run(
     assert not [path for path in request_for.output_folder.rglob("*") if "embeddings" in path.name]
     _run(graphs, request_for, state, name="second")
     assert _encoded(target) == before + 2
+
+
+@pytest.mark.parametrize(
+    ("drawn_by", "algorithm_type"),
+    [("AUTOMATIC", "AUTOMATIC"), ("SEMIAUTOMATIC", "SEMIAUTOMATIC"), ("MANUAL", "SEMIAUTOMATIC")],
+)
+def test_a_result_says_whether_a_persons_hand_guided_it(
+    graphs: GraphProcess, request_for: GraphRequest, tmp_path: Path, drawn_by: str, algorithm_type: str
+) -> None:
+    request = replace(request_for, kinds=("segmentation", "structure-set"))
+    prompt = ball_segmentation(request.primary_files, PLACE, [drawn_by], tmp_path)
+    record = _run(graphs, request, prompt)
+    written = {one.kind: pydicom.dcmread(tmp_path / "out" / "first" / one.file) for one in record.findings[0].objects}
+    (segment,) = written["segmentation"].SegmentSequence
+    (region,) = written["structure-set"].StructureSetROISequence
+    assert segment.SegmentAlgorithmType == region.ROIGenerationAlgorithm == algorithm_type
+    assert record.findings[0].segments[0].voxels > 0

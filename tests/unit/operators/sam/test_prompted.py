@@ -25,6 +25,7 @@ from operators.sam.prompted import (
 from operators.sam.showing import shown_series
 from operators.segments import Code
 from operators.series_volume import read_series
+from tests.ball_segmentation import ball_segmentation
 from tests.prompt_objects import FINDING, in_patient, presentation_state, rectangle, region_group, report, structure_set
 from tests.sam_fixture import BrightInBox, bright_predictor, contract
 from tests.web_fixture import BALL, ball_mask, overlap, write_ball
@@ -114,6 +115,31 @@ def test_several_objects_are_numbered_on_and_what_lies_elsewhere_is_left_out(tmp
     finding = next(one for one in found.segments if one.type.value == FINDING.value)
     assert finding.tracking_uid == BALL.uid("tracked")
     assert finding.category.value == "49755003"
+
+
+@pytest.mark.parametrize(
+    ("types", "is_automatic"),
+    [
+        (["AUTOMATIC"], True),
+        (["SEMIAUTOMATIC"], False),
+        (["MANUAL"], False),
+        (["AUTOMATIC", "AUTOMATIC"], True),
+        (["AUTOMATIC", "SEMIAUTOMATIC"], False),
+        (["AUTOMATIC", ""], True),  # what has no voxel was not followed, whoever drew it
+    ],
+)
+def test_what_algorithms_alone_drew_makes_an_automatic_result(
+    tmp_path: Path, types: list[str], is_automatic: bool
+) -> None:
+    drawn = ball_segmentation(write_ball(tmp_path / "images"), PLACE, types, tmp_path)
+    assert _found(tmp_path, drawn).is_automatic == is_automatic
+
+
+def test_beside_what_a_person_drew_the_result_is_not_automatic(tmp_path: Path) -> None:
+    drawn = ball_segmentation(write_ball(tmp_path / "images"), PLACE, ["AUTOMATIC"], tmp_path)
+    state = presentation_state(BALL, MIDDLE, [("POLYLINE", OUTLINE)])
+    assert not _found(tmp_path, state).is_automatic
+    assert not _found(tmp_path, drawn, state).is_automatic
 
 
 def test_what_a_prompt_says_of_itself_is_made_fit_for_a_segment() -> None:
