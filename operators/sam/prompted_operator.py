@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from operators.sam.embeddings import EmbeddingCache
+from operators.sam.fitting import PromptForm
 from operators.sam.network import open_networks, served_predictor
 from operators.sam.package import GeneralistPackage
-from operators.sam.prompted import PromptForm, PromptReach, prompted_labels, read_prompt_files
+from operators.sam.prompted import PromptReach, prompted_labels, read_prompt_files
 from operators.sam.showing import shown_series
 from operators.sdk import Fragment, Operator, OperatorSpec
 from operators.series_volume import SeriesVolume

@@ -24,7 +24,7 @@ from app.jobs.verification import verify_results
 from app.settings_prompt import PROMPTED_APPLICATION
 from operators.triton_connection import connect
 from tests.ball_segmentation import ball_segmentation
-from tests.prompt_objects import presentation_state, rectangle
+from tests.prompt_objects import in_patient, presentation_state, rectangle, structure_set
 from tests.triton_fixture import running_triton
 from tests.web_fixture import BALL, MODEL, generalist_repository, write_ball
 
@@ -148,3 +148,20 @@ def test_a_result_says_whether_a_persons_hand_guided_it(
     (region,) = written["structure-set"].StructureSetROISequence
     assert segment.SegmentAlgorithmType == region.ROIGenerationAlgorithm == algorithm_type
     assert record.findings[0].segments[0].voxels > 0
+
+
+def test_what_is_left_out_is_recorded_and_the_result_refers_to_what_was_followed(
+    graphs: GraphProcess, request_for: GraphRequest, tmp_path: Path
+) -> None:
+    beyond = in_patient(BALL, 40, OUTLINE[:-1])
+    elsewhere = structure_set(BALL, [("there", [("CLOSED_PLANAR", beyond)])])
+    state = presentation_state(BALL, MIDDLE, [("POLYLINE", OUTLINE)])
+    record = _run(graphs, request_for, elsewhere, state)
+    assert record.left_out == ("7: prompt-outside",)
+    assert record.prompted_by == {state.SOPInstanceUID: state.SeriesInstanceUID}
+    (written,) = record.findings[0].objects
+    dataset = pydicom.dcmread(tmp_path / "out" / "first" / written.file)
+    assert len(dataset.SegmentSequence) == 1
+    named = {one.SeriesInstanceUID for one in dataset.ReferencedSeriesSequence}
+    assert state.SeriesInstanceUID in named
+    assert elsewhere.SeriesInstanceUID not in named
