@@ -58,12 +58,24 @@ class GeneralistRequest:
 
 
 @dataclass(frozen=True)
+class EmbeddingsRequest:
+    """Where a generalist's embeddings are kept beyond the run, so that no later prompt on a slice pays for them."""
+
+    folder: Path
+    """That of all processes on this host that ask generalists (`app.settings.Settings.embeddings_folder`)."""
+    most_bytes: int
+    """What all files in it may hold together."""
+
+
+@dataclass(frozen=True)
 class PromptRequest:
     """How prompt objects prompt a generalist (`app.settings_prompt.PromptSettings`)."""
 
     window: str = ""
     reach: Literal["slice", "volume"] = "slice"
     form: Literal["box", "mask"] = "box"
+    embeddings: EmbeddingsRequest | None = None
+    """None where there is no server that keeps them: they last as long as the run."""
 
 
 @dataclass(frozen=True)

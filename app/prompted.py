@@ -33,7 +33,7 @@ from operators.results.finding import Algorithm, Finding
 from operators.results.writing import Written, write_results
 from operators.sam.package import GeneralistPackage
 from operators.sam.prompted import PromptedLabels
-from operators.sam.prompted_operator import PromptedOperator
+from operators.sam.prompted_operator import RUN_EMBEDDING_BYTES, PromptedOperator
 from operators.sam.windowing import asked_window
 from operators.series_volume import SeriesVolume
 from operators.series_volume_operator import SeriesVolumeOperator
@@ -61,6 +61,7 @@ class PromptedApp(sdk.Application):
         request = self._request
         package = GeneralistPackage.load(request.model_folder)
         files = {one.channel: one.files for one in request.inputs}
+        kept = request.prompt.embeddings
         read = SeriesVolumeOperator(
             self,
             sdk.CountCondition(self, 1),  # a source without it repeats for ever
@@ -79,6 +80,8 @@ class PromptedApp(sdk.Application):
             triton_target=request.triton_target,
             request_seconds=request.request_seconds,
             shared_memory=request.shared_memory,
+            embeddings_folder=None if kept is None else kept.folder,
+            embedding_bytes=RUN_EMBEDDING_BYTES if kept is None else kept.most_bytes,
             scratch_folder=request.output_folder,
             progress=self._steps.of("infer"),
             name="infer",
@@ -124,7 +127,7 @@ class PromptedRecordOperator(sdk.Operator):
         labels = LabelsRecord(LABELS_FILE, write_labels(folder / LABELS_FILE, found.labels))
         report(1, 1)
         finding = FindingRecord(
-            role="specialist",  # the only model of its job, prompted by a person and by no other model
+            role="specialist",  # the only model of its job, whoever drew what prompted it
             objects=object_records(written),
             labels=labels,
             segments=segment_records(found.labels, found.segments),
@@ -153,7 +156,7 @@ class PromptedRecordOperator(sdk.Operator):
             identity=request.identity,
             series_description=request.described(package.algorithm_name),
             replaces=request.replaces.get("specialist", ()),
-            is_automatic=False,
+            is_automatic=found.is_automatic,
             prompted_by=found.prompted_by,
         )
         return write_results(finding, request.kinds, request.output_folder)

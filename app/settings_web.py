@@ -45,7 +45,10 @@ class WebSettings(Section):
         default=4 << 30, ge=256 << 20, description="A session that needs more memory is ended."
     )
     embedding_bytes: int = Field(
-        default=2 << 30, ge=0, description="Room for slices' embeddings on disk, of all sessions together."
+        default=2 << 30,
+        ge=0,
+        description="Room for slices' embeddings on disk, of all sessions and of all pipelines "
+        "with `prompt` together; they share it whether the API is enabled or not.",
     )
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Which series of its study prompt objects are for, and why there is none."""
+"""Which series of its study prompt objects are for, why there is none, and how they prompt."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pydicom
 
+from app.graph import EmbeddingsRequest, PromptRequest
 from app.jobs.entries import SeenSeries
+from app.settings import Settings
+from app.settings_prompt import PromptSettings
 from operators.errors import PromptRefused
 from operators.parse_errors import PARSE_ERRORS
 from operators.sam.objects.reading import referenced_series
@@ -54,6 +57,17 @@ def bind_prompts(files: Sequence[Path], study: Sequence[SeenSeries]) -> PromptBi
         "the images that the prompt refers to are not held in its study; send them, and the prompt is followed then"
     )
     return PromptBinding(None, PromptRefused(message, code=IMAGES_NOT_HELD), wanted)
+
+
+def prompt_request(settings: Settings, prompt: PromptSettings | None) -> PromptRequest:
+    """Return how a pipeline with the table `prompt` is prompted; what stands for nothing if it is not.
+
+    Embeddings are kept where those of sessions are, and under the same bound: they are the same files.
+    """
+    if prompt is None:
+        return PromptRequest()
+    kept = EmbeddingsRequest(settings.embeddings_folder, settings.web.embedding_bytes)
+    return PromptRequest(prompt.window, prompt.reach, prompt.form, kept)
 
 
 def own_result(pipelines: Collection[str]) -> PromptRefused:

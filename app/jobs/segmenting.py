@@ -22,7 +22,6 @@ from app.graph import (
     GateRequest,
     GeneralistRequest,
     GraphRequest,
-    PromptRequest,
     specialist_alone,
 )
 from app.jobs.attending import Overtaken, Progress, attended
@@ -32,6 +31,7 @@ from app.jobs.forms import Forms
 from app.jobs.host_faults import check_mounted, host_faults_waited_for
 from app.jobs.identity import GeneralistFacts, ModelFacts, is_made_for
 from app.jobs.notices import Notice, Notices
+from app.jobs.prompting import prompt_request
 from app.jobs.queue import GROUND, Interrupted, TaskQueue, back_off_seconds
 from app.jobs.recording import record_verified
 from app.jobs.records import Consequence, Job, JobState, Records
@@ -283,7 +283,6 @@ class Segmenting:
         pipeline: PipelineSettings,
         model: ModelFacts,
     ) -> GraphRequest:
-        prompt = pipeline.prompt
         return GraphRequest(
             inputs=inputs,
             output_folder=folder,
@@ -295,7 +294,7 @@ class Segmenting:
             shared_memory=self._settings.triton.shared_memory,
             generalist=_generalist_request(pipeline.generalist, model.generalist),
             kinds=self._forms.kinds(job),
-            prompt=PromptRequest(prompt.window, prompt.reach, prompt.form) if prompt is not None else PromptRequest(),
+            prompt=prompt_request(self._settings, pipeline.prompt),
             gate=GateRequest(pipeline.gate.policies, pipeline.gate.take),
             replaces=replaced_by(self._records, job),
         )

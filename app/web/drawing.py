@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, get_args
 
 import highdicom
 import numpy as np
 from numpy.typing import NDArray
 
 from operators.errors import PromptRefused
+from operators.sam.contract import PromptKind
 from operators.sam.following import follow_structure
 from operators.sam.predictor import SlicePrediction, SlicePredictor
 from operators.sam.prompts import SlicePrompt
@@ -50,6 +51,8 @@ class DrawnSlice:
     """Its mask, eight pixels a byte, row by row, the first pixel in the highest bit."""
     area: int
     """Pixels."""
+    kinds: frozenset[PromptKind]
+    """What its mask comes of: the prompts on this slice, or on the one that it was followed from."""
     prompted: Prompted | None = None
     """None where it came from the slice beside it."""
 
@@ -97,13 +100,17 @@ class Drawing:
         InferenceFailed
             If a network does not answer.
         """
+        kinds: frozenset[PromptKind] = frozenset()
         if refine:
             former = self._prompted(index, "nothing-to-refine", "was answered on this slice that could be refined")
             prompt = replace(prompt, logits=former.answer.logits[former.chosen])
+            kinds = self._slices[index].kinds  # of what is refined, shown again or not
+        kinds |= set(prompt.kinds)
         began = time.monotonic()
         (answer,) = self._predictor.predict(self._shown[index], [prompt], several=several)
         chosen = int(answer.iou.argmax())
-        self._step({**self._slices, index: _drawn(answer.masks[chosen], Prompted(prompt, answer, chosen))}, index)
+        drawn = _drawn(answer.masks[chosen], kinds, Prompted(prompt, answer, chosen))
+        self._step({**self._slices, index: drawn}, index)
         facts = {
             "slice": index,
             "chosen": chosen,
@@ -131,7 +138,7 @@ class Drawing:
                 '"several": true for three',
                 code="choice-unknown",
             )
-        drawn = _drawn(former.answer.masks[number], replace(former, chosen=number))
+        drawn = _drawn(former.answer.masks[number], self._slices[index].kinds, replace(former, chosen=number))
         self._step({**self._slices, index: drawn}, index)
         return self._found([index])
 
@@ -167,7 +174,7 @@ class Drawing:
             for index, found in steps:
                 if is_cancelled():
                     return Found({}, {"cancelled": True, "steps": len(self._history)})
-                drawn[index] = _drawn(found.mask)
+                drawn[index] = _drawn(found.mask, self._slices[start].kinds)
         kept = {index: one for index, one in self._slices.items() if one.prompted is not None}
         self._step({**self._slices, **drawn, **kept}, start)
         changed = sorted(set(drawn) - set(kept))
@@ -227,6 +234,11 @@ class Drawing:
             digest.update(index.to_bytes(4) + self._slices[index].packed)
         return digest.hexdigest()
 
+    def kinds(self) -> tuple[PromptKind, ...]:
+        """Return what was shown for what is drawn, in the order of `PromptKind`; a refined answer is a mask."""
+        shown = {kind for index in self._with_pixels() for kind in self._slices[index].kinds}
+        return tuple(kind for kind in get_args(PromptKind) if kind in shown)
+
     def labels(self) -> highdicom.Volume:
         """Return the structure as a label map on the series' grid: uint8, 1 where it is."""
         volume = self.series.volume
@@ -265,5 +277,5 @@ class Drawing:
         )
 
 
-def _drawn(mask: Bits, prompted: Prompted | None = None) -> DrawnSlice:
-    return DrawnSlice(np.packbits(mask).tobytes(), int(np.count_nonzero(mask)), prompted)
+def _drawn(mask: Bits, kinds: frozenset[PromptKind], prompted: Prompted | None = None) -> DrawnSlice:
+    return DrawnSlice(np.packbits(mask).tobytes(), int(np.count_nonzero(mask)), kinds, prompted)

@@ -31,6 +31,7 @@ from operators.sam.network import ServedNetworks, open_networks, served_predicto
 from operators.sam.package import GeneralistPackage
 from operators.sam.predictor import Tensors
 from operators.sam.showing import shown_series
+from operators.sam.windowing import window_text
 from operators.segments import Code, SegmentSpec
 from operators.series_volume import SeriesVolume, read_series
 
@@ -101,6 +102,7 @@ class Session:
         self._package: GeneralistPackage = task.package
         self._connection = connection
         self._series: SeriesVolume = read_series(task.files)
+        self._asked_window = window_text(task.window)
         shown, self._window = shown_series(self._series, task.window)
         cache = EmbeddingCache(task.embeddings_folder, most_bytes=task.embedding_bytes)
         self._drawing = Drawing(self._series, shown, served_predictor(task.package, networks, cache))
@@ -166,11 +168,13 @@ class Session:
         folder, package = Path(request["folder"]), self._package
         segment = _segment(request["segment"])
         labels = self._drawing.labels()
+        kinds = " + ".join(self._drawing.kinds())  # Algorithm Parameters are separated by commas
+        asked = {"window": self._asked_window or "by modality", "prompts": kinds}
         found = Finding(
             labels=labels,
             series=self._series,
             segments=[segment],
-            algorithm=Algorithm(package.algorithm_name, package.version, package.weights_digest),
+            algorithm=Algorithm(package.algorithm_name, package.version, package.weights_digest, asked),
             identity=request["identity"],
             series_description=request["series_description"],
             is_automatic=False,

@@ -73,7 +73,7 @@ class EmbeddingCache:
     Parameters
     ----------
     folder
-        Where they lie; made if it is missing.
+        Where they lie; made if it is missing. Where it can't be, nothing is kept.
     most_bytes
         What its files may hold together; 0 keeps nothing.
     half
@@ -87,7 +87,8 @@ class EmbeddingCache:
         self._half = half
         self._suffix = ".half" if half else ".single"
         self.counts = Counts()
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with suppress(OSError):  # slower without it, not broken: each embedding is then counted as not kept
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def get(self, key: str, make: Callable[[], Embedding]) -> dict[str, NDArray[np.float32]]:
         """Return the embedding called `key` (`embedding_key`), from `make` if it is not kept; and keep it."""

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from operators.errors import ModelPackageError, PromptRefused, SeriesRefused
-from operators.sam.contract import Contract, ImageContract, LogitsContract, PromptContract, PromptKind
+from operators.sam.contract import Contract, ImageContract, LogitsContract, PromptContract
 from operators.sam.prompts import Box, SlicePrompt
 from operators.sam.resampling import ON_BYTES, RESIZES, bilinear_weights
 
@@ -185,12 +185,7 @@ def _scales(rows: int, columns: int, contract: Contract) -> tuple[float, float]:
 
 
 def _check_kinds(prompt: SlicePrompt, contract: Contract) -> None:
-    given: dict[PromptKind, bool] = {
-        "box": prompt.box is not None,
-        "points": bool(prompt.points),
-        "mask": prompt.logits is not None,
-    }
-    unknown = [kind for kind, is_given in given.items() if is_given and kind not in contract.prompts.kinds]
+    unknown = [kind for kind in prompt.kinds if kind not in contract.prompts.kinds]
     if unknown:
         raise PromptRefused(
             f"the model takes {', '.join(contract.prompts.kinds)}, and the prompt has {', '.join(unknown)}; prompt it "

@@ -7,8 +7,7 @@ tracked as is the prompt's own where it says so; where it does not, it is tissue
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -20,23 +19,17 @@ from pydicom.uid import UID
 from operators.errors import PromptRefused
 from operators.parse_errors import PARSE_ERRORS
 from operators.prompting_object import PromptingObject
-from operators.sam.contract import Contract
-from operators.sam.mask_prompts import as_answer
-from operators.sam.objects.placing import PlacedPrompt, place
+from operators.sam.fitting import FittedPrompt, PromptForm, fitted
+from operators.sam.objects.placing import place_object
 from operators.sam.objects.prompt_object import Kind, LeftOut, ObjectPrompt, PromptObject
 from operators.sam.objects.reading import read_prompts
-from operators.sam.objects.slice_prompts import PlacedSlice, SliceGrid
 from operators.sam.predictor import SlicePredictor
-from operators.sam.prompts import SlicePrompt
 from operators.sam.volume import Shown, VolumePrompt, segment_volume
 from operators.segments import LABEL_LENGTH, Code, SegmentSpec
 from operators.series_volume import SeriesVolume
 
 PromptReach = Literal["slice", "volume"]
 """The slices that were drawn on; or on from the largest drawing, both ways, until the structure ends."""
-
-PromptForm = Literal["box", "mask"]
-"""What is shown of what was outlined or painted: the box around it; or it itself, as a former answer to be refined."""
 
 _TISSUE = Code("85756007", "SCT", "Tissue")
 """Of CID 7150 and CID 7151."""
@@ -55,8 +48,11 @@ class PromptedLabels:
     segments: tuple[SegmentSpec, ...]
     """Of each label, found or not."""
     prompted_by: tuple[PromptingObject, ...]
+    """Of which something was followed."""
     left_out: tuple[LeftOut, ...]
-    """What could not be read or placed, while others could."""
+    """What could not be read, placed or shown to the model, while others could."""
+    is_automatic: bool
+    """Whether algorithms alone drew all that was followed, so that no person's hand guided the result."""
 
 
 def read_prompt_files(files: Sequence[Path]) -> list[PromptObject]:
@@ -89,6 +85,9 @@ def prompted_labels(
 ) -> PromptedLabels:
     """Return what the generalist finds for all that `objects` show on `series`.
 
+    Each structure is judged by itself. What can't be followed is left out and named with its reason, as long as
+    something can, whichever object holds it.
+
     Parameters
     ----------
     objects
@@ -105,23 +104,37 @@ def prompted_labels(
     Raises
     ------
     PromptRefused
-        As `place`, if an object has nothing that lies on the series; as `segment_volume`.
+        As `place_object` or `fitted` of the first structure, if none can be followed; as `segment_volume`.
     InferenceFailed
         If a network does not answer.
     """
     prompts: list[VolumePrompt] = []
     segments: list[SegmentSpec] = []
     left_out: list[LeftOut] = []
+    followed: list[tuple[PromptObject, ObjectPrompt]] = []
+    first: PromptRefused | None = None
     for found in objects:
-        placement = place(found, series)
-        left_out += placement.left_out
-        for placed in placement.prompts:
-            label = len(segments) + 1
-            segments.append(segment_of(placed.wanted, found.kind, label))
-            prompts += _volume_prompts(placed, label, reach, partial(_shown_as, form, predictor.contract))
-    labels = segment_volume(series.volume, prompts, predictor, shown, progress)
-    prompted_by = [PromptingObject(one.series_instance_uid, one.sop_instance_uid, one.sop_class_uid) for one in objects]
-    return PromptedLabels(labels, tuple(segments), tuple(prompted_by), tuple(left_out))
+        left_out += found.left_out
+        for wanted in found.objects:
+            try:
+                fitting = fitted(place_object(wanted, series), predictor.contract, form)
+            except PromptRefused as error:
+                first = first or error
+                left_out.append(LeftOut(wanted.number, error.code, str(error)))
+                continue
+            followed.append((found, wanted))
+            segments.append(segment_of(wanted, found.kind, len(followed)))
+            prompts += _volume_prompts(fitting, len(followed), reach)
+            left_out += fitting.left_out
+    if first is not None and not followed:
+        raise first
+    return PromptedLabels(
+        labels=segment_volume(series.volume, prompts, predictor, shown, progress),
+        segments=tuple(segments),
+        prompted_by=tuple(dict.fromkeys(_prompting(found) for found, _ in followed)),
+        left_out=tuple(left_out),
+        is_automatic=all(wanted.is_automatic for _, wanted in followed),
+    )
 
 
 def segment_of(wanted: ObjectPrompt, kind: Kind, label: int) -> SegmentSpec:
@@ -142,20 +155,20 @@ def segment_of(wanted: ObjectPrompt, kind: Kind, label: int) -> SegmentSpec:
     )
 
 
-def _volume_prompts(
-    placed: PlacedPrompt, label: int, reach: PromptReach, shown_as: Callable[[PlacedSlice, SliceGrid], SlicePrompt]
-) -> Iterator[VolumePrompt]:
-    if reach == "volume":
-        yield VolumePrompt(placed.key.slice_index, shown_as(placed.key, placed.grid), label, "structure")
-    for one in placed.slices:
-        if reach == "slice" or one is not placed.key:
-            yield VolumePrompt(one.slice_index, shown_as(one, placed.grid), label)
+def _volume_prompts(fitting: FittedPrompt, label: int, reach: PromptReach) -> Iterator[VolumePrompt]:
+    """The key slice's prompt first where it goes through the volume: what was drawn on other slices has those."""
+    key = fitting.placed.key if reach == "volume" else None
+    on_slices = list(zip(fitting.placed.slices, fitting.shown, strict=True))
+    for one, prompt in on_slices:
+        if one is key:
+            yield VolumePrompt(one.slice_index, prompt, label, "structure")
+    for one, prompt in on_slices:
+        if one is not key:
+            yield VolumePrompt(one.slice_index, prompt, label)
 
 
-def _shown_as(form: PromptForm, contract: Contract, placed: PlacedSlice, grid: SliceGrid) -> SlicePrompt:
-    if form == "box" or placed.mask is None:
-        return placed.prompt
-    return replace(placed.prompt, logits=as_answer(placed.mask.full(grid.rows, grid.columns), contract))
+def _prompting(found: PromptObject) -> PromptingObject:
+    return PromptingObject(found.series_instance_uid, found.sop_instance_uid, found.sop_class_uid)
 
 
 def _whole(code: Code | None) -> Code | None:

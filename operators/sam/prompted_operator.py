@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from operators.sam.embeddings import EmbeddingCache
+from operators.sam.fitting import PromptForm
 from operators.sam.network import open_networks, served_predictor
 from operators.sam.package import GeneralistPackage
-from operators.sam.prompted import PromptForm, PromptReach, prompted_labels, read_prompt_files
+from operators.sam.prompted import PromptReach, prompted_labels, read_prompt_files
 from operators.sam.showing import shown_series
 from operators.sdk import Fragment, Operator, OperatorSpec
 from operators.series_volume import SeriesVolume
 
-_EMBEDDING_BYTES = 2 << 30
-"""On disk during a run: with several structures, slices are asked about more than once."""
+RUN_EMBEDDING_BYTES = 2 << 30
+"""For embeddings that last as long as a run: with several structures, slices are asked about more than once."""
 
 
 class PromptedOperator(Operator):
@@ -39,8 +41,12 @@ class PromptedOperator(Operator):
         What is shown of outlines and masks.
     triton_target, request_seconds, shared_memory
         Where and how the networks are asked.
+    embeddings_folder
+        Where embeddings are kept, for later runs and other processes too; None: in `scratch_folder`, during the run.
+    embedding_bytes
+        What they may take on disk.
     scratch_folder
-        Embeddings lie there during the run.
+        What lies there ends with the run.
     progress
         Told the prompts done and the prompts in all.
     """
@@ -57,6 +63,8 @@ class PromptedOperator(Operator):
         triton_target: str,
         request_seconds: float,
         shared_memory: bool,
+        embeddings_folder: Path | None,
+        embedding_bytes: int,
         scratch_folder: Path,
         progress: Callable[[int, int], None],
         **kwargs: Any,
@@ -69,6 +77,8 @@ class PromptedOperator(Operator):
         self._triton_target = triton_target
         self._request_seconds = request_seconds
         self._shared_memory = shared_memory
+        self._embeddings_folder = embeddings_folder
+        self._embedding_bytes = embedding_bytes
         self._scratch_folder = scratch_folder
         self._progress = progress
         super().__init__(fragment, *args, **kwargs)
@@ -85,7 +95,7 @@ class PromptedOperator(Operator):
         objects = read_prompt_files(self._prompt_files)
         shown, _ = shown_series(series, self._window)
         with (
-            tempfile.TemporaryDirectory(prefix="embeddings-", dir=self._scratch_folder) as folder,
+            self._folder_of_embeddings() as folder,
             open_networks(
                 package,
                 self._triton_target,
@@ -93,9 +103,17 @@ class PromptedOperator(Operator):
                 shared_memory=self._shared_memory,
             ) as networks,
         ):
-            cache = EmbeddingCache(Path(folder), most_bytes=_EMBEDDING_BYTES)
+            cache = EmbeddingCache(folder, most_bytes=self._embedding_bytes)
             predictor = served_predictor(package, networks, cache)
             found = prompted_labels(
                 objects, series, predictor, shown, reach=self._reach, form=self._form, progress=self._progress
             )
         op_output.emit(found, "found")
+
+    @contextmanager
+    def _folder_of_embeddings(self) -> Iterator[Path]:
+        if self._embeddings_folder is not None:
+            yield self._embeddings_folder
+            return
+        with tempfile.TemporaryDirectory(prefix="embeddings-", dir=self._scratch_folder) as folder:
+            yield Path(folder)

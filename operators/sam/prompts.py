@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from operators.errors import PromptRefused
+from operators.sam.contract import PromptKind
 
 MOST_POINTS = 64
 """Points in one prompt. A model learnt from a few; more come from an outline, which is a mask or a box."""
@@ -44,6 +45,16 @@ class SlicePrompt:
     points: tuple[Point, ...] = ()
     logits: NDArray[np.float32] | None = None
     """A former answer of the decoder at its own size, (size, size), to be refined."""
+
+    @property
+    def kinds(self) -> tuple[PromptKind, ...]:
+        """What it shows, in the order of `PromptKind`."""
+        given: dict[PromptKind, bool] = {
+            "box": self.box is not None,
+            "points": bool(self.points),
+            "mask": self.logits is not None,
+        }
+        return tuple(kind for kind, is_given in given.items() if is_given)
 
     def checked(self, rows: int, columns: int) -> SlicePrompt:
         """Return it, having seen that it can be asked on an image of `rows` x `columns`.

@@ -161,6 +161,30 @@ def asked_window(text: str) -> Mapping[str, Any] | None:
     )
 
 
+def window_text(asked: Mapping[str, Any] | None) -> str:
+    """Return what is asked for in words, as a result records it: where settings can say it, as `asked_window` reads it.
+
+    Parameters
+    ----------
+    asked
+        As `operators.sam.showing.shown_series` takes it.
+    """
+    if asked is None:
+        return ""
+    if "name" in asked:
+        return str(asked["name"])
+    if "centre" in asked:
+        return f"{_number(asked['centre'])}/{_number(asked['width'])}"
+    if asked == PERCENTILE_WINDOW:
+        return PERCENTILES
+    return f"{PERCENTILES} {_number(asked['lower'])} and {_number(asked['upper'])}"
+
+
+def _number(value: float) -> str:
+    """With all its digits, and none that say nothing."""
+    return repr(float(value)).removesuffix(".0")
+
+
 def to_bytes(values: NDArray[Any], window: Window, *, zero_stays_black: bool = False) -> NDArray[np.uint8]:
     """Return what `window` shows of `values`, 0 to 255.
 

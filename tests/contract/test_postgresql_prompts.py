@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom.dataset import Dataset
 
-from app.graph import PROMPTED_CHANNELS
+from app.graph import PROMPTED_CHANNELS, CompletionRecord, EmbeddingsRequest, GraphRequest
 from app.identifiers import UID
 from app.jobs.identity import ModelFacts
 from app.jobs.records import Instance, Job
@@ -97,6 +98,24 @@ def test_a_prompt_and_its_images_are_one_job_and_its_results_are_delivered(made:
     assert job.series_instance_uid == _state().SeriesInstanceUID
     made.work(made.all_ended)
     assert made.job().state == "closed"
+
+
+def test_its_graph_keeps_embeddings_where_sessions_do(made: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[GraphRequest] = []
+    run = made.graph.run
+
+    def noted(request: GraphRequest, application: str, **more: Any) -> CompletionRecord:
+        asked.append(request)
+        return run(request, application, **more)
+
+    monkeypatch.setattr(made.graph, "run", noted)
+    _receive(made, *_images(), _state())
+    _scan(made)
+    made.work(made.all_ended)
+    settings = made.settings
+    assert [one.prompt.embeddings for one in asked] == [
+        EmbeddingsRequest(settings.embeddings_folder, settings.web.embedding_bytes)
+    ]
 
 
 def test_instances_of_the_images_that_still_come_are_waited_for(made: Bench) -> None:

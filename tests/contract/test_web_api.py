@@ -281,6 +281,27 @@ def test_a_body_that_does_not_come_is_not_waited_for(
 
 
 @pytest.mark.parametrize(
+    ("window", "said"),
+    [(None, "by modality"), ({"name": "lung"}, "lung"), ({"centre": 60, "width": 350.5}, "60/350.5")],
+)
+def test_a_result_says_in_what_window_and_with_what_prompts_it_was_drawn(
+    api: tuple[Client, Part, dict[str, str]], window: dict[str, Any] | None, said: str
+) -> None:
+    client, part, ball = api
+    path = f"/v1/sessions/{client.ok('POST', '/v1/sessions', {**ball, 'window': window}, 201)['id']}"
+    client.ok("POST", f"{path}/prompts", PROMPT)
+    client.ok("POST", f"{path}/prompts", {**PROMPT, "slice": 6, "points": [{"x": 32, "y": 24}]})
+    # a label of its own: accepting the same mask again would be the same job
+    acceptance = {**ACCEPTANCES["liver"]["value"], "label": f"Shown {said}".replace("/", " by ")}
+    job = client.ok("POST", f"{path}/acceptance", acceptance, 201)
+    client.ok("DELETE", path, status=204)
+    files = list((part.settings.results_folder / job["id"]).rglob("*.dcm"))
+    (segment,) = pydicom.dcmread(files[0]).SegmentSequence
+    parameters = segment.SegmentationAlgorithmIdentificationSequence[0].AlgorithmParameters
+    assert {f"window={said}", "prompts=box + points"} <= set(parameters.split(","))
+
+
+@pytest.mark.parametrize(
     ("method", "path", "content", "expected"),
     [
         ("GET", "/v1/sessions/nothing", None, (404, "session-unknown")),

@@ -97,6 +97,8 @@ class ObjectPrompt:
     """RT ROI Interpreted Type (PS3.3 C.8.8.8)."""
     tracking_id: str = ""
     tracking_uid: str = ""
+    is_automatic: bool = False
+    """Whether an algorithm alone drew it, as a Segmentation says with Segment Algorithm Type (0062,0008) AUTOMATIC."""
 
 
 @dataclass(frozen=True)

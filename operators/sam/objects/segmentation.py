@@ -17,6 +17,8 @@ from operators.series_checks import text
 
 _INSIDE = 0.5
 """Probability or occupancy from which on a voxel belongs to the segment."""
+_AUTOMATIC = "AUTOMATIC"
+"""What Segment Algorithm Type is called where no person had a hand in it (PS3.3 C.8.20.2)."""
 _MOST_VOXELS = 1 << 30
 """Of the grid that the frames span; empty frames are left out of a Segmentation, so that few can span much."""
 
@@ -69,4 +71,5 @@ def _segment(segmentation: Segmentation, number: int, segment: pydicom.Dataset) 
         category=code_of(segment, "SegmentedPropertyCategoryCodeSequence"),
         tracking_id=text(segment, "TrackingID"),
         tracking_uid=text(segment, "TrackingUID"),
+        is_automatic=text(segment, "SegmentAlgorithmType") == _AUTOMATIC,
     )

@@ -50,6 +50,28 @@ def go_on(drawing: Drawing, slices: tuple[int | None, int | None] | None = None,
     return drawing.propagate(slices, lambda done, most: None, lambda: next(looks) >= stop_after)
 
 
+def test_it_knows_what_was_shown_for_what_is_drawn(drawing: Drawing) -> None:
+    points = SlicePrompt(points=(Point(32, 24),))
+    assert drawing.kinds() == ()
+    ask(drawing)
+    go_on(drawing)
+    assert drawing.kinds() == ("box",)
+    ask(drawing, prompt=points)  # the slices beside it still come of the box
+    assert drawing.kinds() == ("box", "points")
+    drawing.clear()
+    ask(drawing, prompt=points)
+    assert drawing.kinds() == ("points",)
+    ask(drawing, MIDDLE + 1)
+    ask(drawing, MIDDLE + 1, SlicePrompt(points=(Point(32, 24),)), refine=True)
+    drawing.choose(0)
+    assert drawing.kinds() == ("box", "points", "mask")
+    drawing.undo()
+    drawing.undo()
+    assert drawing.kinds() == ("box", "points")
+    drawing.undo()
+    assert drawing.kinds() == ("points",)
+
+
 def test_each_step_can_be_undone(drawing: Drawing) -> None:
     states = [whole(drawing)]
     for act in (

@@ -112,6 +112,13 @@ def test_a_folder_that_can_not_be_written_costs_time_only(tmp_path: Path) -> Non
     assert cache.counts.not_kept == 1
 
 
+def test_a_folder_that_can_not_be_made_costs_time_only(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    make, cache = Maker(), EmbeddingCache(tmp_path / "file" / "cache", most_bytes=64 * KIB)
+    np.testing.assert_array_equal(ask(cache, make, 1)["high_res_0"], embedding(1)["high_res_0"])
+    assert cache.counts.not_kept == 1
+
+
 def test_half_precision_is_the_same_the_first_time_and_later(tmp_path: Path) -> None:
     make, cache = Maker(), EmbeddingCache(tmp_path, most_bytes=64 * KIB, half=True)
     first, second = ask(cache, make, 1), ask(cache, make, 1)

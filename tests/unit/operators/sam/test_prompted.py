@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,13 +12,13 @@ from pydicom.dataset import Dataset
 
 from operators.errors import PromptRefused
 from operators.results.finding import PromptingObject
+from operators.sam.fitting import PromptForm
 from operators.sam.frames import on_image
 from operators.sam.objects.placing import place
 from operators.sam.objects.prompt_object import Kind, ObjectPrompt
 from operators.sam.objects.reading import read_prompts, referenced_series
 from operators.sam.prompted import (
     PromptedLabels,
-    PromptForm,
     PromptReach,
     prompted_labels,
     read_prompt_files,
@@ -25,7 +27,17 @@ from operators.sam.prompted import (
 from operators.sam.showing import shown_series
 from operators.segments import Code
 from operators.series_volume import read_series
-from tests.prompt_objects import FINDING, in_patient, presentation_state, rectangle, region_group, report, structure_set
+from tests.ball_segmentation import ball_segmentation
+from tests.prompt_objects import (
+    FINDING,
+    in_patient,
+    measurement_groups,
+    presentation_state,
+    rectangle,
+    region_group,
+    report,
+    structure_set,
+)
 from tests.sam_fixture import BrightInBox, bright_predictor, contract
 from tests.web_fixture import BALL, ball_mask, overlap, write_ball
 
@@ -41,6 +53,7 @@ def _found(
     reach: PromptReach = "slice",
     form: PromptForm = "box",
     networks: BrightInBox | None = None,
+    changes: Mapping[str, Any] | None = None,
 ) -> PromptedLabels:
     files = []
     for number, dataset in enumerate(datasets):
@@ -52,7 +65,7 @@ def _found(
     found = prompted_labels(
         read_prompt_files(files),
         series,
-        bright_predictor(networks or BrightInBox(), folder / "cache"),
+        bright_predictor(networks or BrightInBox(), folder / "cache", **(changes or {})),
         shown,
         reach=reach,
         form=form,
@@ -114,6 +127,101 @@ def test_several_objects_are_numbered_on_and_what_lies_elsewhere_is_left_out(tmp
     finding = next(one for one in found.segments if one.type.value == FINDING.value)
     assert finding.tracking_uid == BALL.uid("tracked")
     assert finding.category.value == "49755003"
+
+
+@pytest.mark.parametrize(
+    ("types", "is_automatic"),
+    [
+        (["AUTOMATIC"], True),
+        (["SEMIAUTOMATIC"], False),
+        (["MANUAL"], False),
+        (["AUTOMATIC", "AUTOMATIC"], True),
+        (["AUTOMATIC", "SEMIAUTOMATIC"], False),
+        (["AUTOMATIC", ""], True),  # what has no voxel was not followed, whoever drew it
+    ],
+)
+def test_what_algorithms_alone_drew_makes_an_automatic_result(
+    tmp_path: Path, types: list[str], is_automatic: bool
+) -> None:
+    drawn = ball_segmentation(write_ball(tmp_path / "images"), PLACE, types, tmp_path)
+    assert _found(tmp_path, drawn).is_automatic == is_automatic
+
+
+def test_beside_what_a_person_drew_the_result_is_not_automatic(tmp_path: Path) -> None:
+    drawn = ball_segmentation(write_ball(tmp_path / "images"), PLACE, ["AUTOMATIC"], tmp_path)
+    state = presentation_state(BALL, MIDDLE, [("POLYLINE", OUTLINE)])
+    assert not _found(tmp_path, state).is_automatic
+    assert not _found(tmp_path, drawn, state).is_automatic
+
+
+BOXES_ALONE = {"prompts": {"kinds": ["box"]}}
+"""As LiteMedSAM's contract."""
+ELLIPSE = np.array([[20, 24.5], [45, 24.5], [32.5, 12], [32.5, 37]])
+TIP = np.array([[30.0, 24.0]])
+
+
+def test_a_prompt_of_a_kind_that_the_model_does_not_take_does_not_refuse_its_neighbours(tmp_path: Path) -> None:
+    state = presentation_state(BALL, MIDDLE, [("POINT", TIP), ("ELLIPSE", ELLIPSE)])
+    networks = BrightInBox()
+    found = _found(tmp_path, state, networks=networks, changes=BOXES_ALONE)
+    assert [(one.number, one.code) for one in found.left_out] == [(1, "prompt-kind-unsupported")]
+    assert [segment.label_value for segment in found.segments] == [1]
+    assert overlap(found.labels.array[PLACE] == 1, ball_mask(PLACE)) > 0.85
+    assert [request["point_labels"].tolist() for request in networks.requests] == [[[2, 3]]]
+
+
+def test_points_beside_a_box_are_left_out_where_the_model_takes_boxes_alone(tmp_path: Path) -> None:
+    group = region_group(BALL, MIDDLE, "POLYLINE", OUTLINE)
+    point = region_group(BALL, MIDDLE, "POINT", TIP)
+    both = report(BALL, [group])
+    drawn, pointed = measurement_groups(both)[0], measurement_groups(report(BALL, [point]))[0]
+    drawn.ContentSequence.extend(item for item in pointed.ContentSequence if item.ValueType == "SCOORD")
+    networks = BrightInBox()
+    found = _found(tmp_path, both, networks=networks, changes=BOXES_ALONE)
+    assert [(one.number, one.code) for one in found.left_out] == [(1, "prompt-kind-unsupported")]
+    assert "beside" in found.left_out[0].reason
+    assert [request["point_labels"].tolist() for request in networks.requests] == [[[2, 3]]]
+    assert len(found.segments) == 1
+    # a model that takes both is shown both, and nothing is left out
+    again = BrightInBox()
+    assert _found(tmp_path, both, networks=again).left_out == ()
+    assert sorted(again.requests[0]["point_labels"][0].tolist()) == [1, 2, 3]
+
+
+def test_slices_that_can_not_be_followed_are_left_out_of_their_structure(tmp_path: Path) -> None:
+    contours = [
+        ("POINT", in_patient(BALL, MIDDLE + 1, TIP)),
+        ("POINT", in_patient(BALL, MIDDLE + 2, TIP)),
+        ("CLOSED_PLANAR", in_patient(BALL, MIDDLE, OUTLINE[:-1])),
+    ]
+    found = _found(tmp_path, structure_set(BALL, [("Ball", contours)]), changes=BOXES_ALONE)
+    assert set(np.flatnonzero(found.labels.array.any(axis=(1, 2)))) == {PLACE}
+    assert [(one.number, one.code) for one in found.left_out] == [(7, "prompt-kind-unsupported")]
+
+
+def test_where_nothing_can_be_followed_the_first_reason_is_the_refusals(tmp_path: Path) -> None:
+    points = presentation_state(BALL, MIDDLE, [("POINT", TIP), ("POINT", TIP + 1)])
+    with pytest.raises(PromptRefused) as caught:
+        _found(tmp_path, points, changes=BOXES_ALONE)
+    assert caught.value.code == "prompt-kind-unsupported"
+    outlined = presentation_state(BALL, MIDDLE, [("POLYLINE", OUTLINE)])
+    with pytest.raises(PromptRefused) as caught:  # it is a mask that was asked for, and not the box around it
+        _found(tmp_path, outlined, form="mask", changes=BOXES_ALONE)
+    assert caught.value.code == "prompt-kind-unsupported"
+    beyond = [("there", [("CLOSED_PLANAR", in_patient(BALL, 40, OUTLINE[:-1]))])]
+    with pytest.raises(PromptRefused) as caught:
+        _found(tmp_path, structure_set(BALL, beyond), changes=BOXES_ALONE)
+    assert caught.value.code == "prompt-outside"
+
+
+def test_an_object_that_lies_elsewhere_does_not_refuse_the_others_of_its_series(tmp_path: Path) -> None:
+    beyond = structure_set(BALL, [("there", [("CLOSED_PLANAR", in_patient(BALL, 40, OUTLINE[:-1]))])])
+    state = presentation_state(BALL, MIDDLE, [("POLYLINE", OUTLINE)])
+    found = _found(tmp_path, beyond, state)
+    assert [(one.number, one.code) for one in found.left_out] == [(7, "prompt-outside")]
+    assert len(found.segments) == 1
+    # the result says what it was made of
+    assert [one.sop_instance_uid for one in found.prompted_by] == [state.SOPInstanceUID]
 
 
 def test_what_a_prompt_says_of_itself_is_made_fit_for_a_segment() -> None:

@@ -14,6 +14,7 @@ from operators.sam.windowing import (
     named_window,
     percentile_window,
     to_bytes,
+    window_text,
 )
 
 
@@ -80,6 +81,13 @@ def test_what_can_not_be_shown_is_refused(call, kind: type[OperatorError], code:
 )
 def test_what_settings_ask_for(text: str, asked: dict[str, Any] | None) -> None:
     assert asked_window(text) == asked
+    assert asked_window(window_text(asked)) == asked
+
+
+def test_a_window_in_words() -> None:
+    assert window_text({"centre": 40.5, "width": 1 / 3}) == "40.5/0.3333333333333333"
+    assert window_text({"lower": 0.5, "upper": 99.5}) == "percentiles"
+    assert window_text({"lower": 1, "upper": 99}) == "percentiles 1 and 99"
 
 
 @pytest.mark.parametrize(
