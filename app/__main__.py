@@ -35,8 +35,9 @@ from operators.durable import write_durably
 from operators.errors import OperatorError
 from operators.model_folder import read_card
 from operators.model_package import ModelPackage
-from operators.sam.guided import BOX_MARGIN_PIXELS, check_window
+from operators.sam.guided import BOX_MARGIN_PIXELS
 from operators.sam.package import GENERALIST_KIND
+from operators.sam.windowing import asked_window
 from operators.sdk import RuntimeEnv
 from operators.triton import PROBE_MODEL
 
@@ -117,8 +118,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--window",
-        default="soft-tissue",
-        help="what the generalist is shown: a name, centre/width as in 40/400, or percentiles for MR",
+        default="",
+        help="what the generalist is shown: a name, centre/width as in 40/400, or percentiles; by default soft tissue "
+        "for CT and percentiles for all others",
     )
     options = parser.parse_args(arguments)
     folders = [folder for _, folder in options.channel] or [options.input]
@@ -153,7 +155,7 @@ def _inputs(options: argparse.Namespace, package: ModelPackage) -> tuple[Channel
 def _generalist(options: argparse.Namespace) -> GeneralistRequest | None:
     if options.generalist is None:
         return None
-    check_window(options.window)
+    asked_window(options.window)  # so that it is refused before the specialist begins
     return GeneralistRequest(options.model_repository / options.generalist, options.window, BOX_MARGIN_PIXELS)
 
 

@@ -51,10 +51,16 @@ class GeneralistRequest:
 
     model_folder: Path
     window: str
-    """What the series is shown in, as `operators.sam.operator.shown_volume` reads it."""
+    """What the series is shown in, as `operators.sam.windowing.asked_window` reads it; empty: by modality."""
     box_margin_pixels: float
     """How much larger than what the specialist found a box is, on each side."""
     limits: AgreementLimits = AgreementLimits()
+    windows: Mapping[str, str] = field(default_factory=dict)
+    """By the label of a segment, what it is shown in instead."""
+
+    def window_for(self, label: str) -> str:
+        """Return what the series is shown in for the segment of this label."""
+        return self.windows.get(label, self.window)
 
 
 @dataclass(frozen=True)

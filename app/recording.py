@@ -51,6 +51,8 @@ from operators.series_volume import SeriesVolume
 Progress = Callable[[str, int, int], None]
 """Told the step (``read``, ``infer``, ``write``, ``generalist``), what is done of it and how much there is."""
 STEPS = ("read", "infer", "write", "generalist")
+BY_MODALITY = "by modality"
+"""How results name the window where settings name none (`operators.sam.showing.shown_series`)."""
 GENERALIST_PREFIX = "generalist-"
 """Of the files of its objects."""
 
@@ -223,7 +225,8 @@ class GeneralistRecordOperator(sdk.Operator):
             "prompts": "boxes",
             "prompted_by": prompting.sop_instance_uid,
             "box_margin_pixels": f"{self._generalist.box_margin_pixels:g}",
-            "window": self._generalist.window,
+            "window": self._generalist.window or BY_MODALITY,
+            **{f"window of {label}": window or BY_MODALITY for label, window in self._generalist.windows.items()},
         }
         found = Finding(
             labels=labels,

@@ -25,9 +25,14 @@ class GeneralistSettings(Section):
 
     model: str = Field(description="The folder of the generalist in the model repository.")
     window: str = Field(
-        default="soft-tissue",
+        default="",
         description="What the series is shown in: a name such as `soft-tissue`, a centre and a width as in `40/400`, "
-        "or `percentiles` for MR.",
+        "or `percentiles`; if empty, soft tissue for CT and percentiles for all others.",
+    )
+    windows: dict[str, str] = Field(
+        default_factory=dict,
+        description='For the labels of segments, what the series is shown in instead: `{ Lung = "lung" }`. The '
+        "encoder runs once for each window of a slice.",
     )
     box_margin_pixels: float = Field(
         default=5.0, ge=0, description="How much larger than the segment a box is, on each side."

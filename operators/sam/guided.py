@@ -6,14 +6,13 @@ specialist found nothing are not shown to the generalist: it says how well an ou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 
 import highdicom
 import numpy as np
 from numpy.typing import NDArray
 
-from operators.errors import ModelPackageError, PromptRefused
+from operators.errors import ModelPackageError
 from operators.label_maps import LabelMap, labels_on
 from operators.sam.contract import Contract
 from operators.sam.frames import on_image
@@ -21,19 +20,15 @@ from operators.sam.package import GeneralistPackage
 from operators.sam.predictor import SlicePrediction, SlicePredictor
 from operators.sam.prompts import Box, SlicePrompt
 from operators.sam.volume import Shown
-from operators.sam.windowing import WINDOWS, given_window, named_window, percentile_window
 
 BOX_MARGIN_PIXELS = 5.0
 """How much larger than the segment a box is on each side, where nobody says otherwise."""
-PERCENTILES = "percentiles"
-"""The window that is taken from the values themselves, for MR and others without a scale."""
 
 
 def guided_labels(
     labels: highdicom.Volume,
-    label_values: Sequence[int],
+    shown: Mapping[int, Shown],
     predictor: SlicePredictor,
-    shown: Shown,
     *,
     margin: float,
     progress: Callable[[int, int], None],
@@ -44,12 +39,12 @@ def guided_labels(
     ----------
     labels
         The specialist's: uint8 or uint16, axes slice, row, column.
-    label_values
-        The segments to look for; other values are left alone.
+    shown
+        By the label values of the segments to look for, the slices of the series through the segment's window, as many
+        as `labels` has; other values are left alone. Segments that are shown the same need one run of the encoder for a
+        slice, others one for each window: it sees another picture.
     predictor
         The generalist.
-    shown
-        The slices of the series, as many as `labels` has.
     margin
         How much larger than the segment a box is on each side, in pixels; it ends with the image.
     progress
@@ -66,12 +61,11 @@ def guided_labels(
         As `SlicePredictor.predict`.
     """
     found: LabelMap = np.zeros_like(labels.array)
-    wanted = set(label_values)
     for index, plane in enumerate(labels.array):
-        values = [int(value) for value in labels_on(plane) if value in wanted]
+        values = [int(value) for value in labels_on(plane) if value in shown]
         if values:
-            prompts = [SlicePrompt(box=box_around(plane == value, margin)) for value in values]
-            predictions = predictor.predict(shown[index], prompts)
+            prompts = {value: SlicePrompt(box=box_around(plane == value, margin)) for value in values}
+            predictions = _predictions(index, prompts, shown, predictor)
             _paint(found[index], values, predictions, predictor.contract)
         progress(index + 1, len(labels.array))
     return labels.with_array(found)
@@ -103,38 +97,18 @@ def check_prompts(package: GeneralistPackage) -> None:
         )
 
 
-def check_window(window: str) -> None:
-    """Check what settings say of a window: a name, `PERCENTILES`, or ``centre/width``.
-
-    Raises
-    ------
-    PromptRefused
-        ``window-unknown`` or ``window-impossible``.
-    """
-    if window != PERCENTILES and _numbers(window) is None and window not in WINDOWS:
-        raise PromptRefused(
-            f"there is no window {window!r}: expected {', '.join(WINDOWS)}, {PERCENTILES}, or a centre and a width as "
-            "in 40/400",
-            code="window-unknown",
-        )
-    if (numbers := _numbers(window)) is not None:
-        given_window(*numbers)
-
-
-def shown_volume(volume: highdicom.Volume, window: str) -> Shown:
-    """Return the slices of `volume` in a window that `check_window` passes; else as that and `percentile_window`."""
-    check_window(window)
-    if window == PERCENTILES:
-        return Shown(volume, percentile_window(volume.array), zero_stays_black=True)
-    numbers = _numbers(window)
-    return Shown(volume, named_window(window) if numbers is None else given_window(*numbers))
-
-
-def _numbers(window: str) -> tuple[float, float] | None:
-    centre, _, width = window.partition("/")
-    with suppress(ValueError):
-        return float(centre), float(width)
-    return None
+def _predictions(
+    index: int, prompts: Mapping[int, SlicePrompt], shown: Mapping[int, Shown], predictor: SlicePredictor
+) -> list[SlicePrediction]:
+    """What is found on a slice for each segment's prompt, in their order."""
+    alike: dict[Shown, list[int]] = {}
+    for value in prompts:
+        alike.setdefault(shown[value], []).append(value)
+    found: dict[int, SlicePrediction] = {}
+    for slices, values in alike.items():
+        answers = predictor.predict(slices[index], [prompts[value] for value in values])
+        found.update(zip(values, answers, strict=True))
+    return [found[value] for value in prompts]
 
 
 def _paint(plane: LabelMap, values: Sequence[int], predictions: Sequence[SlicePrediction], contract: Contract) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,10 @@ import highdicom
 
 from operators.label_maps import check_place
 from operators.sam.embeddings import EmbeddingCache
-from operators.sam.guided import check_prompts, guided_labels, shown_volume
+from operators.sam.guided import check_prompts, guided_labels
 from operators.sam.network import open_networks, served_predictor
 from operators.sam.package import GeneralistPackage
+from operators.sam.showing import shown_segments
 from operators.sdk import Fragment, Operator, OperatorSpec
 from operators.series_volume import SeriesVolume
 
@@ -34,10 +35,9 @@ class GeneralistOperator(Operator):
     ----------
     model_folder
         Of the generalist.
-    label_values
-        The specialist's segments.
-    window
-        What the series is shown in (`operators.sam.guided.check_window`).
+    windows
+        By the label values of the specialist's segments, what the series is shown in for each, as settings have it
+        (`operators.sam.windowing.asked_window`).
     box_margin_pixels
         How much larger than what the specialist found a box is, on each side.
     triton_target, request_seconds, shared_memory
@@ -53,8 +53,7 @@ class GeneralistOperator(Operator):
         fragment: Fragment,
         *args: Any,
         model_folder: Path,
-        label_values: Sequence[int],
-        window: str,
+        windows: Mapping[int, str],
         box_margin_pixels: float,
         triton_target: str,
         request_seconds: float,
@@ -64,8 +63,7 @@ class GeneralistOperator(Operator):
         **kwargs: Any,
     ) -> None:
         self._model_folder = model_folder
-        self._label_values = tuple(label_values)
-        self._window = window
+        self._windows = dict(windows)
         self._margin = box_margin_pixels
         self._triton_target = triton_target
         self._request_seconds = request_seconds
@@ -97,9 +95,8 @@ class GeneralistOperator(Operator):
             cache = EmbeddingCache(self._scratch_folder / "embeddings", most_bytes=_KEEP_NOTHING)
             found = guided_labels(
                 labels,
-                self._label_values,
+                shown_segments(series, self._windows),
                 served_predictor(package, networks, cache),
-                shown_volume(series.volume, self._window),
                 margin=self._margin,
                 progress=self._progress,
             )

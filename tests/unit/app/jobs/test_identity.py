@@ -100,6 +100,7 @@ def test_without_a_generalist_the_key_is_what_it_always_was() -> None:
         {"weights_digest": "d" * 64},
         {"window": "liver"},
         {"box_margin_pixels": 0.0},
+        {"windows": {"Lung": "lung"}},
     ],
 )
 def test_each_fact_of_the_generalist_counts(changed: dict[str, Any]) -> None:

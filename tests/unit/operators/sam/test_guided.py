@@ -6,11 +6,9 @@ from pathlib import Path
 
 import highdicom
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 
-from operators.errors import PromptRefused
-from operators.sam.guided import PERCENTILES, box_around, check_window, guided_labels, shown_volume
+from operators.sam.guided import box_around, guided_labels
 from operators.sam.prompts import Box
 from operators.sam.volume import Shown
 from operators.sam.windowing import Window
@@ -36,9 +34,8 @@ def guided(
     seen: list[tuple[int, int]] = []
     found = guided_labels(
         labels,
-        [1, 7],
+        dict.fromkeys((1, 7), Shown(image, Window(50, 100))),
         bright_predictor(networks, folder),
-        Shown(image, Window(50, 100)),
         margin=margin,
         progress=lambda done, total: seen.append((done, total)),
     )
@@ -100,6 +97,27 @@ def test_where_masks_overlap_the_surer_one_has_the_voxel(tmp_path: Path) -> None
     assert (found.array[1, 12:18, 12:48] == 1).all()
 
 
+def test_a_segment_is_shown_in_its_own_window_and_windows_alike_share_the_encoder(tmp_path: Path) -> None:
+    array = np.zeros(SHAPE, np.uint8)
+    array[1, 5:15, 5:15], array[1, 5:15, 40:50], array[1, 40:50, 5:15] = 1, 7, 9
+    image = bright((slice(None), slice(0, SIDE), slice(0, 30)), value=40)
+    image.array[:, :30, 30:] = 90
+    dark, common = Shown(image, Window(20, 30)), Shown(image, Window(60, 110))
+    networks = BrightInBox()
+    found = guided_labels(
+        volume(array),
+        {1: dark, 7: common, 9: common},
+        bright_predictor(networks, tmp_path),
+        margin=0.0,
+        progress=lambda done, total: None,
+    ).array
+    assert networks.encoded == 2
+    assert [len(request["point_labels"]) for request in networks.requests] == [1, 2]
+    assert (found[1, 6:14, 6:14] == 1).all()  # 40 is white in its window
+    assert (found[1, 6:14, 41:49] == 7).all()
+    assert not (found == 9).any()  # and dark in the common one
+
+
 def test_nothing_found_by_the_specialist_asks_nothing_of_the_generalist(tmp_path: Path) -> None:
     networks = BrightInBox()
     found = guided(volume(np.zeros(SHAPE, np.uint8)), bright((slice(None),) * 3), tmp_path, networks)
@@ -112,20 +130,3 @@ def test_a_box_ends_with_the_image() -> None:
     mask[2:5, 37:39] = True
     assert box_around(mask, 0) == Box(37, 2, 39, 5)
     assert box_around(mask, 3.5) == Box(33.5, 0, 40, 8.5)
-
-
-@pytest.mark.parametrize("window", ["soft-tissue", "40/400", "0/250.5", PERCENTILES])
-def test_windows_that_are_known(window: str) -> None:
-    check_window(window)
-    shown = shown_volume(
-        bright((slice(0, 2), slice(0, 5), slice(0, 5)), (slice(2, 3), slice(0, 9), slice(0, 9))), "0/10"
-    )
-    assert shown[0].max() == 255
-    assert shown[3].max() == 127
-
-
-@pytest.mark.parametrize(("window", "code"), [("soft", "window-unknown"), ("40/0", "window-impossible")])
-def test_windows_that_are_not(window: str, code: str) -> None:
-    with pytest.raises(PromptRefused) as raised:
-        check_window(window)
-    assert raised.value.code == code
