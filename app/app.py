@@ -123,6 +123,7 @@ class SegmentationApp(sdk.Application):
             self,
             model_folder=generalist.model_folder,
             windows={segment.label_value: generalist.window_for(segment.label) for segment in segments},
+            prompts=generalist.prompts,
             box_margin_pixels=generalist.box_margin_pixels,
             triton_target=request.triton_target,
             request_seconds=request.request_seconds,

@@ -13,6 +13,7 @@ from operators.gate.notes import GateNote
 from operators.gate.policies import Policy
 from operators.object_kinds import Kind
 from operators.results.replacing import ReplacedObject, say_replaces
+from operators.sam.prompts import SegmentPrompts
 
 RECORD_FILE = "result.json"
 """Written last, so that its being there says that all the rest is."""
@@ -57,6 +58,8 @@ class GeneralistRequest:
     limits: AgreementLimits = AgreementLimits()
     windows: Mapping[str, str] = field(default_factory=dict)
     """By the label of a segment, what it is shown in instead."""
+    prompts: SegmentPrompts = "boxes"
+    """What each segment is shown by."""
 
     def window_for(self, label: str) -> str:
         """Return what the series is shown in for the segment of this label."""

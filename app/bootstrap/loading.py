@@ -99,7 +99,7 @@ def load_generalists(settings: Settings) -> dict[str, GeneralistPackage]:
             continue
         try:
             package = GeneralistPackage.load(settings.model_repository / pipeline.generalist.model)
-            check_prompts(package)
+            check_prompts(package, pipeline.generalist.prompts)
             _check_windows(pipeline.generalist, settings.model_repository / pipeline.model / SEGMENTS_FILE)
         except (ModelPackageError, PromptRefused, SettingsError) as error:
             raise SettingsError(f"the generalist of pipeline '{pipeline.name}': {error}", code=error.code) from error
@@ -134,6 +134,7 @@ def facts_of(
             window=pipeline.generalist.window,
             box_margin_pixels=pipeline.generalist.box_margin_pixels,
             windows=pipeline.generalist.windows,
+            prompts=pipeline.generalist.prompts,
         )
     return ModelFacts(
         generalist=second,

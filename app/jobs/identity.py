@@ -12,6 +12,7 @@ from typing import Any
 
 from app.identifiers import derive_uuid
 from app.jobs.entries import JobInput
+from operators.sam.prompts import SegmentPrompts
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,15 @@ class GeneralistFacts:
     box_margin_pixels: float
     windows: Mapping[str, str] = field(default_factory=dict)
     """Of segments, by their label, that are shown in another one."""
+    prompts: SegmentPrompts = "boxes"
 
     @property
     def asked(self) -> dict[str, Any]:
         """What settings ask for that not every job's key has: nothing where they ask for none of it."""
-        return {"windows": dict(self.windows)} if self.windows else {}
+        return {
+            **({"windows": dict(self.windows)} if self.windows else {}),
+            **({"prompts": self.prompts} if self.prompts != "boxes" else {}),
+        }
 
 
 @dataclass(frozen=True)

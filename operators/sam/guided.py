@@ -1,24 +1,26 @@
-"""A generalist led through a volume by a specialist's label map: a box around what that found, slice by slice.
+"""A generalist led through a volume by a specialist's label map: shown what that found, slice by slice.
 
-One box for each segment on each slice, around all of it there, as MedSAM's own evaluation has it. Slices where the
-specialist found nothing are not shown to the generalist: it says how well an outline holds, not whether it was missed.
+One prompt for each segment on each slice: a box around all of it there, as MedSAM's own evaluation has it, a point well
+within each of its connected parts, or both. Slices where the specialist found nothing are not shown to the generalist:
+it says how well an outline holds, not whether it was missed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import get_args
 
 import highdicom
 import numpy as np
-from numpy.typing import NDArray
 
 from operators.errors import ModelPackageError
 from operators.label_maps import LabelMap, labels_on
-from operators.sam.contract import Contract
+from operators.sam.contract import Contract, PromptKind
 from operators.sam.frames import on_image
+from operators.sam.objects.labels import prompt_from_mask, shows_boxes, shows_points
 from operators.sam.package import GeneralistPackage
 from operators.sam.predictor import SlicePrediction, SlicePredictor
-from operators.sam.prompts import Box, SlicePrompt
+from operators.sam.prompts import SegmentPrompts, SlicePrompt
 from operators.sam.volume import Shown
 
 BOX_MARGIN_PIXELS = 5.0
@@ -30,10 +32,11 @@ def guided_labels(
     shown: Mapping[int, Shown],
     predictor: SlicePredictor,
     *,
+    prompts: SegmentPrompts,
     margin: float,
     progress: Callable[[int, int], None],
 ) -> highdicom.Volume:
-    """Return the label map that the generalist makes of the boxes around `labels`.
+    """Return the label map that the generalist makes of what `labels` show it.
 
     Parameters
     ----------
@@ -45,6 +48,8 @@ def guided_labels(
         slice, others one for each window: it sees another picture.
     predictor
         The generalist.
+    prompts
+        What each segment is shown by.
     margin
         How much larger than the segment a box is on each side, in pixels; it ends with the image.
     progress
@@ -61,40 +66,45 @@ def guided_labels(
         As `SlicePredictor.predict`.
     """
     found: LabelMap = np.zeros_like(labels.array)
+    _, *in_plane = labels.spacing
+    spacing = (float(in_plane[0]), float(in_plane[1]))
     for index, plane in enumerate(labels.array):
         values = [int(value) for value in labels_on(plane) if value in shown]
         if values:
-            prompts = {value: SlicePrompt(box=box_around(plane == value, margin)) for value in values}
-            predictions = _predictions(index, prompts, shown, predictor)
+            asked = {
+                value: prompt_from_mask(plane == value, spacing, prompts=prompts, margin=margin) for value in values
+            }
+            predictions = _predictions(index, asked, shown, predictor)
             _paint(found[index], values, predictions, predictor.contract)
         progress(index + 1, len(labels.array))
     return labels.with_array(found)
 
 
-def box_around(mask: NDArray[np.bool_], margin: float) -> Box:
-    """Return the box around what is set in (rows, columns), `margin` pixels larger on each side within the image."""
-    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-    return Box(
-        left=max(0.0, float(columns[0]) - margin),
-        top=max(0.0, float(rows[0]) - margin),
-        right=min(float(mask.shape[1]), float(columns[-1]) + 1 + margin),
-        bottom=min(float(mask.shape[0]), float(rows[-1]) + 1 + margin),
-    )
-
-
-def check_prompts(package: GeneralistPackage) -> None:
-    """Check that a generalist takes boxes.
+def check_prompts(package: GeneralistPackage, prompts: SegmentPrompts) -> None:
+    """Check that a generalist takes what segments are to be shown by.
 
     Raises
     ------
     ModelPackageError
-        ``box-unsupported``.
+        ``box-unsupported``, ``prompt-kind-unsupported`` if it takes no points.
     """
-    if "box" not in package.contract.prompts.kinds:
-        raise ModelPackageError(
-            f"{package.name} takes no boxes, which a specialist's result is turned into; choose a model that does",
-            code="box-unsupported",
-        )
+    kinds = package.contract.prompts.kinds
+    missing = _missing(prompts, kinds)
+    if not missing:
+        return
+    possible = [f'"{one}"' for one in get_args(SegmentPrompts) if not _missing(one, kinds)]
+    instead = f"set prompts = {' or '.join(possible)}, or " if possible else ""
+    raise ModelPackageError(
+        f'{package.name} takes {", ".join(kinds)}, and with prompts = "{prompts}" segments are shown by '
+        f"{prompts.replace('-', ' ')}; {instead}choose a model that takes these",
+        code="box-unsupported" if "box" in missing else "prompt-kind-unsupported",
+    )
+
+
+def _missing(prompts: SegmentPrompts, kinds: Sequence[PromptKind]) -> list[PromptKind]:
+    """Which kinds are needed and not among `kinds`."""
+    needed: dict[PromptKind, bool] = {"box": shows_boxes(prompts), "points": shows_points(prompts)}
+    return [kind for kind, is_needed in needed.items() if is_needed and kind not in kinds]
 
 
 def _predictions(

@@ -13,16 +13,17 @@ from operators.sam.embeddings import EmbeddingCache
 from operators.sam.guided import check_prompts, guided_labels
 from operators.sam.network import open_networks, served_predictor
 from operators.sam.package import GeneralistPackage
+from operators.sam.prompts import SegmentPrompts
 from operators.sam.showing import shown_segments
 from operators.sdk import Fragment, Operator, OperatorSpec
 from operators.series_volume import SeriesVolume
 
 _KEEP_NOTHING = 0
-"""Of embeddings: each slice is asked once, with all its boxes."""
+"""Of embeddings: each slice is asked once, with all its segments."""
 
 
 class GeneralistOperator(Operator):
-    """Segment anew what a specialist found, with a model of the SAM family that its boxes prompt.
+    """Segment anew what a specialist found, with a model of the SAM family that its segments prompt.
 
     Input ports ``series``: a `SeriesVolume`, of which the first channel is shown; ``labels``: the specialist's, a
     ``highdicom.Volume`` of uint8 or uint16 on its grid.
@@ -38,6 +39,8 @@ class GeneralistOperator(Operator):
     windows
         By the label values of the specialist's segments, what the series is shown in for each, as settings have it
         (`operators.sam.windowing.asked_window`).
+    prompts
+        What each segment is shown by.
     box_margin_pixels
         How much larger than what the specialist found a box is, on each side.
     triton_target, request_seconds, shared_memory
@@ -54,6 +57,7 @@ class GeneralistOperator(Operator):
         *args: Any,
         model_folder: Path,
         windows: Mapping[int, str],
+        prompts: SegmentPrompts,
         box_margin_pixels: float,
         triton_target: str,
         request_seconds: float,
@@ -64,6 +68,7 @@ class GeneralistOperator(Operator):
     ) -> None:
         self._model_folder = model_folder
         self._windows = dict(windows)
+        self._prompts = prompts
         self._margin = box_margin_pixels
         self._triton_target = triton_target
         self._request_seconds = request_seconds
@@ -85,7 +90,7 @@ class GeneralistOperator(Operator):
         labels: highdicom.Volume = op_input.receive("labels")
         check_place(labels, series.volume)
         package = GeneralistPackage.load(self._model_folder)
-        check_prompts(package)
+        check_prompts(package, self._prompts)
         with open_networks(
             package,
             self._triton_target,
@@ -97,6 +102,7 @@ class GeneralistOperator(Operator):
                 labels,
                 shown_segments(series, self._windows),
                 served_predictor(package, networks, cache),
+                prompts=self._prompts,
                 margin=self._margin,
                 progress=self._progress,
             )

@@ -84,6 +84,7 @@ def test_a_pipelines_generalist_is_read(tmp_path: Path) -> None:
         ({"windows": {"Liver": "40/0"}}, ["box"], "window-impossible"),
         ({"windows": {"Liver": "liver", "Lung": "lung"}}, ["box"], "segment-unknown"),
         ({}, ["points"], "box-unsupported"),
+        ({"prompts": "points"}, ["box"], "prompt-kind-unsupported"),
         ({}, None, "file-missing"),
     ],
 )
