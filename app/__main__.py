@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import get_args
 
 from pydicom.misc import is_dicom
 
@@ -35,8 +36,10 @@ from operators.durable import write_durably
 from operators.errors import OperatorError
 from operators.model_folder import read_card
 from operators.model_package import ModelPackage
-from operators.sam.guided import BOX_MARGIN_PIXELS, check_window
+from operators.sam.guided import BOX_MARGIN_PIXELS
 from operators.sam.package import GENERALIST_KIND
+from operators.sam.prompts import SegmentPrompts
+from operators.sam.windowing import asked_window
 from operators.sdk import RuntimeEnv
 from operators.triton import PROBE_MODEL
 
@@ -117,8 +120,15 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--window",
-        default="soft-tissue",
-        help="what the generalist is shown: a name, centre/width as in 40/400, or percentiles for MR",
+        default="",
+        help="what the generalist is shown: a name, centre/width as in 40/400, or percentiles; by default soft tissue "
+        "for CT and percentiles for all others",
+    )
+    parser.add_argument(
+        "--prompts",
+        choices=get_args(SegmentPrompts),
+        default="boxes",
+        help="what the generalist is shown of each segment on a slice; by default the box around it",
     )
     options = parser.parse_args(arguments)
     folders = [folder for _, folder in options.channel] or [options.input]
@@ -153,8 +163,10 @@ def _inputs(options: argparse.Namespace, package: ModelPackage) -> tuple[Channel
 def _generalist(options: argparse.Namespace) -> GeneralistRequest | None:
     if options.generalist is None:
         return None
-    check_window(options.window)
-    return GeneralistRequest(options.model_repository / options.generalist, options.window, BOX_MARGIN_PIXELS)
+    asked_window(options.window)  # so that it is refused before the specialist begins
+    return GeneralistRequest(
+        options.model_repository / options.generalist, options.window, BOX_MARGIN_PIXELS, prompts=options.prompts
+    )
 
 
 def _dicom_files(folder: Path) -> tuple[Path, ...]:

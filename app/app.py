@@ -122,8 +122,8 @@ class SegmentationApp(sdk.Application):
         prompt = GeneralistOperator(
             self,
             model_folder=generalist.model_folder,
-            label_values=[segment.label_value for segment in segments],
-            window=generalist.window,
+            windows={segment.label_value: generalist.window_for(segment.label) for segment in segments},
+            prompts=generalist.prompts,
             box_margin_pixels=generalist.box_margin_pixels,
             triton_target=request.triton_target,
             request_seconds=request.request_seconds,

@@ -13,6 +13,7 @@ from operators.gate.notes import GateNote
 from operators.gate.policies import Policy
 from operators.object_kinds import Kind
 from operators.results.replacing import ReplacedObject, say_replaces
+from operators.sam.prompts import SegmentPrompts
 
 RECORD_FILE = "result.json"
 """Written last, so that its being there says that all the rest is."""
@@ -51,10 +52,18 @@ class GeneralistRequest:
 
     model_folder: Path
     window: str
-    """What the series is shown in, as `operators.sam.operator.shown_volume` reads it."""
+    """What the series is shown in, as `operators.sam.windowing.asked_window` reads it; empty: by modality."""
     box_margin_pixels: float
     """How much larger than what the specialist found a box is, on each side."""
     limits: AgreementLimits = AgreementLimits()
+    windows: Mapping[str, str] = field(default_factory=dict)
+    """By the label of a segment, what it is shown in instead."""
+    prompts: SegmentPrompts = "boxes"
+    """What each segment is shown by."""
+
+    def window_for(self, label: str) -> str:
+        """Return what the series is shown in for the segment of this label."""
+        return self.windows.get(label, self.window)
 
 
 @dataclass(frozen=True)

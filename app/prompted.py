@@ -25,7 +25,7 @@ from app.graph import (
     LabelsRecord,
     ModelRecord,
 )
-from app.recording import Progress, Steps, object_records, segment_records, write_labels
+from app.recording import BY_MODALITY, Progress, Steps, object_records, segment_records, write_labels
 from operators.durable import write_durably
 from operators.gate.gate import Gate
 from operators.gate.policies import GatePolicies
@@ -147,7 +147,7 @@ class PromptedRecordOperator(sdk.Operator):
     def _write(self, series: SeriesVolume, found: PromptedLabels) -> Written:
         request, package = self._request, self._package
         prompt = request.prompt
-        asked = {"window": prompt.window or "by modality", "reach": prompt.reach, "form": prompt.form}
+        asked = {"window": prompt.window or BY_MODALITY, "reach": prompt.reach, "form": prompt.form}
         finding = Finding(
             labels=found.labels,
             series=series,

@@ -44,6 +44,7 @@ from operators.results.finding import Algorithm, Finding, PromptingObject, Writt
 from operators.results.report import write_report
 from operators.results.series_description import say_whose
 from operators.results.writing import Written, write_results
+from operators.sam.objects.labels import shows_boxes
 from operators.sam.package import GeneralistPackage
 from operators.segments import SegmentSpec
 from operators.series_volume import SeriesVolume
@@ -51,6 +52,8 @@ from operators.series_volume import SeriesVolume
 Progress = Callable[[str, int, int], None]
 """Told the step (``read``, ``infer``, ``write``, ``generalist``), what is done of it and how much there is."""
 STEPS = ("read", "infer", "write", "generalist")
+BY_MODALITY = "by modality"
+"""How results name the window where settings name none (`operators.sam.showing.shown_series`)."""
 GENERALIST_PREFIX = "generalist-"
 """Of the files of its objects."""
 
@@ -219,12 +222,7 @@ class GeneralistRecordOperator(sdk.Operator):
     def _write(self, series: SeriesVolume, labels: highdicom.Volume, package: GeneralistPackage) -> FindingRecord:
         request, folder = self._request, self._request.output_folder
         prompting = PromptingObject.of(request.identity)
-        asked = {
-            "prompts": "boxes",
-            "prompted_by": prompting.sop_instance_uid,
-            "box_margin_pixels": f"{self._generalist.box_margin_pixels:g}",
-            "window": self._generalist.window,
-        }
+        asked = _asked(self._generalist, prompting)
         found = Finding(
             labels=labels,
             series=series,
@@ -243,6 +241,18 @@ class GeneralistRecordOperator(sdk.Operator):
             segments=segment_records(labels, self._segments),
             model=ModelRecord(package.name, package.version, package.weights_digest),
         )
+
+
+def _asked(generalist: GeneralistRequest, prompting: PromptingObject) -> dict[str, str]:
+    """What a generalist was asked, as its results have it among the algorithm's parameters."""
+    margin = {"box_margin_pixels": f"{generalist.box_margin_pixels:g}"} if shows_boxes(generalist.prompts) else {}
+    return {
+        "prompts": generalist.prompts,
+        "prompted_by": prompting.sop_instance_uid,
+        **margin,
+        "window": generalist.window or BY_MODALITY,
+        **{f"window of {label}": window or BY_MODALITY for label, window in generalist.windows.items()},
+    }
 
 
 def write_labels(path: Path, labels: highdicom.Volume) -> str:

@@ -10,6 +10,7 @@ from app.settings_gate import GateSettings
 from app.settings_prompt import PROMPTED_APPLICATION, PromptSettings
 from app.settings_section import NoResult, ResultKind, Section, checked_name
 from app.settings_slots import DEFAULT_SLOTS
+from operators.sam.prompts import SegmentPrompts
 
 URGENT_PRIORITY = 1000
 """Of urgent jobs; a rule's own priority is at most 100, so that they go before every other."""
@@ -18,16 +19,28 @@ URGENT_PRIORITY = 1000
 class GeneralistSettings(Section):
     """A second reading of the same series by a model of the SAM family: ``[pipeline.generalist]``, after its pipeline.
 
-    It is shown a box around each segment that the pipeline's own model, the specialist, found on a slice. How far the
-    two agree is recorded for each segment; one that lies beyond a limit here is a disagreement, and so is a segment
-    that only one of them found. What then happens is the rule's ``on_disagreement``.
+    It is shown each segment that the pipeline's own model, the specialist, found on a slice, by a box around it or by
+    points within. How far the two agree is recorded for each segment; one that lies beyond a limit here is a
+    disagreement, and so is a segment that only one of them found. What then happens is the rule's
+    ``on_disagreement``.
     """
 
     model: str = Field(description="The folder of the generalist in the model repository.")
     window: str = Field(
-        default="soft-tissue",
+        default="",
         description="What the series is shown in: a name such as `soft-tissue`, a centre and a width as in `40/400`, "
-        "or `percentiles` for MR.",
+        "or `percentiles`; if empty, soft tissue for CT and percentiles for all others.",
+    )
+    windows: dict[str, str] = Field(
+        default_factory=dict,
+        description='For the labels of segments, what the series is shown in instead: `{ Lung = "lung" }`. The '
+        "encoder runs once for each window of a slice.",
+    )
+    prompts: SegmentPrompts = Field(
+        default="boxes",
+        description="What a segment is shown by on a slice: `boxes`, the box around all of it; `points`, a point well "
+        "within each of its connected parts; or `boxes-and-points`. The model must take these: LiteMedSAM takes boxes "
+        "alone.",
     )
     box_margin_pixels: float = Field(
         default=5.0, ge=0, description="How much larger than the segment a box is, on each side."

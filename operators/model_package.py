@@ -30,6 +30,9 @@ from operators.label_scheme import LabelScheme, read_label_scheme
 from operators.model_folder import card_text, file_digest, newest_version, present, read_card, read_json, weights_files
 from operators.model_manifest import MANIFEST_FILE, Combination, NetworkEntry, read_manifest
 
+SEGMENTS_FILE = "segments.json"
+"""What a model's labels are: dcmqi metainfo JSON (`operators.segments`)."""
+
 
 @dataclass(frozen=True)
 class Network:
@@ -126,7 +129,7 @@ class ModelPackage:
             raise ModelPackageError(f"no model folder {folder.name} in the model repository", code="file-missing")
         card = read_card(folder)
         manifest = read_manifest(present(folder, MANIFEST_FILE))
-        segments_path = present(folder, "segments.json")
+        segments_path = present(folder, SEGMENTS_FILE)
         entries = {entry.model: entry for entry in manifest.networks}
         loaded = {name: _load_network(folder.parent / name, entry) for name, entry in entries.items()}
         stages = {entry.previous_stage for entry in manifest.networks}

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from app.errors import SettingsError
 from app.graph import PROMPTED_CHANNELS
 from app.jobs.identity import GeneralistFacts, ModelFacts
 from app.routing.channels import check_channels
 from app.settings import Settings
-from app.settings_pipeline import PipelineSettings
+from app.settings_pipeline import GeneralistSettings, PipelineSettings
 from app.telemetry import get_logger
 from operators.errors import InferenceFailed, ModelPackageError, PromptRefused
-from operators.model_package import ModelPackage
+from operators.model_package import SEGMENTS_FILE, ModelPackage
 from operators.nnunet.network import check_served
 from operators.nnunet.plans import check_supported
 from operators.sam import network as sam_network
-from operators.sam.guided import check_prompts, check_window
+from operators.sam.guided import check_prompts
 from operators.sam.package import GeneralistPackage
+from operators.sam.windowing import asked_window
+from operators.segments import load_segments
 
 _CHECK_SECONDS = 10.0
 
@@ -87,7 +90,8 @@ def load_generalists(settings: Settings) -> dict[str, GeneralistPackage]:
     Raises
     ------
     SettingsError
-        If it can't be used, or its window is none. What breaks later does not stop the specialist.
+        If it can't be used, or a window is none, or for no segment of the pipeline's model. What breaks later does not
+        stop the specialist.
     """
     packages = {}
     for pipeline in settings.pipeline:
@@ -95,12 +99,25 @@ def load_generalists(settings: Settings) -> dict[str, GeneralistPackage]:
             continue
         try:
             package = GeneralistPackage.load(settings.model_repository / pipeline.generalist.model)
-            check_prompts(package)
-            check_window(pipeline.generalist.window)
-        except (ModelPackageError, PromptRefused) as error:
+            check_prompts(package, pipeline.generalist.prompts)
+            _check_windows(pipeline.generalist, settings.model_repository / pipeline.model / SEGMENTS_FILE)
+        except (ModelPackageError, PromptRefused, SettingsError) as error:
             raise SettingsError(f"the generalist of pipeline '{pipeline.name}': {error}", code=error.code) from error
         packages[pipeline.name] = package
     return packages
+
+
+def _check_windows(generalist: GeneralistSettings, segments_path: Path) -> None:
+    for window in (generalist.window, *generalist.windows.values()):
+        asked_window(window)
+    if generalist.windows:
+        labels = [segment.label for segment in load_segments(segments_path)]
+        unknown = [label for label in generalist.windows if label not in labels]
+        if unknown:
+            raise SettingsError(
+                f"windows names {', '.join(unknown)}, and the pipeline's model has {', '.join(labels)}; name these",
+                code="segment-unknown",
+            )
 
 
 def facts_of(
@@ -116,6 +133,8 @@ def facts_of(
             folder=generalist.folder,
             window=pipeline.generalist.window,
             box_margin_pixels=pipeline.generalist.box_margin_pixels,
+            windows=pipeline.generalist.windows,
+            prompts=pipeline.generalist.prompts,
         )
     return ModelFacts(
         generalist=second,

@@ -12,6 +12,7 @@ from typing import Any
 
 from app.identifiers import derive_uuid
 from app.jobs.entries import Job, JobInput
+from operators.sam.prompts import SegmentPrompts
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,17 @@ class GeneralistFacts:
     folder: Path
     window: str
     box_margin_pixels: float
+    windows: Mapping[str, str] = field(default_factory=dict)
+    """Of segments, by their label, that are shown in another one."""
+    prompts: SegmentPrompts = "boxes"
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What settings ask for that not every job's key has: nothing where they ask for none of it."""
+        return {
+            **({"windows": dict(self.windows)} if self.windows else {}),
+            **({"prompts": self.prompts} if self.prompts != "boxes" else {}),
+        }
 
 
 @dataclass(frozen=True)
@@ -85,6 +97,8 @@ def job_key(
     other = model.generalist
     if other is not None:
         facts["generalist"] = [other.name, other.version, other.weights_digest, other.window, other.box_margin_pixels]
+        if other.asked:
+            facts["generalist_asked"] = other.asked
     if prompt is not None:
         facts["prompt"] = dict(prompt)
     if gate:

@@ -388,4 +388,4 @@ def _generalist_request(settings: GeneralistSettings | None, facts: GeneralistFa
     if settings is None or facts is None:
         return None
     limits = AgreementLimits(settings.least_dice, settings.most_distance_mm, settings.most_volume_difference_percent)
-    return GeneralistRequest(facts.folder, facts.window, facts.box_margin_pixels, limits)
+    return GeneralistRequest(facts.folder, facts.window, facts.box_margin_pixels, limits, facts.windows, facts.prompts)

@@ -1,55 +1,55 @@
-"""A generalist led through a volume by a specialist's label map: a box around what that found, slice by slice.
+"""A generalist led through a volume by a specialist's label map: shown what that found, slice by slice.
 
-One box for each segment on each slice, around all of it there, as MedSAM's own evaluation has it. Slices where the
-specialist found nothing are not shown to the generalist: it says how well an outline holds, not whether it was missed.
+One prompt for each segment on each slice: a box around all of it there, as MedSAM's own evaluation has it, a point well
+within each of its connected parts, or both. Slices where the specialist found nothing are not shown to the generalist:
+it says how well an outline holds, not whether it was missed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
+from typing import get_args
 
 import highdicom
 import numpy as np
-from numpy.typing import NDArray
 
-from operators.errors import ModelPackageError, PromptRefused
+from operators.errors import ModelPackageError
 from operators.label_maps import LabelMap, labels_on
-from operators.sam.contract import Contract
+from operators.sam.contract import Contract, PromptKind
 from operators.sam.frames import on_image
+from operators.sam.objects.labels import prompt_from_mask, shows_boxes, shows_points
 from operators.sam.package import GeneralistPackage
 from operators.sam.predictor import SlicePrediction, SlicePredictor
-from operators.sam.prompts import Box, SlicePrompt
+from operators.sam.prompts import SegmentPrompts, SlicePrompt
 from operators.sam.volume import Shown
-from operators.sam.windowing import WINDOWS, given_window, named_window, percentile_window
 
 BOX_MARGIN_PIXELS = 5.0
 """How much larger than the segment a box is on each side, where nobody says otherwise."""
-PERCENTILES = "percentiles"
-"""The window that is taken from the values themselves, for MR and others without a scale."""
 
 
 def guided_labels(
     labels: highdicom.Volume,
-    label_values: Sequence[int],
+    shown: Mapping[int, Shown],
     predictor: SlicePredictor,
-    shown: Shown,
     *,
+    prompts: SegmentPrompts,
     margin: float,
     progress: Callable[[int, int], None],
 ) -> highdicom.Volume:
-    """Return the label map that the generalist makes of the boxes around `labels`.
+    """Return the label map that the generalist makes of what `labels` show it.
 
     Parameters
     ----------
     labels
         The specialist's: uint8 or uint16, axes slice, row, column.
-    label_values
-        The segments to look for; other values are left alone.
+    shown
+        By the label values of the segments to look for, the slices of the series through the segment's window, as many
+        as `labels` has; other values are left alone. Segments that are shown the same need one run of the encoder for a
+        slice, others one for each window: it sees another picture.
     predictor
         The generalist.
-    shown
-        The slices of the series, as many as `labels` has.
+    prompts
+        What each segment is shown by.
     margin
         How much larger than the segment a box is on each side, in pixels; it ends with the image.
     progress
@@ -66,75 +66,59 @@ def guided_labels(
         As `SlicePredictor.predict`.
     """
     found: LabelMap = np.zeros_like(labels.array)
-    wanted = set(label_values)
+    _, *in_plane = labels.spacing
+    spacing = (float(in_plane[0]), float(in_plane[1]))
     for index, plane in enumerate(labels.array):
-        values = [int(value) for value in labels_on(plane) if value in wanted]
+        values = [int(value) for value in labels_on(plane) if value in shown]
         if values:
-            prompts = [SlicePrompt(box=box_around(plane == value, margin)) for value in values]
-            predictions = predictor.predict(shown[index], prompts)
+            asked = {
+                value: prompt_from_mask(plane == value, spacing, prompts=prompts, margin=margin) for value in values
+            }
+            predictions = _predictions(index, asked, shown, predictor)
             _paint(found[index], values, predictions, predictor.contract)
         progress(index + 1, len(labels.array))
     return labels.with_array(found)
 
 
-def box_around(mask: NDArray[np.bool_], margin: float) -> Box:
-    """Return the box around what is set in (rows, columns), `margin` pixels larger on each side within the image."""
-    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-    return Box(
-        left=max(0.0, float(columns[0]) - margin),
-        top=max(0.0, float(rows[0]) - margin),
-        right=min(float(mask.shape[1]), float(columns[-1]) + 1 + margin),
-        bottom=min(float(mask.shape[0]), float(rows[-1]) + 1 + margin),
-    )
-
-
-def check_prompts(package: GeneralistPackage) -> None:
-    """Check that a generalist takes boxes.
+def check_prompts(package: GeneralistPackage, prompts: SegmentPrompts) -> None:
+    """Check that a generalist takes what segments are to be shown by.
 
     Raises
     ------
     ModelPackageError
-        ``box-unsupported``.
+        ``box-unsupported``, ``prompt-kind-unsupported`` if it takes no points.
     """
-    if "box" not in package.contract.prompts.kinds:
-        raise ModelPackageError(
-            f"{package.name} takes no boxes, which a specialist's result is turned into; choose a model that does",
-            code="box-unsupported",
-        )
+    kinds = package.contract.prompts.kinds
+    missing = _missing(prompts, kinds)
+    if not missing:
+        return
+    possible = [f'"{one}"' for one in get_args(SegmentPrompts) if not _missing(one, kinds)]
+    instead = f"set prompts = {' or '.join(possible)}, or " if possible else ""
+    raise ModelPackageError(
+        f'{package.name} takes {", ".join(kinds)}, and with prompts = "{prompts}" segments are shown by '
+        f"{prompts.replace('-', ' ')}; {instead}choose a model that takes these",
+        code="box-unsupported" if "box" in missing else "prompt-kind-unsupported",
+    )
 
 
-def check_window(window: str) -> None:
-    """Check what settings say of a window: a name, `PERCENTILES`, or ``centre/width``.
-
-    Raises
-    ------
-    PromptRefused
-        ``window-unknown`` or ``window-impossible``.
-    """
-    if window != PERCENTILES and _numbers(window) is None and window not in WINDOWS:
-        raise PromptRefused(
-            f"there is no window {window!r}: expected {', '.join(WINDOWS)}, {PERCENTILES}, or a centre and a width as "
-            "in 40/400",
-            code="window-unknown",
-        )
-    if (numbers := _numbers(window)) is not None:
-        given_window(*numbers)
+def _missing(prompts: SegmentPrompts, kinds: Sequence[PromptKind]) -> list[PromptKind]:
+    """Which kinds are needed and not among `kinds`."""
+    needed: dict[PromptKind, bool] = {"box": shows_boxes(prompts), "points": shows_points(prompts)}
+    return [kind for kind, is_needed in needed.items() if is_needed and kind not in kinds]
 
 
-def shown_volume(volume: highdicom.Volume, window: str) -> Shown:
-    """Return the slices of `volume` in a window that `check_window` passes; else as that and `percentile_window`."""
-    check_window(window)
-    if window == PERCENTILES:
-        return Shown(volume, percentile_window(volume.array), zero_stays_black=True)
-    numbers = _numbers(window)
-    return Shown(volume, named_window(window) if numbers is None else given_window(*numbers))
-
-
-def _numbers(window: str) -> tuple[float, float] | None:
-    centre, _, width = window.partition("/")
-    with suppress(ValueError):
-        return float(centre), float(width)
-    return None
+def _predictions(
+    index: int, prompts: Mapping[int, SlicePrompt], shown: Mapping[int, Shown], predictor: SlicePredictor
+) -> list[SlicePrediction]:
+    """What is found on a slice for each segment's prompt, in their order."""
+    alike: dict[Shown, list[int]] = {}
+    for value in prompts:
+        alike.setdefault(shown[value], []).append(value)
+    found: dict[int, SlicePrediction] = {}
+    for slices, values in alike.items():
+        answers = predictor.predict(slices[index], [prompts[value] for value in values])
+        found.update(zip(values, answers, strict=True))
+    return [found[value] for value in prompts]
 
 
 def _paint(plane: LabelMap, values: Sequence[int], predictions: Sequence[SlicePrediction], contract: Contract) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +10,20 @@ import highdicom
 
 from operators.label_maps import check_place
 from operators.sam.embeddings import EmbeddingCache
-from operators.sam.guided import check_prompts, guided_labels, shown_volume
+from operators.sam.guided import check_prompts, guided_labels
 from operators.sam.network import open_networks, served_predictor
 from operators.sam.package import GeneralistPackage
+from operators.sam.prompts import SegmentPrompts
+from operators.sam.showing import shown_segments
 from operators.sdk import Fragment, Operator, OperatorSpec
 from operators.series_volume import SeriesVolume
 
 _KEEP_NOTHING = 0
-"""Of embeddings: each slice is asked once, with all its boxes."""
+"""Of embeddings: each slice is asked once, with all its segments."""
 
 
 class GeneralistOperator(Operator):
-    """Segment anew what a specialist found, with a model of the SAM family that its boxes prompt.
+    """Segment anew what a specialist found, with a model of the SAM family that its segments prompt.
 
     Input ports ``series``: a `SeriesVolume`, of which the first channel is shown; ``labels``: the specialist's, a
     ``highdicom.Volume`` of uint8 or uint16 on its grid.
@@ -34,10 +36,11 @@ class GeneralistOperator(Operator):
     ----------
     model_folder
         Of the generalist.
-    label_values
-        The specialist's segments.
-    window
-        What the series is shown in (`operators.sam.guided.check_window`).
+    windows
+        By the label values of the specialist's segments, what the series is shown in for each, as settings have it
+        (`operators.sam.windowing.asked_window`).
+    prompts
+        What each segment is shown by.
     box_margin_pixels
         How much larger than what the specialist found a box is, on each side.
     triton_target, request_seconds, shared_memory
@@ -53,8 +56,8 @@ class GeneralistOperator(Operator):
         fragment: Fragment,
         *args: Any,
         model_folder: Path,
-        label_values: Sequence[int],
-        window: str,
+        windows: Mapping[int, str],
+        prompts: SegmentPrompts,
         box_margin_pixels: float,
         triton_target: str,
         request_seconds: float,
@@ -64,8 +67,8 @@ class GeneralistOperator(Operator):
         **kwargs: Any,
     ) -> None:
         self._model_folder = model_folder
-        self._label_values = tuple(label_values)
-        self._window = window
+        self._windows = dict(windows)
+        self._prompts = prompts
         self._margin = box_margin_pixels
         self._triton_target = triton_target
         self._request_seconds = request_seconds
@@ -87,7 +90,7 @@ class GeneralistOperator(Operator):
         labels: highdicom.Volume = op_input.receive("labels")
         check_place(labels, series.volume)
         package = GeneralistPackage.load(self._model_folder)
-        check_prompts(package)
+        check_prompts(package, self._prompts)
         with open_networks(
             package,
             self._triton_target,
@@ -97,9 +100,9 @@ class GeneralistOperator(Operator):
             cache = EmbeddingCache(self._scratch_folder / "embeddings", most_bytes=_KEEP_NOTHING)
             found = guided_labels(
                 labels,
-                self._label_values,
+                shown_segments(series, self._windows),
                 served_predictor(package, networks, cache),
-                shown_volume(series.volume, self._window),
+                prompts=self._prompts,
                 margin=self._margin,
                 progress=self._progress,
             )

@@ -7,6 +7,7 @@ that the middle of the first pixel lies at (0.5, 0.5).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,10 @@ from operators.sam.contract import PromptKind
 
 MOST_POINTS = 64
 """Points in one prompt. A model learnt from a few; more come from an outline, which is a mask or a box."""
+
+SegmentPrompts = Literal["boxes", "points", "boxes-and-points"]
+"""What another model's segments are shown by: on each slice the box around a segment, a point well within each of its
+connected parts, or both."""
 
 
 @dataclass(frozen=True)

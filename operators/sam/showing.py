@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from operators.sam.volume import Shown
-from operators.sam.windowing import PERCENTILE_WINDOW, Window, given_window, named_window, percentile_window
+from operators.sam.windowing import (
+    PERCENTILE_WINDOW,
+    Window,
+    asked_window,
+    given_window,
+    named_window,
+    percentile_window,
+)
 from operators.series_volume import SeriesVolume
 
 _CT_WINDOW = "soft-tissue"
@@ -38,3 +45,24 @@ def shown_series(series: SeriesVolume, asked: Mapping[str, Any] | None) -> tuple
     else:
         window = percentile_window(series.volume.array, asked["lower"], asked["upper"])
     return Shown(series.volume, window, zero_stays_black="lower" in asked), window
+
+
+def shown_segments(series: SeriesVolume, windows: Mapping[int, str]) -> dict[int, Shown]:
+    """Return the slices of `series` through each segment's window.
+
+    Parameters
+    ----------
+    windows
+        By label value, what settings have (`operators.sam.windowing.asked_window`).
+
+    Returns
+    -------
+    By label value; segments with the same window share one `Shown`.
+
+    Raises
+    ------
+    PromptRefused, SeriesRefused
+        As `shown_series`.
+    """
+    shown = {text: shown_series(series, asked_window(text))[0] for text in set(windows.values())}
+    return {value: shown[text] for value, text in windows.items()}

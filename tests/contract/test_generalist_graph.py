@@ -28,6 +28,8 @@ from operators.errors import ModelPackageError
 from operators.object_kinds import Kind
 from tests.sam_fixture import put_generalist
 from tests.triton_fixture import MODEL_REPOSITORY, running_triton
+from tests.web_fixture import MODEL as BRIGHT_AROUND_POINTS
+from tests.web_fixture import generalist_repository
 
 SPECIALIST = "nnunet_liver_spleen_demo"
 APPLICATION = "app.app:SegmentationApp"
@@ -40,8 +42,8 @@ KINDS: tuple[Kind, ...] = (
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("repository")
-    for name in (SPECIALIST, "limner_probe"):
-        (folder / name).symlink_to(MODEL_REPOSITORY / name)
+    generalist_repository(folder)
+    (folder / SPECIALIST).symlink_to(MODEL_REPOSITORY / SPECIALIST)
     put_generalist(folder, "planted")
     return folder
 
@@ -107,6 +109,25 @@ def test_a_second_finding_and_how_far_the_two_agree(graphs: GraphProcess, reques
     assert spleen.beyond == ("dice",)
     assert [facts for facts in seen if facts[0] == "generalist"][-1] == ("generalist", 6, 6)
     assert set(record.steps) == {"read", "infer", "write", "generalist"}
+
+
+def test_points_within_the_segments_and_windows_of_their_own(graphs: GraphProcess, request_for: GraphRequest) -> None:
+    """A generalist that finds what is bright around a point finds some of each organ, and nothing far from both."""
+    asked = GeneralistRequest(
+        request_for.model_folder.parent / BRIGHT_AROUND_POINTS,
+        window="",
+        box_margin_pixels=5.0,
+        windows={"Liver": "liver"},
+        prompts="points",
+    )
+    request = replace(request_for, generalist=asked)
+    record = _run(graphs, request)
+    _, generalist = verify_results(record, request.output_folder, request.primary_files)
+    assert all(0.1 < one.dice < 1 for one in record.agreement), record.agreement
+    (algorithm,) = pydicom.dcmread(generalist.path).SegmentSequence[0].SegmentationAlgorithmIdentificationSequence
+    parameters = algorithm.AlgorithmParameters.split(",")
+    assert {"prompts=points", "window=by modality", "window of Liver=liver"} < set(parameters)
+    assert not any(one.startswith("box_margin") for one in parameters)
 
 
 def test_a_report_says_where_the_two_disagree(graphs: GraphProcess, request_for: GraphRequest) -> None:

@@ -1,76 +1,67 @@
-"""Prompts out of another model's result: an nnU-Net's labels show a generalist where to look again."""
+"""Prompts out of another model's result: what an nnU-Net found on a slice shows a generalist where to look again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
-import highdicom
 import numpy as np
 from scipy import ndimage
 
-from operators.errors import PromptRefused
-from operators.label_maps import LabelMap
-from operators.sam.objects.placing import PlacedPrompt, slice_grid
-from operators.sam.objects.prompt_object import ObjectPrompt
-from operators.sam.objects.rasters import SliceMask
-from operators.sam.objects.slice_prompts import PlacedSlice, SliceGrid
-from operators.sam.prompts import Box, SlicePrompt
-from operators.segments import SegmentSpec
+from operators.sam.objects.rasters import Pixels, cut, farthest_inside
+from operators.sam.prompts import MOST_POINTS, Box, Point, SegmentPrompts, SlicePrompt
+
+_TOUCHING = np.ones((3, 3))
+"""Pixels that meet at a corner are of one part."""
 
 
-def prompts_from_labels(
-    labels: highdicom.Volume, segments: Sequence[SegmentSpec], *, margin_mm: float = 0.0
-) -> tuple[PlacedPrompt, ...]:
-    """Return a prompt for each segment that the labels hold, by rising label value: a box and a mask on each slice.
-
-    `PlacedPrompt.key` is the slice with its largest area, `PlacedPrompt.interior` a point well within it.
+def prompt_from_mask(
+    mask: Pixels, spacing: tuple[float, float], *, prompts: SegmentPrompts, margin: float
+) -> SlicePrompt:
+    """Return the prompt that shows what one segment has on one slice.
 
     Parameters
     ----------
-    labels
-        uint8 or uint16, axes slice, row, column, on the grid of the series to be segmented.
-    segments
-        The wanted ones.
-    margin_mm
-        By how much boxes are wider than the masks on each side; they end where the image ends.
-
-    Raises
-    ------
-    PromptRefused
-        ``prompt-empty`` if the labels hold none of the segments.
+    mask
+        (rows, columns), with at least one pixel.
+    spacing
+        Between rows and between columns, mm.
+    prompts
+        What it is shown by.
+    margin
+        How much larger than the segment a box is on each side, in pixels.
     """
-    grid = slice_grid(labels)
-    wanted = {segment.label_value: segment for segment in segments}
-    slices: dict[int, list[PlacedSlice]] = {value: [] for value in sorted(wanted)}
-    for index, plane in enumerate(labels.array):
-        for value, mask in _masks(plane):
-            if value in wanted:
-                prompt = SlicePrompt(box=_widened(mask.box, margin_mm, grid))
-                slices[value].append(PlacedSlice(index, prompt, mask))
-    found = [PlacedPrompt(_object(wanted[value]), tuple(placed), grid) for value, placed in slices.items() if placed]
-    if not found:
-        raise PromptRefused(
-            f"the labels hold none of {len(wanted)} wanted segments, so that nothing is shown", code="prompt-empty"
-        )
-    return tuple(found)
-
-
-def _masks(plane: LabelMap) -> Iterator[tuple[int, SliceMask]]:
-    for value, box in enumerate(ndimage.find_objects(plane), start=1):
-        if box is not None:
-            rows, columns = box
-            yield value, SliceMask(int(rows.start), int(columns.start), plane[box] == value)
-
-
-def _widened(box: Box, margin_mm: float, grid: SliceGrid) -> Box:
-    down, right = (margin_mm / np.array(grid.spacing)).tolist()
-    return Box(
-        max(0.0, box.left - right),
-        max(0.0, box.top - down),
-        min(float(grid.columns), box.right + right),
-        min(float(grid.rows), box.bottom + down),
+    return SlicePrompt(
+        box=box_around(mask, margin) if shows_boxes(prompts) else None,
+        points=points_inside(mask, spacing) if shows_points(prompts) else (),
     )
 
 
-def _object(segment: SegmentSpec) -> ObjectPrompt:
-    return ObjectPrompt(number=segment.label_value, drawings=(), label=segment.label, code=segment.type)
+def shows_boxes(prompts: SegmentPrompts) -> bool:
+    """Whether segments are shown by boxes, alone or with points."""
+    return prompts != "points"
+
+
+def shows_points(prompts: SegmentPrompts) -> bool:
+    """Whether segments are shown by points, alone or with boxes."""
+    return prompts != "boxes"
+
+
+def box_around(mask: Pixels, margin: float) -> Box:
+    """Return the box around what is set in (rows, columns), `margin` pixels larger on each side within the image."""
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    return Box(
+        left=max(0.0, float(columns[0]) - margin),
+        top=max(0.0, float(rows[0]) - margin),
+        right=min(float(mask.shape[1]), float(columns[-1]) + 1 + margin),
+        bottom=min(float(mask.shape[0]), float(rows[-1]) + 1 + margin),
+    )
+
+
+def points_inside(mask: Pixels, spacing: tuple[float, float]) -> tuple[Point, ...]:
+    """Return for each connected part of (rows, columns) the point that lies farthest from its edge.
+
+    The parts come by falling area, those of one area by row and column; of more than `MOST_POINTS` the largest.
+    """
+    parts, count = ndimage.label(mask, structure=_TOUCHING)
+    areas = np.bincount(parts.reshape(-1), minlength=count + 1)[1:]
+    largest = np.argsort(-areas, kind="stable")[:MOST_POINTS] + 1
+    cuts = [cut(parts == part) for part in largest]
+    return tuple(farthest_inside(one, spacing) for one in cuts if one is not None)

@@ -20,7 +20,7 @@ from operators.sam.objects.prompt_object import (
     PromptObject,
     Shape,
 )
-from operators.sam.objects.rasters import Pixels, SliceMask, cut, farthest_inside
+from operators.sam.objects.rasters import Pixels, SliceMask, cut
 from operators.sam.objects.slice_prompts import (
     DrawnOnSlice,
     Line,
@@ -60,12 +60,6 @@ class PlacedPrompt:
     def key(self) -> PlacedSlice:
         """The slice to begin with: the largest mask or box, of several the first."""
         return max(self.slices, key=lambda one: one.area)
-
-    @property
-    def interior(self) -> Point | None:
-        """The point of the key slice's mask that lies farthest from its edge; None without a mask."""
-        mask = self.key.mask
-        return None if mask is None else farthest_inside(mask, self.grid.spacing)
 
 
 @dataclass(frozen=True, eq=False)

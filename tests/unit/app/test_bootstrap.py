@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,10 @@ from app.settings_pipeline import GeneralistSettings, PipelineSettings, RuleSett
 from app.settings_prompt import PromptSettings
 from operators.shared_memory import process_mark
 from tests.sam_fixture import put_generalist
+from tests.triton_fixture import MODEL_REPOSITORY
 from tests.web_fixture import generalist_repository
+
+SPECIALIST = "nnunet_liver_spleen_demo"
 
 
 def _settings(folder: Path, mark: str) -> Settings:
@@ -61,10 +65,9 @@ def test_other_channels_than_the_models_end_the_start(tmp_path: Path) -> None:
         load_packages(_with_channels(tmp_path, "CT", "PET"))
 
 
-def _with_generalist(folder: Path, repository: Path, window: str = "soft-tissue") -> Settings:
-    pipeline = PipelineSettings(
-        name="liver", model="nnunet_liver_spleen_demo", generalist=GeneralistSettings(model="sam", window=window)
-    )
+def _with_generalist(folder: Path, repository: Path, **asked: Any) -> Settings:
+    (repository / SPECIALIST).symlink_to(MODEL_REPOSITORY / SPECIALIST)
+    pipeline = PipelineSettings(name="liver", model=SPECIALIST, generalist=GeneralistSettings(model="sam", **asked))
     return Settings(data_folder=folder, model_repository=repository, pipeline=(pipeline,))
 
 
@@ -75,16 +78,23 @@ def test_a_pipelines_generalist_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("window", "kinds", "code"),
-    [("soft", ["box"], "window-unknown"), ("liver", ["points"], "box-unsupported"), ("liver", None, "file-missing")],
+    ("asked", "kinds", "code"),
+    [
+        ({"window": "soft"}, ["box"], "window-unknown"),
+        ({"windows": {"Liver": "40/0"}}, ["box"], "window-impossible"),
+        ({"windows": {"Liver": "liver", "Lung": "lung"}}, ["box"], "segment-unknown"),
+        ({}, ["points"], "box-unsupported"),
+        ({"prompts": "points"}, ["box"], "prompt-kind-unsupported"),
+        ({}, None, "file-missing"),
+    ],
 )
 def test_a_generalist_that_can_not_be_used_ends_the_start(
-    window: str, kinds: list[str] | None, code: str, tmp_path: Path
+    asked: dict[str, Any], kinds: list[str] | None, code: str, tmp_path: Path
 ) -> None:
     if kinds is not None:
         put_generalist(tmp_path, "sam", prompts={"kinds": kinds})
     with pytest.raises(SettingsError, match="the generalist of pipeline 'liver'") as raised:
-        load_generalists(_with_generalist(tmp_path, tmp_path, window))
+        load_generalists(_with_generalist(tmp_path, tmp_path, **asked))
     assert raised.value.code == code
 
 

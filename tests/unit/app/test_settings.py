@@ -279,7 +279,7 @@ def test_a_generalist_belongs_to_the_pipeline_before_it(tmp_path: Path) -> None:
     generalist = settings.pipeline_named("liver").generalist
     assert generalist is not None
     assert (generalist.model, generalist.window, generalist.least_dice, generalist.most_distance_mm) == (
-        "sam", "soft-tissue", 0.8, 8,
+        "sam", "", 0.8, 8,
     )  # fmt: skip
     assert settings.pipeline_named("alone").generalist is None
     assert settings.rule[0].on_disagreement == "hold"

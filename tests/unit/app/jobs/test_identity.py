@@ -83,13 +83,22 @@ def test_what_the_gate_does_and_what_the_card_states_count(changed: dict[str, ob
 _SECOND = GeneralistFacts("sam", "2.0", "c" * 64, Path("/sam"), "soft-tissue", 5.0)
 
 
-def test_without_a_generalist_the_key_is_what_it_always_was() -> None:
+@pytest.mark.parametrize(
+    ("generalist", "expected"),
+    [
+        (None, "ae7dbdb3cc1c5a90b096d3375de4d5c199b7247a64e5dffe768b5aaba63f2b2a"),
+        (_SECOND, "2db19a7ac671b36bf6cbdf9f7c3a9df637dd77fb86330c1f8e6baebf918cdbb4"),
+    ],
+)
+def test_where_nothing_new_is_asked_for_the_key_is_what_it_always_was(
+    generalist: GeneralistFacts | None, expected: str
+) -> None:
     """UIDs of results follow from it: what was sent before an update must be replaced after it, not doubled."""
-    model = ModelFacts("liver", "1.0", "a" * 64, Path("/models/liver"), ("CT",))
+    model = ModelFacts("liver", "1.0", "a" * 64, Path("/models/liver"), ("CT",), generalist)
     key = job_key(
         [JobInput("1.2.3", "ab")], pipeline="liver", application="app:App", model=model, program_version="0.1.0"
     )
-    assert key == "ae7dbdb3cc1c5a90b096d3375de4d5c199b7247a64e5dffe768b5aaba63f2b2a"
+    assert key == expected
 
 
 @pytest.mark.parametrize(
@@ -100,6 +109,8 @@ def test_without_a_generalist_the_key_is_what_it_always_was() -> None:
         {"weights_digest": "d" * 64},
         {"window": "liver"},
         {"box_margin_pixels": 0.0},
+        {"windows": {"Lung": "lung"}},
+        {"prompts": "points"},
     ],
 )
 def test_each_fact_of_the_generalist_counts(changed: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""A generalist led by a specialist's labels: where the boxes lie, and who gets a voxel that two masks hold."""
+"""A generalist led by a specialist's labels: what it is shown, and who gets a voxel that two masks hold."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from operators.errors import PromptRefused
-from operators.sam.guided import PERCENTILES, box_around, check_window, guided_labels, shown_volume
-from operators.sam.prompts import Box
+from operators.errors import ModelPackageError
+from operators.sam.guided import check_prompts, guided_labels
+from operators.sam.package import GeneralistPackage
+from operators.sam.prompts import SegmentPrompts
 from operators.sam.volume import Shown
 from operators.sam.windowing import Window
-from tests.sam_fixture import SIDE, BrightInBox, bright_predictor
+from tests.sam_fixture import SIDE, BrightInBox, bright_predictor, put_generalist
 
 SHAPE = (4, SIDE, SIDE)
 
@@ -31,14 +32,19 @@ def bright(*boxes: tuple[slice, slice, slice], value: float = 100) -> highdicom.
 
 
 def guided(
-    labels: highdicom.Volume, image: highdicom.Volume, folder: Path, networks: BrightInBox, margin: float = 0.0
+    labels: highdicom.Volume,
+    image: highdicom.Volume,
+    folder: Path,
+    networks: BrightInBox,
+    margin: float = 0.0,
+    prompts: SegmentPrompts = "boxes",
 ) -> highdicom.Volume:
     seen: list[tuple[int, int]] = []
     found = guided_labels(
         labels,
-        [1, 7],
+        dict.fromkeys((1, 7), Shown(image, Window(50, 100))),
         bright_predictor(networks, folder),
-        Shown(image, Window(50, 100)),
+        prompts=prompts,
         margin=margin,
         progress=lambda done, total: seen.append((done, total)),
     )
@@ -80,6 +86,73 @@ def test_a_margin_lets_the_generalist_find_more_than_the_specialist(tmp_path: Pa
     assert found[1].min(axis=0).tolist() == [16, 16]
 
 
+@pytest.mark.parametrize(
+    ("prompts", "labels"),
+    [("boxes", [2, 3]), ("points", [1, 1, -1]), ("boxes-and-points", [1, 1, 2, 3])],
+)
+def test_a_segment_of_two_parts_is_one_prompt_with_a_point_on_each(
+    prompts: SegmentPrompts, labels: list[int], tmp_path: Path
+) -> None:
+    array = np.zeros(SHAPE, np.uint8)
+    array[1, 10:15, 10:15] = 1
+    array[1, 40:51, 40:51] = 1
+    networks = BrightInBox()
+    found = guided(volume(array), bright((slice(None),) * 3), tmp_path, networks, prompts=prompts).array[1]
+    (request,) = networks.requests
+    assert request["point_labels"].tolist() == [labels]
+    if prompts != "boxes":
+        assert request["point_coords"][0, :2].tolist() == [[45.5, 45.5], [12.5, 12.5]]
+    assert (found[array[1] == 1] == 1).all()
+    assert bool(found[30, 30]) == (prompts != "points")  # between them: in the box around both, and at no point
+
+
+def test_points_are_farthest_from_the_edge_in_millimetres_of_the_series(tmp_path: Path) -> None:
+    array = np.zeros(SHAPE, np.uint8)
+    array[1, 10:13, 10:21] = 1
+    array[1, 13:24, 10:13] = 1  # an L, whose arms are of one width in pixels
+    points = []
+    for down, across in ((1.0, 3.0), (3.0, 1.0)):
+        networks = BrightInBox()
+        labels = highdicom.Volume(array, np.diag([2.0, down, across, 1.0]), "PATIENT", frame_of_reference_uid="1.2.3")
+        guided(labels, bright((slice(None),) * 3), tmp_path / str(down), networks, prompts="points")
+        points.append(networks.requests[0]["point_coords"][0, 0].tolist())
+    upright, lying = points
+    assert upright[1] > 12.5  # three columns are wider than three rows
+    assert lying[0] > 12.5
+
+
+@pytest.mark.parametrize(
+    ("kinds", "prompts", "code", "advice"),
+    [
+        (["points"], "boxes", "box-unsupported", 'set prompts = "points", or'),
+        (["box"], "points", "prompt-kind-unsupported", 'set prompts = "boxes", or'),
+        (["box", "mask"], "boxes-and-points", "prompt-kind-unsupported", 'set prompts = "boxes", or'),
+        (["mask"], "boxes", "box-unsupported", "shown by boxes; choose a model"),
+    ],
+)
+def test_a_generalist_that_takes_no_such_prompts_is_refused_with_what_to_set(
+    kinds: list[str], prompts: SegmentPrompts, code: str, advice: str, tmp_path: Path
+) -> None:
+    put_generalist(tmp_path, "sam", prompts={"kinds": kinds})
+    with pytest.raises(ModelPackageError, match=advice) as raised:
+        check_prompts(GeneralistPackage.load(tmp_path / "sam"), prompts)
+    assert raised.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("kinds", "prompts"),
+    [
+        (["box"], "boxes"),
+        (["points"], "points"),
+        (["points", "box"], "boxes-and-points"),
+        (["points", "box"], "points"),
+    ],
+)
+def test_a_generalist_that_takes_them_is_not(kinds: list[str], prompts: SegmentPrompts, tmp_path: Path) -> None:
+    put_generalist(tmp_path, "sam", prompts={"kinds": kinds})
+    check_prompts(GeneralistPackage.load(tmp_path / "sam"), prompts)
+
+
 class _SureOfTheSecond(BrightInBox):
     """Finds all within a box, and is the surer the smaller the box is."""
 
@@ -100,32 +173,30 @@ def test_where_masks_overlap_the_surer_one_has_the_voxel(tmp_path: Path) -> None
     assert (found.array[1, 12:18, 12:48] == 1).all()
 
 
+def test_a_segment_is_shown_in_its_own_window_and_windows_alike_share_the_encoder(tmp_path: Path) -> None:
+    array = np.zeros(SHAPE, np.uint8)
+    array[1, 5:15, 5:15], array[1, 5:15, 40:50], array[1, 40:50, 5:15] = 1, 7, 9
+    image = bright((slice(None), slice(0, SIDE), slice(0, 30)), value=40)
+    image.array[:, :30, 30:] = 90
+    dark, common = Shown(image, Window(20, 30)), Shown(image, Window(60, 110))
+    networks = BrightInBox()
+    found = guided_labels(
+        volume(array),
+        {1: dark, 7: common, 9: common},
+        bright_predictor(networks, tmp_path),
+        prompts="boxes",
+        margin=0.0,
+        progress=lambda done, total: None,
+    ).array
+    assert networks.encoded == 2
+    assert [len(request["point_labels"]) for request in networks.requests] == [1, 2]
+    assert (found[1, 6:14, 6:14] == 1).all()  # 40 is white in its window
+    assert (found[1, 6:14, 41:49] == 7).all()
+    assert not (found == 9).any()  # and dark in the common one
+
+
 def test_nothing_found_by_the_specialist_asks_nothing_of_the_generalist(tmp_path: Path) -> None:
     networks = BrightInBox()
     found = guided(volume(np.zeros(SHAPE, np.uint8)), bright((slice(None),) * 3), tmp_path, networks)
     assert not found.array.any()
     assert networks.encoded == 0
-
-
-def test_a_box_ends_with_the_image() -> None:
-    mask = np.zeros((30, 40), bool)
-    mask[2:5, 37:39] = True
-    assert box_around(mask, 0) == Box(37, 2, 39, 5)
-    assert box_around(mask, 3.5) == Box(33.5, 0, 40, 8.5)
-
-
-@pytest.mark.parametrize("window", ["soft-tissue", "40/400", "0/250.5", PERCENTILES])
-def test_windows_that_are_known(window: str) -> None:
-    check_window(window)
-    shown = shown_volume(
-        bright((slice(0, 2), slice(0, 5), slice(0, 5)), (slice(2, 3), slice(0, 9), slice(0, 9))), "0/10"
-    )
-    assert shown[0].max() == 255
-    assert shown[3].max() == 127
-
-
-@pytest.mark.parametrize(("window", "code"), [("soft", "window-unknown"), ("40/0", "window-impossible")])
-def test_windows_that_are_not(window: str, code: str) -> None:
-    with pytest.raises(PromptRefused) as raised:
-        check_window(window)
-    assert raised.value.code == code

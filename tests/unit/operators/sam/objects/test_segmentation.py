@@ -1,4 +1,4 @@
-"""Segmentations, and another model's labels: masks, boxes and interior points where the voxels are."""
+"""Segmentations: masks and boxes where the voxels are."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ import pytest
 from numpy.typing import NDArray
 
 from operators.errors import PromptRefused
-from operators.sam.objects.labels import prompts_from_labels
 from operators.sam.objects.placing import PlacedPrompt, place
 from operators.sam.objects.prompt_object import Kind
 from operators.sam.objects.reading import read_prompts
-from operators.segments import Code
 from operators.series_volume import SeriesVolume, read_series
 from tests.phantom import CORONAL, OBLIQUE, Phantom, variants
 from tests.prompt_objects import stored
-from tests.segmented_phantom import LEFT_KIDNEY, LIVER, SEGMENTS, asymmetric_labels, label_volume, write_segmented
+from tests.segmented_phantom import LEFT_KIDNEY, LIVER, asymmetric_labels, write_segmented
 
 PHANTOM = Phantom(slices=7, rows=24, columns=40, row_spacing=0.8, column_spacing=0.5)
 VARIANTS = variants(PHANTOM)
@@ -168,33 +166,3 @@ def test_a_damaged_segmentation_is_refused(missing: str, code: str, tmp_path: Pa
     with pytest.raises(PromptRefused) as refusal:
         read_prompts(dataset)
     assert refusal.value.code == code
-
-
-def test_labels_become_boxes_masks_and_an_interior_point(series: SeriesVolume) -> None:
-    volume = label_volume(series)
-    prompts = prompts_from_labels(volume, SEGMENTS)
-    assert [one.wanted.number for one in prompts] == [1, 5]
-    assert prompts[0].wanted.code == Code("10200004", "SCT", "Liver")
-    for prompt, value in zip(prompts, (1, 5), strict=True):
-        assert np.array_equal(_masks(prompt, volume.array.shape), volume.array == value)
-        areas = (volume.array == value).sum(axis=(1, 2))
-        assert prompt.key.slice_index == int(np.argmax(areas))
-        interior = prompt.interior
-        assert interior is not None
-        assert volume.array[prompt.key.slice_index, int(interior.y), int(interior.x)] == value
-
-
-def test_a_margin_is_in_millimetres_and_ends_at_the_image(series: SeriesVolume) -> None:
-    labels = np.zeros(series.volume.spatial_shape, np.uint8)
-    labels[3, 1:9, 7:12] = 1
-    (prompt,) = prompts_from_labels(series.volume.with_array(labels), SEGMENTS, margin_mm=1.0)
-    box = prompt.key.prompt.box
-    assert box is not None
-    assert (box.left, box.top, box.right, box.bottom) == pytest.approx((5, 0, 14, 10.25))
-
-
-def test_labels_that_hold_nothing_are_refused(series: SeriesVolume) -> None:
-    labels = np.zeros(series.volume.spatial_shape, np.uint16)
-    with pytest.raises(PromptRefused) as refusal:
-        prompts_from_labels(series.volume.with_array(labels), SEGMENTS)
-    assert refusal.value.code == "prompt-empty"

@@ -80,13 +80,6 @@ def test_contours_of_one_slice_are_one_box(series: SeriesVolume) -> None:
     assert prompt.key.slice_index == 2  # of four; the phantom's second slice is the volume's third
 
 
-def test_the_interior_point_is_well_inside(series: SeriesVolume) -> None:
-    interior = _placed(series, ("CLOSED_PLANAR", 1, KEYHOLE)).interior
-    assert interior is not None
-    assert 13 < interior.x < 20  # between hole and outer edge, on the wider side
-    assert 4 < interior.y < 20
-
-
 def test_what_reaches_beyond_the_image_is_cut_and_beyond_the_series_counted(series: SeriesVolume) -> None:
     prompt = _placed(
         series,
