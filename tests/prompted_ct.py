@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import highdicom as hd
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.uid import UID
 
 from operators.results.finding import Algorithm
 from operators.segments import Code, SegmentSpec
 from operators.series_volume import read_series
 from tests import prompt_objects
-from tests.data import LIVER, SPLEEN, reference_labels
+from tests.data import LIVER, SPLEEN, STOMACH, reference_labels
+from tests.fixtures.lite_medsam.make_expected import corners_of
 from tests.phantom import Phantom
 from tests.written_segmentation import write_segmentation
 
@@ -53,7 +57,7 @@ class RealCt(Phantom):
         return cls(
             slices=len(headers),
             headers=tuple(pydicom.Dataset(header) for header in headers),
-            reference={value: labels == value for value in (LIVER, SPLEEN)},
+            reference={value: labels == value for value in (LIVER, SPLEEN, STOMACH)},
         )
 
     @property
@@ -129,6 +133,73 @@ def segmentation(ct: RealCt, value: int, files: list[Path], folder: Path) -> Pat
     dataset.Manufacturer = "A workstation"  # what is made here would start no job
     dataset.save_as(path, enforce_file_format=True)
     return path
+
+
+def boxes(ct: RealCt, values: Sequence[int]) -> Dataset:
+    """A SEG whose segments, one an organ, are on each slice the organ's box, from its first pixel to its last.
+
+    Limner's box of painted pixels goes to their outer edges, and the reference's scripts' to the last pixel itself; so
+    the last row and the last column are not painted. Boxes of neighbouring organs overlap.
+    """
+    painted = np.zeros((ct.slices, int(ct.headers[0].Rows), int(ct.headers[0].Columns), len(values)), np.uint8)
+    for number, value in enumerate(values):
+        for index in np.flatnonzero(ct.reference[value].any(axis=(1, 2))):
+            left, top, right, bottom = corners_of(ct.reference[value][index])
+            painted[index, top:bottom, left:right, number] = 1
+    identification = hd.AlgorithmIdentificationSequence(
+        "Pencil", hd.sr.CodedConcept("123109", "DCM", "Manual Processing"), "1"
+    )
+    described = [
+        hd.seg.SegmentDescription(
+            number, f"Organ {number}", codes.SCT.Tissue, codes.SCT.Tissue, "SEMIAUTOMATIC", identification
+        )
+        for number in range(1, len(values) + 1)
+    ]
+    made = hd.seg.Segmentation(
+        source_images=ct.headers,
+        pixel_array=painted,
+        segmentation_type="BINARY",
+        segment_descriptions=described,
+        series_instance_uid=ct.uid("box series"),
+        series_number=15,
+        sop_instance_uid=ct.uid("boxes"),
+        instance_number=1,
+        **prompt_objects.EQUIPMENT,
+    )
+    return prompt_objects.stored(made)
+
+
+def as_another(dataset: Dataset, name: str) -> Dataset:
+    """Give an object a series and an instance of its own; return it."""
+    uid = UID(f"2.25.{int.from_bytes(name.encode()[:12], 'big')}")
+    dataset.SOPInstanceUID = dataset.SeriesInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = uid
+    return dataset
+
+
+def not_to_be_followed(ct: RealCt) -> dict[str, Dataset]:
+    """By the code of its refusal, an object that refers to the CT and that nothing can be made of."""
+    index = ct.largest(SPLEEN)
+    beyond = prompt_objects.rectangle(2000, 2000, 2050, 2050)
+    within = prompt_objects.in_patient(ct, index, prompt_objects.rectangle(200, 200, 250, 250))
+    elsewhere = prompt_objects.report(ct, [prompt_objects.region_group(ct, index, "POLYGON", within)])
+    for group in prompt_objects.measurement_groups(elsewhere):
+        for item in group.ContentSequence:
+            if item.ValueType == "SCOORD3D":
+                item.ReferencedFrameOfReferenceUID = "2.25.780"
+    empty = prompt_objects.structure_set(ct, [("SPLEEN", [("CLOSED_PLANAR", np.zeros((0, 3)))])])
+    points = np.random.default_rng(1).uniform(200, 300, (1000, 2))
+    thousand = prompt_objects.presentation_state(ct, index, [("POINT", point[None]) for point in points])
+    for graphic in thousand.GraphicAnnotationSequence[0].GraphicObjectSequence:
+        graphic.GraphicGroupID = 1  # else each would be a structure of its own
+    outside = prompt_objects.presentation_state(ct, index, [("POLYLINE", prompt_objects.rectangle(1, 1, 2, 2))])
+    outside.GraphicAnnotationSequence[0].GraphicObjectSequence[0].GraphicData = beyond.flatten().tolist()
+    made = {
+        "prompt-outside": outside,
+        "frame-of-reference-differs": elsewhere,
+        "prompt-empty": empty,
+        "prompt-too-long": thousand,
+    }
+    return {code: as_another(dataset, code) for code, dataset in made.items()}
 
 
 def _edges(mask: Bits) -> tuple[tuple[float, float], tuple[float, float]]:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 import pytest
 from numpy.typing import NDArray
 
@@ -23,7 +22,7 @@ with warnings.catch_warnings():
 from app.exporters.job import Job, Part
 from app.exporters.trained import find_training
 from benchmarks.sam.script import load_lite_medsam
-from operators.sam.windowing import named_window, to_bytes
+from tests.fixtures.lite_medsam.make_expected import shown
 from tests.fixtures.nnunet import untrained
 from tests.fixtures.nnunet.planned import KINDS
 from tests.oracle.sam_reference import Remembered
@@ -47,12 +46,7 @@ def lite_medsam() -> Any:
 @pytest.fixture(scope="session")
 def abdomen(abdominal_ct: list[Path]) -> NDArray[np.uint8]:
     """The real CT's slices in a window of soft tissue, (slice, row, column); z descends."""
-    slices = []
-    for path in sorted(abdominal_ct):
-        instance = pydicom.dcmread(path)
-        values = instance.pixel_array * float(instance.RescaleSlope) + float(instance.RescaleIntercept)
-        slices.append(to_bytes(values, named_window("soft-tissue")))
-    return np.stack(slices)
+    return shown(abdominal_ct)
 
 
 def job_of(folder: Path, model: str = "tiny") -> Job:

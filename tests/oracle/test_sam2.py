@@ -50,7 +50,16 @@ CONFIGURATIONS = {
     "sam2.1_hiera_s": "sam2.1/sam2.1_hiera_s",
     "sam2.1_hiera_b+": "sam2.1/sam2.1_hiera_b+",
     "sam2.1_hiera_l": "sam2.1/sam2.1_hiera_l",
+    "medsam2": "sam2.1/sam2.1_hiera_t",
 }
+OF_ITS_OWN = {
+    "medsam2": [
+        "model.image_size=512",
+        "model.memory_attention.layer.self_attention.feat_sizes=[32,32]",
+        "model.memory_attention.layer.cross_attention.feat_sizes=[32,32]",
+    ]
+}
+"""What MedSAM2's ``sam2.1_hiera_t512.yaml`` has otherwise than the file of the reference that it was made from."""
 FOR_INFERENCE = [
     "++model.sam_mask_decoder_extra_args.dynamic_multimask_via_stability=true",
     "++model.sam_mask_decoder_extra_args.dynamic_multimask_stability_delta=0.05",
@@ -61,7 +70,8 @@ FOR_INFERENCE = [
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_a_variants_file_builds_what_the_references_configuration_builds(name: str) -> None:
-    configuration = compose(config_name=f"configs/{CONFIGURATIONS[name]}.yaml", overrides=FOR_INFERENCE)
+    overrides = [*FOR_INFERENCE, *OF_ITS_OWN.get(name, [])]
+    configuration = compose(config_name=f"configs/{CONFIGURATIONS[name]}.yaml", overrides=overrides)
     theirs = instantiate(configuration.model, _recursive_=True).eval()
     ours = build_network(variant(name)["architecture"])
 

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from segment_anything import SamPredictor
+from segment_anything import SamPredictor, sam_model_registry
 from segment_anything.utils.onnx import SamOnnxModel
 
 from app.errors import ImportRefused
@@ -264,12 +264,31 @@ def _compare_with_the_authors_network(wheel: Path, checkpoint: Path, folder: Pat
         assert np.abs(found - expected).max() < 1e-4
 
 
+@pytest.mark.parametrize("size", ["vit_b", "vit_l", "vit_h"])
+def test_a_variants_file_builds_what_segment_anything_builds(size: str) -> None:
+    with torch.device("meta"):  # up to 641 million weights, and none of them is needed
+        theirs: Any = sam_model_registry[size]().eval()
+        ours: Any = build_network(read_variant(f"sam_{size}"))
+    assert str(ours) == str(theirs)
+    assert _shapes(ours) == _shapes(theirs)
+    said = [[block.window_size for block in one.image_encoder.blocks] for one in (ours, theirs)]
+    assert said[0] == said[1], "the shapes are the same whichever blocks attend to the whole image"
+    assert ours.prompt_encoder.input_image_size == theirs.prompt_encoder.input_image_size
+    if size == "vit_b":
+        with torch.device("meta"):
+            assert _shapes(build_network(read_variant("medsam"))) == _shapes(theirs)
+
+
+def _shapes(network: Any) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in network.state_dict().items()}
+
+
 @pytest.mark.filterwarnings("ignore")  # what timm says while it is imported
 def test_mobile_sams_checkpoint_fits_with_its_unused_head(tmp_path: Path) -> None:
-    from mobile_sam import sam_model_registry
+    from mobile_sam import sam_model_registry as mobile_registry
 
     torch.manual_seed(1)
-    theirs = sam_model_registry["vit_t"]().eval()
+    theirs = mobile_registry["vit_t"]().eval()
     path = tmp_path / "mobile_sam.pt"
     torch.save({"model": theirs.state_dict()}, path)
     assert any(name.startswith("image_encoder.head.") for name in theirs.state_dict())

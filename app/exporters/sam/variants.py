@@ -5,7 +5,7 @@
     {
       "title": "Segment Anything, ViT-B",
       "source": "https://…",                      where code and weights come from
-      "licence": "Apache-2.0",                    SPDX identifier of the weights' licence
+      "licence": "Apache-2.0",                    of the weights, not of the code: SPDX identifier, or words
       "refusal": null,                            or why its checkpoints can't be served; then there is nothing more
       "architecture": {
         "encoder": {"type": "vit", "size": 1024, "patch": 16, "width": 768, "depth": 12, "heads": 12,

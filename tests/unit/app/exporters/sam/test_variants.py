@@ -21,9 +21,16 @@ def test_every_file_is_a_variant_or_a_refusal_in_words() -> None:
     assert len(remembering) == 9  # four sizes of two generations, and MedSAM2
     for name in promptable | remembering:
         variant = read_variant(name)
-        assert variant.licence == variant.contract.licence == "Apache-2.0"
+        assert variant.contract.licence == variant.licence
+        assert (variant.licence == "Apache-2.0") == (name != "medsam2"), "as those say who trained the weights"
         assert variant.contract.image.size == variant.architecture["encoder"]["size"] == variant.contract.prompts.size
         assert variant.contract.family == ("sam2" if name in remembering else "sam")
+
+
+def test_the_licence_of_weights_is_not_taken_from_their_code() -> None:
+    licence = read_variant("medsam2").licence
+    assert licence.startswith("CC-BY-SA-4.0 ")
+    assert "research and education only" in licence
 
 
 def test_a_model_without_prompts_is_refused_with_words() -> None:
