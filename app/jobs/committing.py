@@ -21,7 +21,7 @@ from app.delivery.destination import (
 )
 from app.errors import DeliveryError, DeliveryRefused
 from app.identifiers import derive_uid
-from app.jobs.outcomes import is_of_peer
+from app.jobs.outcomes import WITHDRAWN, is_of_peer
 from app.jobs.queue import TaskQueue, back_off_seconds
 from app.jobs.records import Commitment, CommittingObject, Connection, DeliveryState, Job, KeptReport, Records, Turn
 from app.settings import DestinationSettings, Settings
@@ -268,6 +268,8 @@ class Committing:
         reason: str = "",
     ) -> None:
         detail = _detail(job, destination, digest)
+        if state in ("waiting", "failed") and self._records.is_withdrawn(connection, job.id, digest, destination):
+            state, code, reason = "delivered", WITHDRAWN, "it was withdrawn, and need not be found any more"
         if state == "committed":
             self._audit.append(AuditEvent.COMMITMENT_RECEIVED, Outcome.SUCCESS, **detail)
         elif state != "delivered":

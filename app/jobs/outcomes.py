@@ -24,6 +24,8 @@ CONTEXT_REFUSED = "context-refused"
 NOT_TOLD = "not-told"
 """The destination did not tell whether it has the object."""
 INTERNAL_ERROR = "internal-error"
+WITHDRAWN = "withdrawn"
+"""A person, or the destination's setting, took the object back (`app.jobs.withdrawing`)."""
 
 _NO_ANSWER = "no-answer"
 _NOT_REACHED = frozenset(
@@ -111,6 +113,11 @@ class Outcomes:
     def withheld(self, one: SentObject, by: uuid.UUID) -> None:
         """End the delivery of an object without sending it: the job `by` took its job's place."""
         self._end(withheld(one.delivery, by, is_unknown=one.begun.was_unknown), "replaced")
+
+    def withdrawn(self, one: SentObject) -> None:
+        """End the delivery of an object without sending it: it was withdrawn from its destination."""
+        reason = "it was withdrawn before it was sent"
+        self._end(replace(one.delivery, code=WITHDRAWN, reason=reason, is_unknown=one.begun.was_unknown), "cancelled")
 
     def failed(self, one: SentObject, error: LimnerError) -> None:
         """Record that the attempt failed, and have the object sent again if it may pass then.

@@ -19,9 +19,13 @@ class ReturnRecords(Connections):
     """Where what they made goes."""
 
     def begin_delivery(self, job_id: uuid.UUID, digest: str, destination: str) -> BegunDelivery | None:
-        """Start the next attempt of a delivery; None if it has ended, as it does with a job that was cancelled."""
+        """Start the next attempt of a delivery; None if it has ended, as it does with a job that was cancelled.
+
+        A withdrawal that is under way is waited for: its note refers to what had begun before, and nothing else goes.
+        """
         facts = {"job_id": job_id, "digest": digest, "destination": destination}
         with self.transaction() as connection:
+            self.lock_job(connection, job_id)
             row = connection.execute(_SQL["begin_delivery"], facts).fetchone()
             if row is None:
                 connection.execute(_SQL["drop_delivery"], facts)

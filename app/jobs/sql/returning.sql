@@ -14,7 +14,10 @@ WHERE results.job_id = deliveries.job_id AND results.digest = deliveries.digest
   AND deliveries.job_id = %(job_id)s AND deliveries.digest = %(digest)s AND destination = %(destination)s
   AND NOT EXISTS (SELECT FROM jobs WHERE id = %(job_id)s AND jobs.state = 'cancelled')
 RETURNING deliveries.attempts, results.path, results.sop_class_uid, results.sop_instance_uid,
-          results.series_instance_uid, before.is_unknown AS was_unknown;
+          results.series_instance_uid, before.is_unknown AS was_unknown,
+          results.kind <> 'rejection-note' AND EXISTS (
+              SELECT FROM withdrawals WHERE withdrawals.job_id = deliveries.job_id
+                                        AND withdrawals.destination = deliveries.destination) AS is_withdrawn;
 
 -- name: drop_delivery
 -- Of a cancelled job: whether one that was being sent when its worker was lost has arrived is not known.
@@ -42,14 +45,17 @@ WHERE job_id = %(job_id)s AND digest = %(digest)s AND destination = %(destinatio
 RETURNING 1;
 
 -- name: begin_committing
--- Once all that a job sends to a destination has arrived; what it refused for good does not hold up the rest.
+-- Once all that a job sends to a destination has arrived; what it refused for good does not hold up the rest. What was
+-- withdrawn there nobody is to keep.
 UPDATE deliveries SET state = 'committing', next_attempt_at = NULL
 WHERE job_id = %(job_id)s AND destination = %(destination)s AND state = 'delivered'
   AND NOT EXISTS (
       SELECT 1 FROM deliveries AS others
       WHERE others.job_id = %(job_id)s AND others.destination = %(destination)s
         AND others.state IN ('waiting', 'sending')
-  );
+  )
+  AND (digest IN (SELECT digest FROM results WHERE job_id = %(job_id)s AND kind = 'rejection-note')
+       OR NOT EXISTS (SELECT FROM withdrawals WHERE job_id = %(job_id)s AND destination = %(destination)s));
 
 -- name: keep_profile
 INSERT INTO destination_profiles (destination, address, accepted) VALUES (%(destination)s, %(address)s, %(accepted)s)
