@@ -290,7 +290,7 @@ class Workflow:
             audit_job(self._audit, AuditEvent.JOB_CLOSED, job, state=SUPERSEDED)
             self._records.close_job(job_id, "superseded", SUPERSEDED, reason)
         elif failed:
-            codes = [one.code for one in job.deliveries if one.state == "failed"]
+            codes = [one.code for one in job.deliveries if one.state == "failed" and one.destination in failed]
             is_there = all(one.startswith("commitment-") for one in codes)
             code, said = ("not-committed", "no commitment of") if is_there else ("not-delivered", "not delivered to")
             reason = f"{said} {', '.join(failed)}"

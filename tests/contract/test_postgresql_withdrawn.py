@@ -12,7 +12,7 @@ from typing import Any
 import pydicom
 import pytest
 
-from app.errors import DeliveryError
+from app.errors import DeliveryError, DeliveryRefused
 from app.jobs import steering
 from app.jobs.queue import TaskQueue
 from app.jobs.withdrawing import Order, ask_to_withdraw
@@ -226,3 +226,65 @@ def test_a_sending_waits_for_a_withdrawal_that_is_under_way(tmp_path: Path, url:
             made.records.cancel_deliveries(connection, job.id, "archive", "of insufficient quality")
         sending.join()
         assert begun == [None]
+
+
+# --- replays --------------------------------------------------------------------------------------------------------
+
+
+def _half_refused(made: SteppedBench, error: Exception) -> None:
+    """The archive has the result; the viewer does not."""
+    _archives(made)[1].refusing["segmentation"] = error
+    _deliver(made)
+
+
+def test_a_replay_sends_nothing_that_was_withdrawn(tmp_path: Path, url: str) -> None:
+    with _bench(tmp_path, url, destination=PATIENT) as made:
+        _half_refused(made, DeliveryRefused("never", code="status-c000"))
+        assert (made.job().state, made.job().code) == ("failed", "not-delivered")
+        assert made.records.replayable_jobs() == [made.job().id]
+        _withdraw(made)
+        made.destinations["viewer"].refusing.clear()
+        assert made.records.replayable_jobs() == []
+        _replay(made)
+        assert _got(made, "viewer") == []
+        assert _got(made, "archive") == ["segmentation", "rejection-note"]
+        assert made.job().state == "closed"
+        assert {one.destination: one.objects for one in made.records.withdrawals(made.job().id)} == {
+            "archive": 1,
+            "viewer": 0,
+        }
+
+
+def test_a_cancelled_jobs_replay_sends_nothing_that_was_withdrawn(tmp_path: Path, url: str) -> None:
+    with _bench(tmp_path, url, destination=PATIENT) as made:
+        _half_refused(made, DeliveryError("not now", code="status-c001"))
+        steering.ask(made.records, "cancel", made.job(), "erika")
+        made.finish()
+        _withdraw(made)
+        made.destinations["viewer"].refusing.clear()
+        _replay(made)
+        assert _got(made, "viewer") == []
+        assert made.job().state == "closed"
+
+
+def test_withdrawn_from_one_destination_it_is_sent_to_the_other(tmp_path: Path, url: str) -> None:
+    with _bench(tmp_path, url, destination=PATIENT) as made:
+        _half_refused(made, DeliveryRefused("never", code="status-c000"))
+        _withdraw(made, "archive")
+        made.destinations["viewer"].refusing.clear()
+        assert made.records.replayable_jobs() == [made.job().id]
+        _replay(made)
+        assert _got(made, "viewer") == ["segmentation"]
+        assert _got(made, "archive") == ["segmentation", "rejection-note"]
+        assert made.job().state == "closed"
+
+
+def test_a_refused_note_is_sent_by_a_replay(tmp_path: Path, url: str) -> None:
+    with _bench(tmp_path, url, destination=PATIENT) as made:
+        _half_refused(made, DeliveryRefused("never", code="status-c000"))
+        made.destinations["archive"].refusing["rejection-note"] = DeliveryRefused("never", code="status-c000")
+        _withdraw(made)
+        assert _states(made, "archive")["rejection-note"] == ("failed", "status-c000")
+        made.destinations["archive"].refusing.clear()
+        _replay(made)
+        assert _states(made, "archive") == {"segmentation": ("delivered", ""), "rejection-note": ("delivered", "")}

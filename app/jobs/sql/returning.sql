@@ -73,9 +73,11 @@ SELECT state FROM jobs WHERE id = %s FOR UPDATE;
 SELECT count(*) AS open FROM deliveries WHERE job_id = %s AND state IN ('waiting', 'sending', 'committing');
 
 -- name: failed_deliveries
--- A rejection note that was refused leaves the job as it is.
-SELECT DISTINCT destination FROM deliveries JOIN results USING (job_id, digest)
-WHERE job_id = %s AND state = 'failed' AND kind <> 'rejection-note' ORDER BY destination;
+-- A rejection note that was refused leaves the job as it is, and so does what was withdrawn: it is wanted no more.
+SELECT DISTINCT deliveries.destination FROM deliveries JOIN results USING (job_id, digest)
+LEFT JOIN withdrawals USING (job_id, destination)
+WHERE job_id = %s AND state = 'failed' AND kind <> 'rejection-note' AND withdrawals.reason IS NULL
+ORDER BY deliveries.destination;
 
 -- name: open_destinations
 SELECT DISTINCT destination FROM deliveries WHERE state IN ('waiting', 'sending', 'committing');
