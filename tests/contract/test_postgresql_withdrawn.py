@@ -288,3 +288,15 @@ def test_a_refused_note_is_sent_by_a_replay(tmp_path: Path, url: str) -> None:
         made.destinations["archive"].refusing.clear()
         _replay(made)
         assert _states(made, "archive") == {"segmentation": ("delivered", ""), "rejection-note": ("delivered", "")}
+
+
+# --- the account ----------------------------------------------------------------------------------------------------
+
+
+def test_the_account_asks_for_nothing_that_was_withdrawn(tmp_path: Path, url: str) -> None:
+    with _bench(tmp_path, url, destination=PATIENT) as made:
+        _archives(made)
+        _deliver(made)
+        _withdraw(made, "viewer")
+        asked = made.records.delivered(datetime(2000, 1, 1, tzinfo=UTC))
+        assert [one["destination"] for one in asked] == ["archive"]
