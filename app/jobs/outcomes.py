@@ -10,6 +10,7 @@ from app.audit.events import AuditEvent, Outcome
 from app.audit.log import AuditLog
 from app.delivery.destination import Destination
 from app.errors import DeliveryError, LimnerError
+from app.jobs.commitment_start import begin_commitments
 from app.jobs.forms import Forms
 from app.jobs.probing import keep_accepted
 from app.jobs.queue import TaskQueue, back_off_seconds
@@ -148,6 +149,8 @@ class Outcomes:
         wait = max(wait, error.retry_after_seconds or 0.0) if isinstance(error, DeliveryError) else wait
         with self._records.transaction() as connection:
             at = self._records.postpone_delivery(connection, failed, 0.0 if waits_for_window else wait, counts=reached)
+            if at is None:  # its job was cancelled meanwhile
+                begin_commitments(self._records, self._queue, self._settings, connection, one.job.id)
             if at is not None and not waits_for_window:
                 self._queue.defer_deliver(connection, one.job, delivery.digest, delivery.destination, at)
 
@@ -155,7 +158,8 @@ class Outcomes:
         """Record that the object is to be sent after its destination was asked whether it has it, or could not be."""
         waiting = replace(one.delivery, code=code, reason=reason, is_unknown=not is_known)
         with self._records.transaction() as connection:
-            self._records.postpone_delivery(connection, waiting, 0.0, counts=False)
+            if self._records.postpone_delivery(connection, waiting, 0.0, counts=False) is None:
+                begin_commitments(self._records, self._queue, self._settings, connection, one.job.id)
 
     def replaced(self, one: SentObject, error: LimnerError) -> bool:
         """Send the next form of an object whose form the destination does not take; whether there is one."""

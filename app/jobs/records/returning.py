@@ -57,8 +57,17 @@ class ReturnRecords(Connections):
         if connection.execute(_SQL["end_delivery"], facts).fetchone() is None:
             return False
         if commits:
-            connection.execute(_SQL["begin_committing"], facts)
+            self.begin_committing(connection, delivery.job_id, [delivery.destination])
         return not self.has_open_deliveries(connection, delivery.job_id)
+
+    def begin_committing(self, connection: Connection, job_id: uuid.UUID, destinations: Sequence[str]) -> list[str]:
+        """Have what a locked job sent to `destinations` wait for their commitment, where all of it has ended.
+
+        Returns the destinations that are to be asked by that.
+        """
+        facts = {"job_id": job_id, "destinations": list(destinations)}
+        rows = connection.execute(_SQL["begin_committing"], facts).fetchall()
+        return sorted({row["destination"] for row in rows})
 
     def lock_job(self, connection: Connection, job_id: uuid.UUID) -> bool:
         """Keep others from ending deliveries of a job until the transaction ends; False if there is no such job."""

@@ -48,14 +48,16 @@ RETURNING 1;
 -- Once all that a job sends to a destination has arrived; what it refused for good does not hold up the rest. What was
 -- withdrawn there nobody is to keep.
 UPDATE deliveries SET state = 'committing', next_attempt_at = NULL
-WHERE job_id = %(job_id)s AND destination = %(destination)s AND state = 'delivered'
+WHERE job_id = %(job_id)s AND destination = ANY(%(destinations)s) AND state = 'delivered'
   AND NOT EXISTS (
       SELECT 1 FROM deliveries AS others
-      WHERE others.job_id = %(job_id)s AND others.destination = %(destination)s
+      WHERE others.job_id = %(job_id)s AND others.destination = deliveries.destination
         AND others.state IN ('waiting', 'sending')
   )
   AND (digest IN (SELECT digest FROM results WHERE job_id = %(job_id)s AND kind = 'rejection-note')
-       OR NOT EXISTS (SELECT FROM withdrawals WHERE job_id = %(job_id)s AND destination = %(destination)s));
+       OR NOT EXISTS (SELECT FROM withdrawals
+                      WHERE job_id = %(job_id)s AND withdrawals.destination = deliveries.destination))
+RETURNING deliveries.destination;
 
 -- name: keep_profile
 INSERT INTO destination_profiles (destination, address, accepted) VALUES (%(destination)s, %(address)s, %(accepted)s)
