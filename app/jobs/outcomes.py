@@ -36,7 +36,9 @@ _NOT_REACHED = frozenset(
     }
 )
 """Nothing was sent: the object had no part in it."""
-_OF_THE_OBJECT = ("status-", "query-", "not-acknowledged", NOT_TOLD, INTERNAL_ERROR)
+_OF_ANOTHER = "query-"
+"""Before the codes of an application entity that is asked in the destination's place (`app.delivery.storage`)."""
+_OF_THE_OBJECT = ("status-", _OF_ANOTHER, "not-acknowledged", NOT_TOLD, INTERNAL_ERROR)
 _OUT_OF_RESOURCES = "status-a7"
 
 _log = get_logger(__name__)
@@ -48,6 +50,11 @@ def is_of_peer(error: DeliveryError) -> bool:
     It can't be reached, lets nobody in, breaks off, or has no room (0xA7xx, PS3.4 section B.2.3).
     """
     return error.retryable and (error.code.startswith(_OUT_OF_RESOURCES) or not error.code.startswith(_OF_THE_OBJECT))
+
+
+def was_reached(error: LimnerError) -> bool:
+    """Whether who was sent to, or asked, had a part in a failure; another that is asked in its place counts too."""
+    return error.code.removeprefix(_OF_ANOTHER) not in _NOT_REACHED
 
 
 @dataclass(frozen=True)
@@ -127,7 +134,7 @@ class Outcomes:
         """
         delivery, rules = one.delivery, self._rules(one.delivery.destination)
         again = error.retryable and rules is not None and delivery.tries < rules.maximum_attempts
-        reached = error.code not in _NOT_REACHED
+        reached = was_reached(error)
         outcome = Outcome.MINOR_FAILURE if again or not reached else Outcome.SERIOUS_FAILURE
         self._audit.append(
             AuditEvent.DELIVERY_FAILED,

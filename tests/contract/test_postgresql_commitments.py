@@ -9,6 +9,7 @@ import pytest
 
 from app.errors import DeliveryError
 from app.jobs import steering
+from app.jobs.queue import TaskQueue
 from tests.contract.test_postgresql_withdrawn import BOTH, HonouringArchive
 from tests.database_fixture import fresh_database
 from tests.job_harness import instance
@@ -63,3 +64,39 @@ def test_what_a_superseded_job_delivered_is_asked_for(tmp_path: Path, url: str) 
         assert _states(made) == ["committed", "replaced"]
         assert (newer.state, older.state) == ("closed", "closed")
         assert made.account().agrees
+
+
+@pytest.mark.parametrize("code", ["query-unreachable", "query-association-rejected", "query-association-aborted"])
+def test_a_question_that_reached_nobody_is_no_round(tmp_path: Path, url: str, code: str) -> None:
+    with stepped_bench(tmp_path, url, rule=ONE, destination={**PATIENT, "commitment_rounds": 2}) as made:
+        archive = _archive(made)
+        archive.silent = code
+        made.receive(instance(1))
+        made.create_jobs()
+        made.finish()
+        for _ in range(4):
+            _ask_now(made)
+        (delivery,) = made.job().deliveries
+        assert (delivery.state, delivery.code, delivery.commitment_rounds) == ("committing", code, 0)
+        archive.silent = ""
+        _ask_now(made)
+        assert _states(made) == ["committed"]
+
+
+def test_a_question_without_an_answer_is_a_round(tmp_path: Path, url: str) -> None:
+    with stepped_bench(tmp_path, url, rule=ONE, destination={**PATIENT, "commitment_rounds": 2}) as made:
+        _archive(made).silent = "query-no-answer"
+        made.receive(instance(1))
+        made.create_jobs()
+        made.finish()
+        for _ in range(2):
+            _ask_now(made)
+        (delivery,) = made.job().deliveries
+        assert (delivery.state, delivery.code) == ("failed", "commitment-missing")
+
+
+def _ask_now(made: SteppedBench) -> None:
+    made.change("UPDATE deliveries SET next_attempt_at = NULL")
+    with made.records.transaction() as connection:
+        TaskQueue().defer_turn(connection, "archive")
+    made.finish()

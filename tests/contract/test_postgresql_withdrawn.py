@@ -28,9 +28,9 @@ BOTH = {"results": ("segmentation", "report")}
 
 @dataclass
 class HonouringArchive(PlantedDestination):
-    """Hides what it has once it got a rejection note; `silent` when it is asked, and `refusing` what a test says."""
+    """Hides what it has once it got a rejection note; refuses, and fails to answer with the code `silent`, as told."""
 
-    silent: bool = False
+    silent: str = ""
     refusing: dict[str, Exception] = field(default_factory=dict)
     notes: set[str] = field(default_factory=set)
     can_be_asked = True
@@ -47,7 +47,7 @@ class HonouringArchive(PlantedDestination):
     def holds(self, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str) -> bool:
         """Say whether it shows an object."""
         if self.silent:
-            raise DeliveryError("nobody there", code="query-unreachable")
+            raise DeliveryError("nobody there", code=self.silent)
         return sop_instance_uid in self.notes or not self.notes
 
 
@@ -111,11 +111,11 @@ def test_what_waits_for_its_commitment_is_not_sent_again(tmp_path: Path, url: st
     with _bench(tmp_path, url) as made:
         archives = _archives(made)
         for one in archives:
-            one.silent = True
+            one.silent = "query-unreachable"
         _deliver(made)
         assert _states(made, "archive") == {"segmentation": ("committing", "query-unreachable")}
         for one in archives:
-            one.silent = False
+            one.silent = ""
         _withdraw(made)
         for name in DESTINATIONS:
             assert _got(made, name) == ["segmentation", "rejection-note"]
@@ -151,10 +151,10 @@ def test_where_it_was_not_withdrawn_from_it_is_still_asked_for(tmp_path: Path, u
     with _bench(tmp_path, url) as made:
         archives = _archives(made)
         for one in archives:
-            one.silent = True
+            one.silent = "query-unreachable"
         _deliver(made)
         for one in archives:
-            one.silent = False
+            one.silent = ""
         with made.records.transaction() as connection:
             TaskQueue().defer_turn(connection, "archive")
         _withdraw(made, "viewer")
