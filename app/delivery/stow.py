@@ -25,12 +25,15 @@ _TRANSFER_SYNTAX_NOT_SUPPORTED = 0xC122
 _STORED_BEFORE = frozenset({DUPLICATE_SOP_INSTANCE, 0xB00E})
 """A duplicate among the failures is one of ours, as it is with C-STORE; Azure's own number for it is 45070."""
 _TRANSIENT = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
+_NEVER = frozenset({HTTPStatus.NOT_IMPLEMENTED, HTTPStatus.HTTP_VERSION_NOT_SUPPORTED})
+"""It can't do it at all (RFC 9110 sections 15.6.2 and 15.6.6)."""
 _ADVICE = {
     401: "it wants other credentials: look at token_file, or user and password_file",
     403: "it knows who asks and does not allow it: give that user the right to store and to query",
     404: "nothing takes results there: correct url",
     405: "nothing takes results there: correct url",
     413: "the result is larger than it takes: raise its limit",
+    501: 'it has no such service: if it answers no queries, set ask = "never" and commitment = "none"',
 }
 
 _log = structlog.get_logger(__name__)
@@ -118,7 +121,8 @@ def check_stored(answer: Answer, sop_instance_uid: str, service: WebService) -> 
 def refusal(answer: Answer, service: WebService) -> DeliveryError:
     """Return the error that an HTTP status stands for (RFC 9110, PS3.18 table 8.5-1)."""
     code = f"http-{answer.status}"
-    if answer.status in _TRANSIENT or answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    is_failing = answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR and answer.status not in _NEVER
+    if answer.status in _TRANSIENT or is_failing:
         error = DeliveryError(
             f"{service} can't do it now (HTTP status {answer.status}); it will be asked again", code=code
         )

@@ -48,6 +48,9 @@ class Asking:
         if begun is None or job is None:
             return False  # it has ended meanwhile
         one = SentObject.of(job, sending, begun)
+        if begun.is_withdrawn:
+            self._outcomes.withdrawn(one)
+            return False
         try:
             held = self._holds(one)
         except GROUND:

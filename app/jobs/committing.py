@@ -21,7 +21,7 @@ from app.delivery.destination import (
 )
 from app.errors import DeliveryError, DeliveryRefused
 from app.identifiers import derive_uid
-from app.jobs.outcomes import is_of_peer
+from app.jobs.outcomes import WITHDRAWN, is_of_peer, was_reached
 from app.jobs.queue import TaskQueue, back_off_seconds
 from app.jobs.records import Commitment, CommittingObject, Connection, DeliveryState, Job, KeptReport, Records, Turn
 from app.settings import DestinationSettings, Settings
@@ -196,11 +196,16 @@ class Committing:
     def _ask_later(
         self, job: Job, rules: DestinationSettings, objects: Sequence[CommittingObject], error: DeliveryError
     ) -> None:
-        """Have the question asked again. One that may have arrived counts, and its report is waited for."""
-        is_of = is_of_peer(error)
-        counts = not is_of or error.code == _NO_ANSWER
+        """Have the question asked again. One that may have arrived counts, and its report is waited for.
+
+        Another application entity that is asked in the destination's place has no window: where it is not reached the
+        longest wait keeps its outage from taking the turns of what is to be sent.
+        """
+        is_of, reached = is_of_peer(error), was_reached(error)
+        counts = reached if not is_of else error.code == _NO_ANSWER
         rounds = max(one.commitment_rounds for one in objects)
-        wait = 0.0 if is_of else back_off_seconds(rounds, rules.retry_first_seconds, rules.retry_longest_seconds)
+        wait = back_off_seconds(rounds, rules.retry_first_seconds, rules.retry_longest_seconds)
+        wait = 0.0 if is_of else wait if reached else rules.retry_longest_seconds
         with self._records.transaction() as connection:
             said = {"code": error.code, "reason": str(error)}
             at = self._records.ask_again(connection, job.id, rules.name, objects, wait, counts=counts, **said)
@@ -268,6 +273,8 @@ class Committing:
         reason: str = "",
     ) -> None:
         detail = _detail(job, destination, digest)
+        if state in ("waiting", "failed") and self._records.is_withdrawn(connection, job.id, digest, destination):
+            state, code, reason = "delivered", WITHDRAWN, "it was withdrawn, and need not be found any more"
         if state == "committed":
             self._audit.append(AuditEvent.COMMITMENT_RECEIVED, Outcome.SUCCESS, **detail)
         elif state != "delivered":

@@ -151,6 +151,9 @@ class Delivering:
         if begun is None or job is None:
             return  # it has ended meanwhile
         one = SentObject.of(job, sending, begun)
+        if begun.is_withdrawn:
+            self._outcomes.withdrawn(one)
+            return
         if job.superseded_by is not None and one.kind != NOTE:  # it was being sent then, and that failed
             self._outcomes.withheld(one, job.superseded_by)
             return

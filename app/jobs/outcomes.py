@@ -10,6 +10,7 @@ from app.audit.events import AuditEvent, Outcome
 from app.audit.log import AuditLog
 from app.delivery.destination import Destination
 from app.errors import DeliveryError, LimnerError
+from app.jobs.commitment_start import begin_commitments
 from app.jobs.forms import Forms
 from app.jobs.probing import keep_accepted
 from app.jobs.queue import TaskQueue, back_off_seconds
@@ -24,6 +25,8 @@ CONTEXT_REFUSED = "context-refused"
 NOT_TOLD = "not-told"
 """The destination did not tell whether it has the object."""
 INTERNAL_ERROR = "internal-error"
+WITHDRAWN = "withdrawn"
+"""A person, or the destination's setting, took the object back (`app.jobs.withdrawing`)."""
 
 _NO_ANSWER = "no-answer"
 _NOT_REACHED = frozenset(
@@ -33,7 +36,9 @@ _NOT_REACHED = frozenset(
     }
 )
 """Nothing was sent: the object had no part in it."""
-_OF_THE_OBJECT = ("status-", "query-", "not-acknowledged", NOT_TOLD, INTERNAL_ERROR)
+_OF_ANOTHER = "query-"
+"""Before the codes of an application entity that is asked in the destination's place (`app.delivery.storage`)."""
+_OF_THE_OBJECT = ("status-", _OF_ANOTHER, "not-acknowledged", NOT_TOLD, INTERNAL_ERROR)
 _OUT_OF_RESOURCES = "status-a7"
 
 _log = get_logger(__name__)
@@ -45,6 +50,11 @@ def is_of_peer(error: DeliveryError) -> bool:
     It can't be reached, lets nobody in, breaks off, or has no room (0xA7xx, PS3.4 section B.2.3).
     """
     return error.retryable and (error.code.startswith(_OUT_OF_RESOURCES) or not error.code.startswith(_OF_THE_OBJECT))
+
+
+def was_reached(error: LimnerError) -> bool:
+    """Whether who was sent to, or asked, had a part in a failure; another that is asked in its place counts too."""
+    return error.code.removeprefix(_OF_ANOTHER) not in _NOT_REACHED
 
 
 @dataclass(frozen=True)
@@ -112,6 +122,11 @@ class Outcomes:
         """End the delivery of an object without sending it: the job `by` took its job's place."""
         self._end(withheld(one.delivery, by, is_unknown=one.begun.was_unknown), "replaced")
 
+    def withdrawn(self, one: SentObject) -> None:
+        """End the delivery of an object without sending it: it was withdrawn from its destination."""
+        reason = "it was withdrawn before it was sent"
+        self._end(replace(one.delivery, code=WITHDRAWN, reason=reason, is_unknown=one.begun.was_unknown), "cancelled")
+
     def failed(self, one: SentObject, error: LimnerError) -> None:
         """Record that the attempt failed, and have the object sent again if it may pass then.
 
@@ -119,7 +134,7 @@ class Outcomes:
         """
         delivery, rules = one.delivery, self._rules(one.delivery.destination)
         again = error.retryable and rules is not None and delivery.tries < rules.maximum_attempts
-        reached = error.code not in _NOT_REACHED
+        reached = was_reached(error)
         outcome = Outcome.MINOR_FAILURE if again or not reached else Outcome.SERIOUS_FAILURE
         self._audit.append(
             AuditEvent.DELIVERY_FAILED,
@@ -141,6 +156,8 @@ class Outcomes:
         wait = max(wait, error.retry_after_seconds or 0.0) if isinstance(error, DeliveryError) else wait
         with self._records.transaction() as connection:
             at = self._records.postpone_delivery(connection, failed, 0.0 if waits_for_window else wait, counts=reached)
+            if at is None:  # its job was cancelled meanwhile
+                begin_commitments(self._records, self._queue, self._settings, connection, one.job.id)
             if at is not None and not waits_for_window:
                 self._queue.defer_deliver(connection, one.job, delivery.digest, delivery.destination, at)
 
@@ -148,7 +165,8 @@ class Outcomes:
         """Record that the object is to be sent after its destination was asked whether it has it, or could not be."""
         waiting = replace(one.delivery, code=code, reason=reason, is_unknown=not is_known)
         with self._records.transaction() as connection:
-            self._records.postpone_delivery(connection, waiting, 0.0, counts=False)
+            if self._records.postpone_delivery(connection, waiting, 0.0, counts=False) is None:
+                begin_commitments(self._records, self._queue, self._settings, connection, one.job.id)
 
     def replaced(self, one: SentObject, error: LimnerError) -> bool:
         """Send the next form of an object whose form the destination does not take; whether there is one."""

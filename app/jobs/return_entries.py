@@ -72,6 +72,8 @@ class BegunDelivery:
     series_instance_uid: UID
     was_unknown: bool
     """Whether the destination may have the object from an attempt before."""
+    is_withdrawn: bool
+    """Whether it was withdrawn from the destination, so that it must not get there any more."""
 
 
 @dataclass(frozen=True)

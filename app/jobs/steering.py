@@ -16,9 +16,11 @@ from app.audit.log import AuditLog
 from app.errors import JobError
 from app.jobs import queue as queues
 from app.jobs.auditing import audit_job
+from app.jobs.commitment_start import begin_commitments
 from app.jobs.queue import TaskQueue
 from app.jobs.records import Connection, Job, JobState, Records
 from app.jobs.records.steering import JobLife
+from app.settings import Settings
 from app.settings_pipeline import URGENT_PRIORITY
 from app.telemetry import get_logger
 
@@ -46,7 +48,8 @@ _log = get_logger(__name__)
 class Steering:
     """Carries such words out. Its parameters are those of `app.jobs.workflow.Workflow`."""
 
-    def __init__(self, *, records: Records, audit: AuditLog, queue: TaskQueue) -> None:
+    def __init__(self, *, settings: Settings, records: Records, audit: AuditLog, queue: TaskQueue) -> None:
+        self._settings = settings
         self._records = records
         self._audit = audit
         self._queue = queue
@@ -60,6 +63,7 @@ class Steering:
             reason = f"{person} cancelled it while it was {life.state}"
             audit_job(self._audit, AuditEvent.JOB_CANCELLED, job, person=person, state="cancelled", reason=reason)
             self._records.cancel_job(connection, job_id, reason)
+            begin_commitments(self._records, self._queue, self._settings, connection, job_id)
         _log.info("job.cancelled", job_id=str(job_id))
 
     def replay(self, job_id: uuid.UUID, person: str) -> None:

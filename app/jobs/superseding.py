@@ -13,8 +13,10 @@ from app.audit.events import AuditEvent
 from app.audit.log import AuditLog
 from app.graph import Role
 from app.jobs.auditing import audit_job
+from app.jobs.commitment_start import begin_commitments
 from app.jobs.queue import TaskQueue
 from app.jobs.records import Connection, Delivery, EarlierJob, Job, NewJob, Records
+from app.settings import Settings
 from app.telemetry import get_logger
 from operators.results.replacing import ReplacedObject
 
@@ -30,7 +32,8 @@ _log = get_logger(__name__)
 class Superseding:
     """Ends older jobs in the transaction that makes the new one."""
 
-    def __init__(self, *, records: Records, audit: AuditLog, queue: TaskQueue) -> None:
+    def __init__(self, *, settings: Settings, records: Records, audit: AuditLog, queue: TaskQueue) -> None:
+        self._settings = settings
         self._records = records
         self._audit = audit
         self._queue = queue
@@ -64,6 +67,8 @@ class Superseding:
         )
         withholds = self._records.withhold_deliveries(connection, old.id, reason)
         if old.state == "delivering":
+            if withholds:
+                begin_commitments(self._records, self._queue, self._settings, connection, old.id)
             sent, still_open = self._records.count_sent(connection, old.id)
             ends = not sent
             if withholds and sent and not still_open:  # its last delivery has ended just now

@@ -40,6 +40,8 @@ _HAS = frozenset({"delivered", "committing", "committed", "sending"})
 _UNKNOWN = frozenset({"no-answer", "association-aborted", "superseded", "withdrawn"})
 """Codes of attempts after which nobody knows whether it has it."""
 _OPEN = frozenset({"waiting", "sending"})
+_REPEATED = frozenset({"failed", "cancelled"})
+"""States of deliveries that a replay begins anew."""
 
 _log = get_logger(__name__)
 
@@ -271,12 +273,12 @@ def objects_at(job: Job, destination: str) -> list[Result]:
 
 
 def _destinations(job: Job, order: Order) -> list[str]:
-    """The destinations that have something of the job or are about to get it."""
+    """The destinations that have something of the job, are about to get it, or would by a replay."""
     kinds = {one.digest: one.kind for one in job.results}
     found = {
         one.destination
         for one in job.deliveries
-        if kinds[one.digest] != NOTE and (_may_have(one) or one.state in _OPEN or one.state == "cancelled")
+        if kinds[one.digest] != NOTE and (_may_have(one) or one.state in _OPEN or one.state in _REPEATED)
     }
     return sorted(one for one in found if order.destination in ("", one))
 

@@ -126,7 +126,7 @@ class Workflow:
             spool_path_of=spool_path_of,
             fetching=ImageFetching(archives, audit),
             notices=notices,
-            superseding=Superseding(records=records, audit=audit, queue=queue),
+            superseding=Superseding(settings=settings, records=records, audit=audit, queue=queue),
         )
         self._segmenting = Segmenting(
             settings=settings,
@@ -153,7 +153,7 @@ class Workflow:
         )
         holding = Holding(records=records, audit=audit, queue=queue)
         self._pausing = Pausing(records=records, audit=audit)
-        steering = Steering(records=records, audit=audit, queue=queue)
+        steering = Steering(settings=settings, records=records, audit=audit, queue=queue)
         self._decisions: Mapping[str, Callable[[uuid.UUID, str], None]] = {
             queues.RELEASE: holding.release,
             queues.DISCARD: holding.discard,
@@ -290,7 +290,7 @@ class Workflow:
             audit_job(self._audit, AuditEvent.JOB_CLOSED, job, state=SUPERSEDED)
             self._records.close_job(job_id, "superseded", SUPERSEDED, reason)
         elif failed:
-            codes = [one.code for one in job.deliveries if one.state == "failed"]
+            codes = [one.code for one in job.deliveries if one.state == "failed" and one.destination in failed]
             is_there = all(one.startswith("commitment-") for one in codes)
             code, said = ("not-committed", "no commitment of") if is_there else ("not-delivered", "not delivered to")
             reason = f"{said} {', '.join(failed)}"

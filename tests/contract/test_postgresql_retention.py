@@ -168,11 +168,23 @@ def test_what_is_needed_never_goes(bench: SteppedBench, reach: Callable[[Stepped
 
 
 def test_what_a_destination_has_not_committed_itself_to_stays(bench: SteppedBench) -> None:
-    _closed(bench)
+    _committing(bench)
     _age(bench, 1000)
     _ruled(bench, committing=("archive",)).run()
     assert _files(bench) == 2
+    (kept,) = bench.records.kept_studies(["archive"], 0)
+    (results,) = bench.records.kept_results(["archive"], 0, [bench.job().id])
+    assert (kept.needed_by, results.needed_by) == ("commitment", "commitment")
     bench.change("UPDATE deliveries SET state = 'committed' WHERE destination = 'archive'")
+    _ruled(bench, committing=("archive",)).run()
+    assert _files(bench) == 0
+
+
+def test_what_was_delivered_before_commitment_was_asked_for_goes(bench: SteppedBench) -> None:
+    _closed(bench)
+    _age(bench, 1000)
+    (results,) = bench.records.kept_results(["archive"], 0, [bench.job().id])
+    assert results.needed_by == ""
     _ruled(bench, committing=("archive",)).run()
     assert _files(bench) == 0
 

@@ -35,7 +35,7 @@ def url(postgres: str) -> Iterator[str]:
         yield made
 
 
-class _WritesDicom(PlantedGraph):
+class WritesDicom(PlantedGraph):
     """What it writes has a header: whose the results are."""
 
     def _found(self, request: GraphRequest, role: Role) -> FindingRecord:
@@ -92,7 +92,7 @@ def _audited(made: Bench) -> list[dict[str, Any]]:
 
 
 def test_each_destination_that_got_something_gets_one_note(tmp_path: Path, url: str) -> None:
-    with bench(tmp_path, url, graph=_WritesDicom(), rule={"results": ("segmentation", "report")}) as made:
+    with bench(tmp_path, url, graph=WritesDicom(), rule={"results": ("segmentation", "report")}) as made:
         _delivered(made)
         results = {one.sop_instance_uid for one in made.job().results}
         done = _withdraw(made, _order())
@@ -129,7 +129,7 @@ def test_each_destination_that_got_something_gets_one_note(tmp_path: Path, url: 
 
 
 def test_one_destination_after_the_other(tmp_path: Path, url: str) -> None:
-    with bench(tmp_path, url, graph=_WritesDicom()) as made:
+    with bench(tmp_path, url, graph=WritesDicom()) as made:
         _delivered(made)
         (first,) = _withdraw(made, _order(destination="viewer"))
         assert "rejection-note" not in _states(made, "archive")
@@ -143,7 +143,7 @@ def test_one_destination_after_the_other(tmp_path: Path, url: str) -> None:
 
 
 def test_the_task_may_come_twice(tmp_path: Path, url: str) -> None:
-    with bench(tmp_path, url, graph=_WritesDicom()) as made:
+    with bench(tmp_path, url, graph=WritesDicom()) as made:
         _delivered(made)
         job_id = made.job().id
         ask_to_withdraw(made.records, job_id, _order())
@@ -159,7 +159,7 @@ def _waiting(made: Bench) -> bool:
 
 
 def test_what_waits_is_cancelled_and_the_job_ends(tmp_path: Path, url: str) -> None:
-    with bench(tmp_path, url, graph=_WritesDicom()) as made:
+    with bench(tmp_path, url, graph=WritesDicom()) as made:
         (tmp_path / "viewer.down").touch()
         made.receive(instance(1))
         made.create_jobs()
@@ -184,7 +184,7 @@ def _is_tried(made: Bench) -> bool:
 
 
 def test_what_may_have_arrived_is_withdrawn_too(tmp_path: Path, url: str) -> None:
-    with bench(tmp_path, url, graph=_WritesDicom()) as made:
+    with bench(tmp_path, url, graph=WritesDicom()) as made:
         viewer = made.destinations["viewer"]
         deliver = viewer.deliver
 
@@ -204,7 +204,7 @@ def test_what_may_have_arrived_is_withdrawn_too(tmp_path: Path, url: str) -> Non
 
 
 def test_a_destination_that_takes_no_notes_is_left_to_people(tmp_path: Path, url: str) -> None:
-    with bench(tmp_path, url, graph=_WritesDicom()) as made:
+    with bench(tmp_path, url, graph=WritesDicom()) as made:
         made.destinations["viewer"].accepted = WITHOUT_NOTES
         for name, accepted in (("viewer", WITHOUT_NOTES), ("archive", WITHOUT_NOTES)):  # archive takes them by now
             made.records.keep_profile(name, made.settings.destination_named(name).address, accepted)
@@ -220,7 +220,7 @@ def test_a_destination_that_takes_no_notes_is_left_to_people(tmp_path: Path, url
 
 def test_a_note_that_is_refused_leaves_the_job_as_it_is(tmp_path: Path, url: str) -> None:
     """The destination was never asked what it takes, and refuses."""
-    with bench(tmp_path, url, graph=_WritesDicom()) as made:
+    with bench(tmp_path, url, graph=WritesDicom()) as made:
         _delivered(made)
         made.destinations["viewer"].accepted = WITHOUT_NOTES
         _withdraw(made, _order())
@@ -229,7 +229,7 @@ def test_a_note_that_is_refused_leaves_the_job_as_it_is(tmp_path: Path, url: str
 
 
 def test_a_result_whose_file_is_gone_is_withdrawn_by_hand(tmp_path: Path, url: str) -> None:
-    with bench(tmp_path, url, graph=_WritesDicom()) as made:
+    with bench(tmp_path, url, graph=WritesDicom()) as made:
         _delivered(made)
         for one in made.job().results:
             Path(one.path).unlink()
@@ -247,7 +247,7 @@ def test_a_held_job_is_discarded_instead(tmp_path: Path, url: str) -> None:
 
 
 def test_superseded_results_are_withdrawn_where_the_settings_say_so(tmp_path: Path, url: str) -> None:
-    with bench(tmp_path, url, graph=_WritesDicom()) as made:
+    with bench(tmp_path, url, graph=WritesDicom()) as made:
         _delivered(made)
         job = made.job()
         one, other = made.settings.destination
@@ -265,7 +265,7 @@ def test_superseded_results_are_withdrawn_where_the_settings_say_so(tmp_path: Pa
 
 
 def test_more_of_a_series_withdraws_what_was_made_of_less(tmp_path: Path, url: str) -> None:
-    with bench(tmp_path, url, graph=_WritesDicom(), destination={"on_superseded": "withdraw"}) as made:
+    with bench(tmp_path, url, graph=WritesDicom(), destination={"on_superseded": "withdraw"}) as made:
         _delivered(made)
         first = made.job().id
         made.receive(instance(2))

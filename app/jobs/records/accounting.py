@@ -101,7 +101,10 @@ class AccountRecords(Connections):
         return {row["series_instance_uid"] for row in self._rows(_SQL["seen_series"], {"study": study_instance_uid})}
 
     def delivered(self, since: datetime) -> list[DictRow]:
-        """Return job, digest, destination and UIDs of what destinations have got of the jobs since a moment."""
+        """Return job, digest, destination and UIDs of what destinations have got of the jobs since a moment.
+
+        What was withdrawn from them, and the notes that say so, they need not show any more.
+        """
         return self._rows(_SQL["delivered"], {"since": since})
 
 

@@ -19,9 +19,13 @@ class ReturnRecords(Connections):
     """Where what they made goes."""
 
     def begin_delivery(self, job_id: uuid.UUID, digest: str, destination: str) -> BegunDelivery | None:
-        """Start the next attempt of a delivery; None if it has ended, as it does with a job that was cancelled."""
+        """Start the next attempt of a delivery; None if it has ended, as it does with a job that was cancelled.
+
+        A withdrawal that is under way is waited for: its note refers to what had begun before, and nothing else goes.
+        """
         facts = {"job_id": job_id, "digest": digest, "destination": destination}
         with self.transaction() as connection:
+            self.lock_job(connection, job_id)
             row = connection.execute(_SQL["begin_delivery"], facts).fetchone()
             if row is None:
                 connection.execute(_SQL["drop_delivery"], facts)
@@ -53,8 +57,17 @@ class ReturnRecords(Connections):
         if connection.execute(_SQL["end_delivery"], facts).fetchone() is None:
             return False
         if commits:
-            connection.execute(_SQL["begin_committing"], facts)
+            self.begin_committing(connection, delivery.job_id, [delivery.destination])
         return not self.has_open_deliveries(connection, delivery.job_id)
+
+    def begin_committing(self, connection: Connection, job_id: uuid.UUID, destinations: Sequence[str]) -> list[str]:
+        """Have what a locked job sent to `destinations` wait for their commitment, where all of it has ended.
+
+        Returns the destinations that are to be asked by that.
+        """
+        facts = {"job_id": job_id, "destinations": list(destinations)}
+        rows = connection.execute(_SQL["begin_committing"], facts).fetchall()
+        return sorted({row["destination"] for row in rows})
 
     def lock_job(self, connection: Connection, job_id: uuid.UUID) -> bool:
         """Keep others from ending deliveries of a job until the transaction ends; False if there is no such job."""

@@ -19,9 +19,19 @@ class WithdrawRecords(Connections):
         connection.execute(_SQL["insert_withdrawal"], asdict(withdrawal))
 
     def cancel_deliveries(self, connection: Connection, job_id: uuid.UUID, destination: str, reason: str) -> int:
-        """End the deliveries of a job's results to a destination that have not ended; return how many they were."""
+        """End the deliveries of a job's results to a destination that have not ended; return how many they were.
+
+        Those that it has, and that wait for its commitment alone, stay delivered, and it is no longer asked for them.
+        """
         facts = {"job_id": job_id, "destination": destination, "reason": reason}
+        connection.execute(_SQL["give_up_commitments"], facts)
         return len(connection.execute(_SQL["cancel_deliveries"], facts).fetchall())
+
+    def is_withdrawn(self, connection: Connection, job_id: uuid.UUID, digest: str, destination: str) -> bool:
+        """Whether an object of a job was withdrawn from a destination; a rejection note never is."""
+        facts = {"job_id": job_id, "digest": digest, "destination": destination}
+        row = connection.execute(_SQL["is_withdrawn"], facts).fetchone()
+        return row is not None and bool(row["is_withdrawn"])
 
     def is_delivered(self, connection: Connection, job_id: uuid.UUID) -> bool:
         """Whether no delivery of the job's results is still to come; those of notes do not count."""

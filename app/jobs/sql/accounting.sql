@@ -58,12 +58,16 @@ UNION
 SELECT results.series_instance_uid FROM results JOIN jobs ON jobs.id = job_id WHERE jobs.study_instance_uid = %(study)s;
 
 -- name: delivered
--- What destinations have got, by the records.
-SELECT deliveries.job_id, deliveries.digest, destination, results.sop_instance_uid, results.series_instance_uid,
-       jobs.study_instance_uid
+-- What destinations have got, by the records, and must show. An archive that honours a rejection note may hide what it
+-- rejects, and the note with it.
+SELECT deliveries.job_id, deliveries.digest, deliveries.destination, results.sop_instance_uid,
+       results.series_instance_uid, jobs.study_instance_uid
 FROM deliveries JOIN results USING (job_id, digest) JOIN jobs ON jobs.id = deliveries.job_id
 WHERE jobs.created_at >= %(since)s AND deliveries.state IN ('delivered', 'committed')
-ORDER BY destination, jobs.study_instance_uid, results.series_instance_uid;
+  AND results.kind <> 'rejection-note' AND NOT EXISTS (
+      SELECT FROM withdrawals
+      WHERE withdrawals.job_id = deliveries.job_id AND withdrawals.destination = deliveries.destination)
+ORDER BY deliveries.destination, jobs.study_instance_uid, results.series_instance_uid;
 
 -- name: jobs_and_states
 SELECT id, state, created_at, study_instance_uid FROM jobs WHERE created_at >= %(since)s;

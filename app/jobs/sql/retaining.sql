@@ -4,8 +4,11 @@
 --   receiving   its series are not decided yet
 --   job         a job runs, waits or is held
 --   delivery    an object is on its way
---   commitment  a destination has it and has not committed itself to keep it, though it is asked to
+--   commitment  a destination has it and is asked to commit itself to keep it
 --   replay      a job or a delivery failed and may be repeated; dead letters wait for a person without end
+--
+-- What is delivered, of a job that has ended, nobody asks about any more: its destination was not asked for commitment
+-- then, whatever the settings say since.
 
 -- name: kept_studies
 -- The studies with files in the spool, those left alone longest first.
@@ -29,11 +32,12 @@ CROSS JOIN LATERAL (
                         AND jobs.state IN ('queued', 'running', 'held', 'delivering')) THEN 'job'
            WHEN EXISTS (SELECT FROM jobs JOIN deliveries ON deliveries.job_id = jobs.id
                         WHERE jobs.study_instance_uid = study.study_instance_uid
-                        AND deliveries.state IN ('held', 'waiting', 'sending', 'committing')) THEN 'delivery'
+                        AND (deliveries.state IN ('held', 'waiting', 'sending')
+                             OR deliveries.state = 'committing' AND deliveries.destination <> ALL(%(committing)s)))
+                THEN 'delivery'
            WHEN EXISTS (SELECT FROM jobs JOIN deliveries ON deliveries.job_id = jobs.id
                         WHERE jobs.study_instance_uid = study.study_instance_uid
-                        AND deliveries.state = 'delivered' AND deliveries.destination = ANY(%(committing)s))
-                THEN 'commitment'
+                        AND deliveries.state = 'committing') THEN 'commitment'
            WHEN EXISTS (SELECT FROM jobs WHERE jobs.study_instance_uid = study.study_instance_uid
                         AND (jobs.state = 'dead-letter' OR jobs.state IN ('failed', 'cancelled') AND
                              coalesce(jobs.finished_at, jobs.created_at)
@@ -64,8 +68,9 @@ FROM jobs
 CROSS JOIN LATERAL (
     SELECT greatest(jobs.created_at, jobs.started_at, jobs.finished_at,
                     max(greatest(deliveries.last_attempt_at, deliveries.finished_at))) AS touched_at,
-           coalesce(bool_or(state IN ('held', 'waiting', 'sending', 'committing')), false) AS under_way,
-           coalesce(bool_or(state = 'delivered' AND destination = ANY(%(committing)s)), false) AS uncommitted,
+           coalesce(bool_or(state IN ('held', 'waiting', 'sending')
+                            OR state = 'committing' AND destination <> ALL(%(committing)s)), false) AS under_way,
+           coalesce(bool_or(state = 'committing'), false) AS uncommitted,
            max(finished_at) FILTER (WHERE state = 'failed') AS failed_at
     FROM deliveries WHERE deliveries.job_id = jobs.id
 ) AS of_job

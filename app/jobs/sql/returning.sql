@@ -14,7 +14,10 @@ WHERE results.job_id = deliveries.job_id AND results.digest = deliveries.digest
   AND deliveries.job_id = %(job_id)s AND deliveries.digest = %(digest)s AND destination = %(destination)s
   AND NOT EXISTS (SELECT FROM jobs WHERE id = %(job_id)s AND jobs.state = 'cancelled')
 RETURNING deliveries.attempts, results.path, results.sop_class_uid, results.sop_instance_uid,
-          results.series_instance_uid, before.is_unknown AS was_unknown;
+          results.series_instance_uid, before.is_unknown AS was_unknown,
+          results.kind <> 'rejection-note' AND EXISTS (
+              SELECT FROM withdrawals WHERE withdrawals.job_id = deliveries.job_id
+                                        AND withdrawals.destination = deliveries.destination) AS is_withdrawn;
 
 -- name: drop_delivery
 -- Of a cancelled job: whether one that was being sent when its worker was lost has arrived is not known.
@@ -42,14 +45,19 @@ WHERE job_id = %(job_id)s AND digest = %(digest)s AND destination = %(destinatio
 RETURNING 1;
 
 -- name: begin_committing
--- Once all that a job sends to a destination has arrived; what it refused for good does not hold up the rest.
+-- Once all that a job sends to a destination has arrived; what it refused for good does not hold up the rest. What was
+-- withdrawn there nobody is to keep.
 UPDATE deliveries SET state = 'committing', next_attempt_at = NULL
-WHERE job_id = %(job_id)s AND destination = %(destination)s AND state = 'delivered'
+WHERE job_id = %(job_id)s AND destination = ANY(%(destinations)s) AND state = 'delivered'
   AND NOT EXISTS (
       SELECT 1 FROM deliveries AS others
-      WHERE others.job_id = %(job_id)s AND others.destination = %(destination)s
+      WHERE others.job_id = %(job_id)s AND others.destination = deliveries.destination
         AND others.state IN ('waiting', 'sending')
-  );
+  )
+  AND (digest IN (SELECT digest FROM results WHERE job_id = %(job_id)s AND kind = 'rejection-note')
+       OR NOT EXISTS (SELECT FROM withdrawals
+                      WHERE job_id = %(job_id)s AND withdrawals.destination = deliveries.destination))
+RETURNING deliveries.destination;
 
 -- name: keep_profile
 INSERT INTO destination_profiles (destination, address, accepted) VALUES (%(destination)s, %(address)s, %(accepted)s)
@@ -67,9 +75,11 @@ SELECT state FROM jobs WHERE id = %s FOR UPDATE;
 SELECT count(*) AS open FROM deliveries WHERE job_id = %s AND state IN ('waiting', 'sending', 'committing');
 
 -- name: failed_deliveries
--- A rejection note that was refused leaves the job as it is.
-SELECT DISTINCT destination FROM deliveries JOIN results USING (job_id, digest)
-WHERE job_id = %s AND state = 'failed' AND kind <> 'rejection-note' ORDER BY destination;
+-- A rejection note that was refused leaves the job as it is, and so does what was withdrawn: it is wanted no more.
+SELECT DISTINCT deliveries.destination FROM deliveries JOIN results USING (job_id, digest)
+LEFT JOIN withdrawals USING (job_id, destination)
+WHERE job_id = %s AND state = 'failed' AND kind <> 'rejection-note' AND withdrawals.reason IS NULL
+ORDER BY deliveries.destination;
 
 -- name: open_destinations
 SELECT DISTINCT destination FROM deliveries WHERE state IN ('waiting', 'sending', 'committing');

@@ -30,14 +30,22 @@ WHERE id = %(id)s
 RETURNING 1;
 
 -- name: replay_deliveries
--- Their attempts are fences and go on counting; those before do not count against the destination's maximum.
+-- Their attempts are fences and go on counting; those before do not count against the destination's maximum. What was
+-- withdrawn from a destination does not go there any more; the note that says so may.
 UPDATE deliveries SET state = %(to_state)s, tries = 0, commitment_rounds = 0, code = '', reason = '',
                       created_at = clock_timestamp(), next_attempt_at = NULL, finished_at = NULL
 WHERE job_id = %(id)s AND state IN ('failed', 'cancelled')
+  AND (digest IN (SELECT digest FROM results WHERE job_id = %(id)s AND kind = 'rejection-note')
+       OR NOT EXISTS (SELECT FROM withdrawals WHERE job_id = %(id)s AND withdrawals.destination = deliveries.destination))
 RETURNING digest, destination;
 
 -- name: replayable_jobs
-SELECT id FROM jobs WHERE state = 'dead-letter' OR state = 'failed' AND code IN ('not-delivered', 'not-committed') ORDER BY created_at;
+-- One whose failed deliveries were withdrawn since has nothing to send.
+SELECT id FROM jobs
+WHERE state = 'dead-letter' OR state = 'failed' AND code IN ('not-delivered', 'not-committed') AND EXISTS (
+    SELECT FROM deliveries LEFT JOIN withdrawals USING (job_id, destination)
+    WHERE job_id = jobs.id AND deliveries.state IN ('failed', 'cancelled') AND withdrawals.job_id IS NULL)
+ORDER BY created_at;
 
 -- name: prioritise_job
 UPDATE jobs SET priority = %(priority)s WHERE id = %(id)s RETURNING 1;
