@@ -115,7 +115,7 @@ def contours(ct: RealCt, value: int) -> Dataset:
 
 
 def segmentation(ct: RealCt, value: int, files: list[Path], folder: Path) -> Path:
-    """A SEG of an organ on its largest slice, tracked; returns its file."""
+    """A SEG of an organ on its largest slice, painted by a person, tracked; returns its file."""
     series = read_series(files)
     labels = np.zeros(series.volume.spatial_shape, np.uint8)
     labels[ct.largest(value)] = ct.reference[value][ct.largest(value)]
@@ -131,6 +131,9 @@ def segmentation(ct: RealCt, value: int, files: list[Path], folder: Path) -> Pat
     )
     dataset = pydicom.dcmread(path)
     dataset.Manufacturer = "A workstation"  # what is made here would start no job
+    (segment,) = dataset.SegmentSequence
+    segment.SegmentAlgorithmType = "MANUAL"
+    del segment.SegmentAlgorithmName, segment.SegmentationAlgorithmIdentificationSequence
     dataset.save_as(path, enforce_file_format=True)
     return path
 
