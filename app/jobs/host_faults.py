@@ -36,7 +36,7 @@ def is_of_the_host(error: BaseException) -> bool:
 
 def disk_failed(error: OSError) -> StorageError:
     """Return the error that has the queue try again."""
-    return disk_failed_by(os.strerror(error.errno or 0))
+    return disk_failed_by(os.strerror(error.errno) if error.errno else type(error).__name__)
 
 
 def disk_failed_by(why: str) -> StorageError:

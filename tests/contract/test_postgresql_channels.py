@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
@@ -336,11 +337,11 @@ def test_what_fails_on_the_way_leaves_nothing_behind(made: Bench, monkeypatch: p
     def fail_at_the_second(*arguments: Any, **facts: Any) -> None:
         calls.append(1)
         if len(calls) == 2:
-            raise OSError("the power fails")
+            raise psycopg.OperationalError("the power fails")
         conclude(*arguments, **facts)
 
     monkeypatch.setattr(made.records, "conclude_locked_series", fail_at_the_second)
-    with pytest.raises(OSError, match="power"):
+    with pytest.raises(psycopg.OperationalError, match="power"):
         _settle(made)
     assert made.records.jobs() == []
     assert made.queued_tasks() == []
