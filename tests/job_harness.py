@@ -276,6 +276,7 @@ class Bench:
         self.models = {"liver": ModelFacts("planted", "1.0", "0" * 64, folder, ("CT",), second)}
         self.spool = folder / "instances"
         self.spool.mkdir(parents=True, exist_ok=True)
+        self.settings.spool_folder.mkdir(parents=True, exist_ok=True)  # it is mounted here
         self.workflow = Workflow(
             settings=self.settings,
             records=self.records,
