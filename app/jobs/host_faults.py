@@ -12,21 +12,11 @@ from app.errors import StorageError
 
 DISK_FAILED = "disk-failed"
 
-_OF_THE_HOST = frozenset(
-    {
-        *(errno.ENOSPC, errno.EDQUOT, errno.EROFS),  # no room, or none to write to
-        *(
-            errno.EIO,
-            errno.ESTALE,
-            errno.ETIMEDOUT,
-            errno.ENOTCONN,
-            errno.EHOSTDOWN,
-            errno.EREMOTEIO,
-        ),  # a mount is away
-        *(errno.EACCES, errno.EPERM),
-        *(errno.EMFILE, errno.ENFILE, errno.ENOMEM),
-    }
-)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_MOUNT_AWAY = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EREMOTEIO)
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM)
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+_OF_THE_HOST = frozenset({*_NO_ROOM, *_MOUNT_AWAY, *_NOT_ALLOWED, *_EXHAUSTED})
 
 
 def is_of_the_host(error: BaseException) -> bool:
