@@ -23,6 +23,7 @@ import aiohttp
 import structlog
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 from s3fs import S3FileSystem
+from s3fs import core as s3fs_core
 
 from app.errors import StorageError
 from app.settings_shared_storage import SharedStorageSettings
@@ -41,7 +42,20 @@ _REMOVED_AT_ONCE = 100
 _OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT})
 _REFUSALS = frozenset({"NoSuchBucket", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "403"})
 
+_MAY_PASS = frozenset({500, 502, 503, 504})
+"""HTTP statuses of a storage that was not well for a moment; 500 is InternalError, after which S3 has one try again."""
+
 _log = structlog.get_logger(__name__)
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether the client is to try again at once, if it has a try left."""
+    if not isinstance(error, ClientError):
+        return False
+    return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in _MAY_PASS
+
+
+s3fs_core.set_custom_error_handler(_may_pass)
 
 
 class ObjectStore:

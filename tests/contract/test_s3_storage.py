@@ -8,8 +8,11 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -173,6 +176,48 @@ def test_a_disk_that_takes_no_copy_is_the_disks_matter(tmp_path: Path, store: Ob
     store.put("file.dcm", tmp_path / "file", digest)
     with pytest.raises(FileNotFoundError):
         store.get("file.dcm", tmp_path / "nowhere" / "back", digest)
+
+
+class _UnwellOnce(BaseHTTPRequestHandler):
+    """Answers the first request as S3 does when it could not; then takes everything."""
+
+    protocol_version = "HTTP/1.1"
+    status: HTTPStatus
+    asked: ClassVar[list[str]] = []
+
+    def do_PUT(self) -> None:  # noqa: N802 - the library's name
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.asked.append(self.command)
+        is_first = len(self.asked) == 1
+        body = b"<Error><Code>InternalError</Code></Error>" if is_first else b""
+        self.send_response(self.status if is_first else HTTPStatus.OK)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the library's name
+        """Keep still."""
+
+
+@pytest.mark.parametrize(
+    ("status", "is_tried_again"), [(500, True), (502, True), (503, True), (504, True), (501, False), (409, False)]
+)
+def test_one_that_is_unwell_for_a_moment_is_asked_again(tmp_path: Path, status: int, is_tried_again: bool) -> None:
+    asked: list[str] = []
+    handler = type("Unwell", (_UnwellOnce,), {"status": HTTPStatus(status), "asked": asked})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        secret = tmp_path / "secret"
+        secret.write_text("secret")
+        endpoint = f"http://127.0.0.1:{server.server_port}"
+        keys = {"access_key": "key", "secret_key_file": secret, "plain_http": True, "timeout_seconds": SECONDS}
+        store = ObjectStore(SharedStorageSettings.model_validate({"url": "s3://limner", "endpoint": endpoint, **keys}))
+        digest = written(tmp_path / "file", 5000)
+        with nullcontext() if is_tried_again else pytest.raises(StorageError, match="InternalError"):
+            store.put("file.dcm", tmp_path / "file", digest)
+        store.close()
+        server.shutdown()
+    assert len(asked) == (2 if is_tried_again else 1)
 
 
 def test_threads_may_ask_at_once(tmp_path: Path, store: ObjectStore) -> None:
