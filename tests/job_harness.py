@@ -337,9 +337,12 @@ class Bench:
         return all(one.ended for one in self.records.jobs())
 
     def queued_tasks(self) -> list[tuple[Any, ...]]:
-        """What is left in the task queue."""
+        """What is left in the task queue, but for what the clock put there."""
         with psycopg.connect(self.records.url) as connection:
-            return connection.execute("SELECT task_name, status::text FROM procrastinate_jobs").fetchall()
+            return connection.execute(
+                "SELECT task_name, status::text FROM procrastinate_jobs "
+                "WHERE id NOT IN (SELECT job_id FROM procrastinate_periodic_defers WHERE job_id IS NOT NULL)"
+            ).fetchall()
 
 
 @contextmanager
