@@ -253,7 +253,7 @@ class Delivery:
     tries: int = 0
     """Attempts that count against the destination's maximum: those that did not reach it do not."""
     is_unknown: bool = False
-    """Whether nobody learned what became of the last attempt."""
+    """Whether nobody learned what became of an attempt, nor was told since."""
     commitment_rounds: int = 0
     """How often the destination was asked to commit itself to keeping the object."""
     committed_at: datetime | None = None

@@ -28,7 +28,8 @@ INTERNAL_ERROR = "internal-error"
 WITHDRAWN = "withdrawn"
 """A person, or the destination's setting, took the object back (`app.jobs.withdrawing`)."""
 
-_NO_ANSWER = "no-answer"
+_UNHEARD = frozenset({"no-answer", INTERNAL_ERROR})
+"""Nobody knows whether the object arrived."""
 _NOT_REACHED = frozenset(
     {
         *("unreachable", "association-rejected", "association-aborted"),
@@ -147,7 +148,8 @@ class Outcomes:
         _log.warning(
             "delivery.failed", job_id=str(one.job.id), destination=delivery.destination, code=error.code, again=again
         )
-        failed = replace(delivery, code=error.code, reason=str(error), is_unknown=error.code == _NO_ANSWER)
+        is_unknown = error.code in _UNHEARD or one.begun.was_unknown  # of an attempt before this, still
+        failed = replace(delivery, code=error.code, reason=str(error), is_unknown=is_unknown)
         if rules is None or not again and reached:
             self._end(failed, "failed")
             return

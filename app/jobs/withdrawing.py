@@ -37,8 +37,6 @@ BY_RULE = "on_superseded"
 """In the place of a person: the destination's setting decided."""
 _HAS = frozenset({"delivered", "committing", "committed", "sending"})
 """States of deliveries whose object the destination has, or will have."""
-_UNKNOWN = frozenset({"no-answer", "association-aborted", "superseded", "withdrawn"})
-"""Codes of attempts after which nobody knows whether it has it."""
 _OPEN = frozenset({"waiting", "sending"})
 _REPEATED = frozenset({"failed", "cancelled"})
 """States of deliveries that a replay begins anew."""
@@ -284,7 +282,7 @@ def _destinations(job: Job, order: Order) -> list[str]:
 
 
 def _may_have(delivery: Delivery) -> bool:
-    return delivery.state in _HAS or (delivery.attempts > 0 and delivery.code in _UNKNOWN)
+    return delivery.state in _HAS or delivery.is_unknown
 
 
 def _defer(connection: Connection, queue: TaskQueue, job_id: uuid.UUID, order: Order) -> None:

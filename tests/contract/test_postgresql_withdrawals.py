@@ -14,6 +14,7 @@ import pytest
 from app.audit.log import verify as verify_audit
 from app.errors import DeliveryError, JobError
 from app.graph import FindingRecord, GraphRequest, Role
+from app.identifiers import UID
 from app.jobs.queue import TaskQueue
 from app.jobs.records import Withdrawal
 from app.jobs.result_files import ResultFiles
@@ -183,20 +184,33 @@ def _is_tried(made: Bench) -> bool:
     return any(one.destination == "viewer" and one.attempts for one in made.job().deliveries)
 
 
-def test_what_may_have_arrived_is_withdrawn_too(tmp_path: Path, url: str) -> None:
+@pytest.mark.parametrize("then", ["no-answer", "not-told", "unreachable"])
+def test_what_may_have_arrived_is_withdrawn_too(tmp_path: Path, url: str, then: str) -> None:
+    """What an attempt after it came to does not change that: it may be there."""
     with bench(tmp_path, url, graph=WritesDicom()) as made:
         viewer = made.destinations["viewer"]
         deliver = viewer.deliver
 
         def unheard(path: Path) -> None:
+            if path.stem == "rejection-note":
+                deliver(path)
+                return
+            if viewer.got() and then == "unreachable":
+                raise DeliveryError("it is away", code="unreachable")
             deliver(path)
-            if path.stem != "rejection-note":
-                raise DeliveryError("no word", code="no-answer")
+            raise DeliveryError("no word", code="no-answer")
 
-        viewer.deliver = unheard
+        def has_come_to_that() -> bool:
+            codes = [one.code for one in made.job().deliveries if one.destination == "viewer"]
+            return _states(made, "archive") == {"segmentation": "delivered"} and codes == [then]
+
+        def holds(*_: UID) -> bool:
+            raise DeliveryError("it is away", code="unreachable")
+
+        viewer.deliver, viewer.holds, viewer.can_be_asked = unheard, holds, then == "not-told"
         made.receive(instance(1))
         made.create_jobs()
-        made.work(lambda: _states(made, "archive") == {"segmentation": "delivered"} and _is_tried(made))
+        made.work(has_come_to_that)
         done = {one.destination: one for one in _withdraw(made, _order())}
         assert done["viewer"].objects == 1
         assert _states(made, "viewer") == {"segmentation": "cancelled", "rejection-note": "delivered"}
