@@ -18,10 +18,11 @@ from pydicom.dataset import Dataset
 
 from lite_medsam import CACHE, MODEL, fetch, put
 from operators.label_maps import LabelMap
+from operators.sam.propagation import middle_slice
 from tests import judges, peers
 from tests.data import LIVER, SPLEEN, STOMACH
-from tests.fixtures.lite_medsam.make_expected import EXPECTED
-from tests.journey.limner_server import LimnerServer
+from tests.fixtures.lite_medsam.make_expected import EXPECTED, corners_of
+from tests.journey.limner_server import LimnerServer, free_port
 from tests.prompted_ct import (
     SPLEEN_SEGMENT,
     RealCt,
@@ -34,17 +35,25 @@ from tests.prompted_ct import (
     segmentation,
 )
 from tests.triton_fixture import MODEL_REPOSITORY
+from tests.web_fixture import TOKEN, Client
 
 pytestmark = pytest.mark.timeout(900)
 PROBE = "limner_probe"
 BY_THE_SCRIPT = {LIVER: 0.973, SPLEEN: 0.964, STOMACH: 0.891}
 """Dice of what LiteMedSAM's script finds with the reference labels' boxes on every slice."""
+BY_ONE_BOX = {LIVER: 0.973, SPLEEN: 0.962, STOMACH: 0.820}
+"""With the box on the middle slice alone, from where it goes through the organ's slices."""
+ACCEPTANCE = {
+    "category": {"value": "123037004", "scheme": "SCT", "meaning": "Anatomical Structure"},
+    "type": {"value": "113343008", "scheme": "SCT", "meaning": "Organ"},
+    "destinations": ["archive"],
+}
 MOST_OFF = 0.005
 MOST_DIFFERING = 1e-4
 """Of all voxels, between this server's label map and the script's in torch."""
 
 
-def settings(host: str) -> str:
+def settings(host: str, port: int) -> str:
     return f"""
 [[destination]]
 name = "archive"
@@ -65,6 +74,12 @@ model = "{MODEL}"
 [pipeline.prompt]
 window = "50/400"
 reach = "volume"
+
+[web]
+enabled = true
+port = {port}
+token_file = "token"
+models = ["{MODEL}"]
 
 [[rule]]
 name = "whole"
@@ -92,9 +107,12 @@ class Bed:
     """Limner, its archive, and what prompts are made of."""
 
     def __init__(
-        self, server: LimnerServer, orthanc: peers.Orthanc, ct: RealCt, files: list[Path], folder: Path
+        self, server: LimnerServer, viewer: Client, orthanc: peers.Orthanc, ct: RealCt, files: list[Path], folder: Path
     ) -> None:
-        self.server, self.orthanc, self.ct, self.files, self.folder = server, orthanc, ct, files, folder
+        self.server, self.viewer, self.orthanc, self.ct, self.files, self.folder = (
+            *(server, viewer, orthanc),
+            *(ct, files, folder),
+        )
         self._jobs = 0
 
     def send(self, *paths: Path) -> None:
@@ -132,9 +150,13 @@ def bed(
 ) -> Iterator[Bed]:
     peers.require("dcmsend", "dciodvfy", "dcentvfy", "segimage2itkimage")
     monkeypatch.setenv("LIMNER__MODEL_REPOSITORY", str(repository))
-    server = LimnerServer(tmp_path, settings(network.peer_address), host=network.host_address, quiet_seconds=1)
+    port = free_port()
+    (tmp_path / "token").write_text(TOKEN)
+    text = settings(network.peer_address, port)
+    server = LimnerServer(tmp_path, text, host=network.host_address, quiet_seconds=1)
     with peers.running_orthanc(network, tmp_path / "orthanc") as orthanc, server.running_server():
-        yield Bed(server, orthanc, RealCt.of(abdominal_ct, abdominal_ct_source), abdominal_ct, tmp_path)
+        ct = RealCt.of(abdominal_ct, abdominal_ct_source)
+        yield Bed(server, Client(port), orthanc, ct, abdominal_ct, tmp_path)
     server.verify_audit()
 
 
@@ -188,6 +210,7 @@ def test_each_annotation_comes_back_as_a_segmentation_on_its_images(bed: Bed) ->
     assert min(scores.values()) > 0.95, scores  # 0.96 to 0.97 were seen
 
     assert_as_the_script(bed)
+    assert_as_the_script_with_one_box(bed)
 
     # what the prompt says of itself is the segment's
     (segment,) = pydicom.dcmread(found["segmentation"][0]).SegmentSequence
@@ -218,6 +241,33 @@ def assert_as_the_script(bed: Bed) -> None:
     assert scores == pytest.approx(BY_THE_SCRIPT, abs=MOST_OFF)
     with np.load(EXPECTED) as stored:
         assert np.mean(labels != stored["labels"]) <= MOST_DIFFERING
+
+
+def assert_as_the_script_with_one_box(bed: Bed) -> None:
+    """A viewer that draws a box in 3D: on its middle slice, and through the slices that it spans."""
+    viewer, header = bed.viewer, bed.ct.headers[0]
+    asked = {"study_instance_uid": header.StudyInstanceUID, "series_instance_uid": header.SeriesInstanceUID}
+    session = viewer.ok("POST", "/v1/sessions", {**asked, "model": MODEL}, 201)
+    path, scores = f"/v1/sessions/{session['id']}", {}
+    for value in BY_ONE_BOX:
+        organ = bed.ct.reference[value]
+        slices = np.flatnonzero(organ.any(axis=(1, 2)))
+        first, last = int(slices[0]), int(slices[-1])
+        middle = first + last - middle_slice(first, last)  # the script's slices ascend in z, the volume's descend
+        box = dict(zip(("left", "top", "right", "bottom"), corners_of(organ[middle]), strict=True))
+        viewer.ok("POST", f"{path}/prompts", {"coordinates": "pixel", "slice": middle, "box": box})
+        viewer.ok("POST", f"{path}/propagation", {"first_slice": first, "last_slice": last}, 202)
+        bed.server.wait_for(
+            lambda: viewer.ok("GET", f"{path}/propagation")["state"] != "running", 300, expected="3D that ends"
+        )
+        assert viewer.ok("GET", f"{path}/propagation")["done"] == last - first + 1
+        job_id = viewer.ok("POST", f"{path}/acceptance", {**ACCEPTANCE, "label": f"Organ {value}"}, 201)["id"]
+        bed._jobs += 1
+        job = next(one for one in bed.server.wait_for_jobs(bed._jobs) if one["id"] == job_id)
+        scores[value] = overlap(bed.answer(job)[1] == 1, organ)
+        viewer.ok("DELETE", f"{path}/mask")
+    assert scores == pytest.approx(BY_ONE_BOX, abs=MOST_OFF)
+    viewer.ok("DELETE", path, status=204)
 
 
 def test_what_cannot_be_followed_is_refused_with_its_code(bed: Bed) -> None:
