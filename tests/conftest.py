@@ -7,7 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
+
+# a busy machine is no fault of the code: nothing here is failed by a clock
+hypothesis.settings.register_profile("limner", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("limner")
 
 
 @pytest.fixture(scope="session")

@@ -261,9 +261,7 @@ _GRAPHS = ("well", "well", "refuses", "fails", "inference", "disagrees")
 _studies = itertools.count(1000)
 
 
-@settings(
-    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     graph=st.sampled_from(_GRAPHS),
     down=st.booleans(),

@@ -25,7 +25,7 @@ Shape = tuple[int, int]
 sides = st.integers(32, 400)
 shapes = st.tuples(sides, sides)
 seeds = st.integers(0, 1 << 16)
-some = settings(max_examples=40, deadline=None)
+some = settings(max_examples=40)
 UNIT_MEAN, UNIT_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SAM = tiny_sam()
 

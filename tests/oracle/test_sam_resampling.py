@@ -21,7 +21,7 @@ Shape = tuple[int, int]
 shapes = st.tuples(st.integers(1, 90), st.integers(1, 90))
 factors = st.tuples(st.integers(1, 5), st.integers(1, 5))
 seeds = st.integers(0, 1 << 16)
-many = settings(max_examples=300, deadline=None)
+many = settings(max_examples=300)
 
 
 def drawn_image(seed: int, shape: Shape) -> NDArray[np.uint8]:
@@ -50,7 +50,7 @@ def test_the_mean_of_whole_pixels(new: Shape, factor: Shape, seed: int) -> None:
     np.testing.assert_array_equal(resampling.area(image, new), by_opencv(image, new, cv2.INTER_AREA))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(old=st.tuples(st.integers(200, 800), st.integers(200, 800)), seed=seeds)
 def test_the_mean_as_a_slice_is_brought_to_256(old: Shape, seed: int) -> None:
     image = drawn_image(seed, old)

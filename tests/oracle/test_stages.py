@@ -51,7 +51,7 @@ def fits(planned: Planned, image: NDArray[Any], spacing: tuple[float, ...]) -> b
     return 0 not in compute_new_shape(smallest, spacing, target)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(planned=drawn_plans(), drawn=numbers)
 def test_preprocessing(planned: Planned, drawn: st.DataObject) -> None:
     image, spacing = drawn.draw(drawn_images(len(planned.planned.normalization_schemes)))
@@ -65,7 +65,7 @@ def test_preprocessing(planned: Planned, drawn: st.DataObject) -> None:
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * scale)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(planned=drawn_plans(labels=PLAIN_LABELS, cascade=True), drawn=numbers)
 def test_the_previous_stages_labels(planned: Planned, drawn: st.DataObject) -> None:
     image, spacing = drawn.draw(drawn_images(len(planned.planned.normalization_schemes)))
@@ -98,7 +98,7 @@ def smooth_logits(generator: np.random.Generator, heads: int, shape: tuple[int, 
     )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(planned=drawn_plans(), drawn=numbers)
 def test_logits_to_labels(planned: Planned, drawn: st.DataObject) -> None:
     image, spacing = drawn.draw(drawn_images(len(planned.planned.normalization_schemes)))
@@ -123,7 +123,7 @@ def test_logits_to_labels(planned: Planned, drawn: st.DataObject) -> None:
     assert differing.sum() <= most_ties(2e-3, found.size)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(first=drawn_plans(labels=PLAIN_LABELS), drawn=numbers, regions=st.booleans())
 def test_the_mean_of_probabilities(first: Planned, drawn: st.DataObject, regions: bool) -> None:
     second = drawn.draw(drawn_plans())
@@ -163,7 +163,7 @@ def test_the_mean_of_probabilities(first: Planned, drawn: st.DataObject, regions
     assert count_differing(found, expected) <= most_ties(2e-3, found.size)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     sizes=st.lists(st.tuples(st.integers(4, 300), st.integers(4, 128)), min_size=2, max_size=3),
     step=st.sampled_from([0.5, 0.8, 0.3, 1.0]),
@@ -173,14 +173,14 @@ def test_where_tiles_begin(sizes: list[tuple[int, int]], step: float) -> None:
     assert tile_starts(image, tile, step) == compute_steps_for_sliding_window(image, tile, step)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(tile=st.lists(st.integers(4, 40), min_size=2, max_size=3))
 def test_the_weights_of_a_tile(tile: list[int]) -> None:
     expected = compute_gaussian(tuple(tile), sigma_scale=1 / 8, value_scaling_factor=10, device=torch.device("cpu"))
     np.testing.assert_array_equal(gaussian_weights(tuple(tile)), expected.float().numpy())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     shape=st.lists(st.integers(1, 400), min_size=3, max_size=3),
     spacings=st.lists(st.tuples(st.floats(0.3, 8), st.floats(0.3, 8)), min_size=3, max_size=3),

@@ -43,7 +43,7 @@ def _places(volume: highdicom.Volume) -> NDArray[np.float64]:
     return places
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     orientation=st.sampled_from(sorted(ORIENTATIONS)),
     primary=st.sampled_from(sorted(ORIENTATIONS)),

@@ -176,7 +176,7 @@ def test_progress_ends_with_all_instances(tmp_path: Path) -> None:
     assert seen == [(done, 6) for done in range(7)]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     angles=st.tuples(*(st.floats(-3.1, 3.1),) * 3),
     spacings=st.tuples(*(st.floats(0.3, 5.0),) * 3),

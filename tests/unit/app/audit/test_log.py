@@ -278,7 +278,7 @@ def test_kill_loses_no_record_whose_append_returned(tmp_path: Path) -> None:
     assert len(acknowledged) > 50
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     details=st.lists(
         st.dictionaries(

@@ -70,7 +70,7 @@ def test_an_untouched_log_is_right(problems: Problems, written: Written) -> None
     assert problems(written[0]) == ()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_an_edited_byte_is_found(problems: Problems, written: Written, data: st.DataObject) -> None:
     lines = list(written[0])
@@ -94,7 +94,7 @@ def test_a_lost_line_feed_is_found(problems: Problems, written: Written, index: 
         assert any("incomplete" in problem for problem in found)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(first=st.integers(0, COUNT - 1), count=st.integers(1, COUNT))
 def test_deleted_records_are_named(problems: Problems, written: Written, first: int, count: int) -> None:
     lines = list(written[0])
@@ -107,7 +107,7 @@ def test_deleted_records_are_named(problems: Problems, written: Written, first: 
     assert found[0].endswith("the end of the log was cut off" if at_end else "deleted")
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(pair=st.sets(st.integers(0, COUNT - 1), min_size=2, max_size=2))
 def test_swapped_records_are_named(problems: Problems, written: Written, pair: set[int]) -> None:
     one, other = sorted(pair)
@@ -119,7 +119,7 @@ def test_swapped_records_are_named(problems: Problems, written: Written, pair: s
     assert named(found)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_inserted_records_are_found(problems: Problems, written: Written, data: st.DataObject) -> None:
     lines = list(written[0])

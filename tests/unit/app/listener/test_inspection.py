@@ -68,7 +68,6 @@ def datasets(draw: st.DrawFn, depth: int = 2) -> Dataset:
     return dataset
 
 
-@settings(deadline=None)
 @given(datasets(), st.sampled_from(ENCODINGS))
 def test_whole_data_sets_are_understood(dataset: Dataset, syntax: UID) -> None:
     header = inspect_data_set(encode(dataset, syntax), syntax)
@@ -78,7 +77,6 @@ def test_whole_data_sets_are_understood(dataset: Dataset, syntax: UID) -> None:
     assert header.transfer_syntax_uid == syntax
 
 
-@settings(deadline=None)
 @given(datasets(), st.sampled_from(ENCODINGS), st.data())
 def test_a_cut_within_an_element_is_found(dataset: Dataset, syntax: UID, data: st.DataObject) -> None:
     encoded = encode(dataset, syntax)
@@ -100,14 +98,13 @@ def test_a_cut_within_an_element_is_found(dataset: Dataset, syntax: UID, data: s
         assert caught.value.code == "truncated"
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=400), st.sampled_from(ENCODINGS))
 def test_garbage_is_refused_and_nothing_worse(data: bytes, syntax: UID) -> None:
     with pytest.raises(CannotUnderstand):
         inspect_data_set(data, syntax)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(datasets(), st.sampled_from(ENCODINGS), st.data())
 def test_a_flipped_byte_never_raises_anything_else(dataset: Dataset, syntax: UID, data: st.DataObject) -> None:
     encoded = bytearray(encode(dataset, syntax))
@@ -161,7 +158,6 @@ def encapsulated(frames: list[bytes]) -> bytes:
     return encode(image)
 
 
-@settings(deadline=None)
 @given(st.lists(st.binary(min_size=2, max_size=30), min_size=1, max_size=5), st.data())
 def test_encapsulated_pixel_data_must_reach_their_delimiter(frames: list[bytes], data: st.DataObject) -> None:
     encoded = encapsulated(frames)

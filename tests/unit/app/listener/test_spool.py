@@ -74,7 +74,7 @@ def test_known_bytes_are_not_written_but_their_folder_is_synced(spool: Spool, ca
     assert calls == [("fsync", kept.digest[:2])]
 
 
-@settings(max_examples=5, deadline=None)  # each makes the spool's 256 folders
+@settings(max_examples=5)  # each makes the spool's 256 folders
 @given(st.lists(st.binary(max_size=100), min_size=1, max_size=4))
 def test_the_name_is_the_digest_however_the_bytes_come(parts: list[bytes]) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -47,7 +47,7 @@ def _policies(**chosen: Policy) -> Gate:
     return Gate(policies=GatePolicies({code.replace("_", "-"): policy for code, policy in chosen.items()}))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     orientation=st.sampled_from(sorted(ORIENTATIONS)),
     against_normal=st.booleans(),

@@ -64,7 +64,7 @@ def write(volume: highdicom.Volume, folder: Path) -> Path:
     return folder
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     orientation=st.sampled_from([AXIAL, PRONE, CORONAL, SAGITTAL, OBLIQUE]),
     step=st.sampled_from([3.0, -3.0]),
@@ -86,7 +86,7 @@ BRIGHTEST = Pointwise([[0.0], [1.0], [0.0]], [0.0, 0.0, -100.0])
 """A network that calls bright voxels 1."""
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(orientation=st.sampled_from([AXIAL, PRONE, CORONAL, SAGITTAL, OBLIQUE]), step=st.sampled_from([3.0, -3.0]))
 def test_a_network_trained_on_turned_images_gets_them_turned(orientation: tuple[float, ...], step: float) -> None:
     """The array must lie as ``nibabel.as_closest_canonical`` lays it, and its labels where the image is bright."""

@@ -63,7 +63,7 @@ def all_voxels(
     return whole, winners_of(whole, configuration.labels)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     network_shape=shapes,
     shape=shapes,

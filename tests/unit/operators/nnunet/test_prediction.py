@@ -27,7 +27,7 @@ def logits_of(image: NetworkImage, configuration: Configuration, network: Pointw
     return np.stack([plane.logits.copy() for plane in planes], axis=1)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     shape=st.tuples(*[st.integers(1, 20)] * 3),
     configuration=st.sampled_from(
@@ -48,7 +48,7 @@ def test_a_network_that_sees_one_voxel_is_not_changed_by_tiles(
     assert sum(reports) == TilePlan(shape, configuration).count
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     shape=st.tuples(*[st.integers(4, 24)] * 3),
     body=st.tuples(*[st.integers(0, 20)] * 3),

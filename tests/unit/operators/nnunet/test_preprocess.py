@@ -40,7 +40,7 @@ def test_the_callers_array_is_left_alone() -> None:
     np.testing.assert_array_equal(array, before)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 1 << 16), share=st.sampled_from([0.0, 0.002, 0.02, 0.2, 1.0]), channels=st.integers(1, 3))
 def test_the_box_needs_no_hole_filling(seed: int, share: float, channels: int) -> None:
     arrays = (np.random.default_rng(seed).random((channels, 7, 9, 8)) < share).astype(np.float32)

@@ -33,7 +33,7 @@ def probabilities(logits: NDArray[np.float32], labels: LabelScheme) -> NDArray[n
     return np.asarray(exponentials / exponentials.sum(axis=0))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     network_shapes=st.lists(shapes, min_size=2, max_size=3),
     shape=shapes,

@@ -48,14 +48,14 @@ def direct(array: NDArray[np.float32], new_shape: Shape, order: int) -> NDArray[
     return clipped
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(shape=shapes, new_shape=shapes, order=st.sampled_from([1, 3]), seed=st.integers(0, 1 << 16))
 def test_one_matrix_an_axis_is_the_whole_spline(shape: Shape, new_shape: Shape, order: int, seed: int) -> None:
     array = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
     np.testing.assert_allclose(resample(array, new_shape, order, None), direct(array, new_shape, order), atol=1e-5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(size=st.integers(1, 400), new_size=st.integers(1, 400), order=st.sampled_from([0, 1, 3]))
 def test_blocks_leave_nothing_out_that_counts(size: int, new_size: int, order: int) -> None:
     """Beside single precision, of which half a unit in the last place is 6e-8, it is nothing."""
@@ -71,7 +71,7 @@ def test_blocks_leave_nothing_out_that_counts(size: int, new_size: int, order: i
     assert np.abs(whole - exact).sum(axis=1).max() < 3e-9
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(shape=st.tuples(*[st.integers(30, 90)] * 3), new_shape=st.tuples(*[st.integers(30, 90)] * 3))
 def test_long_axes_are_the_whole_spline_too(shape: Shape, new_shape: Shape) -> None:
     """Longer than a block, and of planes that are resized in more than one go."""
@@ -81,7 +81,7 @@ def test_long_axes_are_the_whole_spline_too(shape: Shape, new_shape: Shape) -> N
     np.testing.assert_allclose(out, direct(array, new_shape, 3), atol=5e-6)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(shape=shapes, new_shape=shapes, axis=st.integers(0, 2), seed=st.integers(0, 1 << 16))
 def test_apart_is_plane_by_plane_then_nearest(shape: Shape, new_shape: Shape, axis: int, seed: int) -> None:
     array = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
@@ -100,7 +100,7 @@ def test_apart_is_plane_by_plane_then_nearest(shape: Shape, new_shape: Shape, ax
     np.testing.assert_allclose(resample(array, new_shape, 3, axis), expected, atol=1e-5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     shape=shapes,
     new_shape=shapes,
@@ -120,7 +120,7 @@ def test_neighbours_are_the_same_map(
     np.testing.assert_allclose(resample(array, new_shape, order, separate), mapped, atol=1e-5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(shape=shapes, new_shape=shapes, seed=st.integers(0, 1 << 16))
 def test_labels_go_where_their_indicator_is_highest(shape: Shape, new_shape: Shape, seed: int) -> None:
     labels = np.random.default_rng(seed).integers(-1, 4, shape).astype(np.int32)

@@ -39,7 +39,6 @@ def test_tiles_cover_the_axis(extra: int, tile: int, step: float) -> None:
     assert all(0 <= after - before <= tile for before, after in itertools.pairwise(starts))
 
 
-@settings(deadline=None)
 @given(shape=st.tuples(*[st.integers(1, 20)] * 3), patch=st.tuples(*[st.integers(3, 12)] * 3))
 def test_tiles_show_every_voxel_and_padding_is_even(shape: Shape, patch: Shape) -> None:
     plan = TilePlan(shape, tiled(*patch))
@@ -72,7 +71,7 @@ def test_all_ways_of_mirroring() -> None:
     assert plan.mirrorings[0] == (False, False, False)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     shape=st.tuples(st.integers(1, 20), st.integers(1, 9), st.integers(1, 9)),
     mirroring=st.sampled_from([(), (0,), (0, 2), (0, 1, 2)]),
