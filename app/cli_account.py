@@ -39,8 +39,8 @@ def account_command(
     ask: Annotated[
         str | None,
         typer.Option(
-            help="Also ask this [[archive]] for studies that never came, and the destinations for results that they "
-            "do not hold: of these days, or of the last 7 without --since."
+            help="Also ask this [[archive]], or [[destination]] with a url, for studies that never came, and the "
+            "destinations for results that they do not hold: of these days, or of the last 7 without --since."
         ),
     ] = None,
     as_json: JsonOption = False,

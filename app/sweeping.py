@@ -1,7 +1,8 @@
 """What others hold: studies that should have come and never did, and results that were sent and are not there.
 
-An archive is asked by C-FIND, a destination as it is before a result is sent again: by C-FIND or QIDO-RS, itself or
-whom the settings name. What an archive does not tell of a series counts neither for nor against a rule.
+An archive is asked by C-FIND, or by QIDO-RS where it is a destination with a ``url``. A destination is asked for its
+results as it is before one is sent again: by C-FIND or QIDO-RS, itself or whom the settings name. What an archive does
+not tell of a series counts neither for nor against a rule.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from pydicom.config import IGNORE
 from pydicom.datadict import dictionary_VR
 
 from app.delivery.destination import TellsWhatItHolds
+from app.delivery.qido import WebQuery
 from app.delivery.query import Answer, DimseQuery, QueryLevel
+from app.delivery.web_service import WebService
 from app.errors import DeliveryError, SettingsError
 from app.jobs.discrepancies import Discrepancy
 from app.jobs.records import Records
@@ -43,7 +46,7 @@ _OF_SERIES = (
 
 
 class Asked(Protocol):
-    """An archive: `app.delivery.query.DimseQuery`."""
+    """An archive: `app.delivery.query.DimseQuery`, `app.delivery.qido.WebQuery`."""
 
     def find(
         self, level: QueryLevel, keys: Mapping[str, str | Sequence[str]], wanted: Sequence[str] = ()
@@ -71,23 +74,42 @@ def sweep(
     destinations
         Those of the settings, by name.
     archive
-        The name of the ``[[archive]]``.
+        The name of the ``[[archive]]``, or of a ``[[destination]]`` with a ``url``.
 
     Raises
     ------
     SettingsError
-        If no ``[[archive]]`` has that name.
+        If none has that name, or is to be asked.
     """
-    named = {one.name: one for one in settings.archive}
-    if archive not in named:
-        raise SettingsError(f"no [[archive]] is called '{archive}'", code="archive-unknown")
-    asked = DimseQuery.of_archive(named[archive], settings.listener.ae_title)
+    asked = asked_archive(settings, archive)
     held = not_held(destinations, records.delivered(since))
     try:
         found = tuple(never_seen(asked, RuleSet(settings.rule), records, since))
     except DeliveryError as error:  # what is known without it is told all the same
         return Sweep(held.discrepancies, {f"archive {archive}": f"{error.code}: {error}", **held.unasked})
     return Sweep((*found, *held.discrepancies), held.unasked)
+
+
+def asked_archive(settings: Settings, name: str) -> Asked:
+    """Return how to ask whoever the settings call so.
+
+    Raises
+    ------
+    SettingsError
+        ``archive-unknown`` if it is neither an ``[[archive]]`` nor a ``[[destination]]`` that is asked over the web.
+    """
+    named = {one.name: one for one in settings.archive}
+    if name in named:
+        return DimseQuery.of_archive(named[name], settings.listener.ae_title)
+    over_the_web = {one.name: one for one in settings.destination if one.url is not None and one.ask != "never"}
+    if name in over_the_web:
+        return WebQuery(WebService(over_the_web[name]))
+    known = ", ".join([*named, *over_the_web]) or "there is none"
+    raise SettingsError(
+        f"'{name}' can't be asked for its studies; expected an [[archive]], or a [[destination]] with a url that does "
+        f'not say ask = "never": {known}',
+        code="archive-unknown",
+    )
 
 
 def never_seen(archive: Asked, rules: RuleSet, records: Records, since: datetime) -> Iterator[Discrepancy]:

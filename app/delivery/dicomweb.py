@@ -13,9 +13,10 @@ from urllib.parse import quote
 from pydicom.filereader import read_file_meta_info
 
 from app.delivery.dimse import FileSyntax, read_file_syntax
-from app.delivery.stow import CONTEXT_REFUSED, Body, check_stored, parsed_json, refusal, values
+from app.delivery.qido import found_in
+from app.delivery.stow import CONTEXT_REFUSED, Body, check_stored, refusal, values
 from app.delivery.web_service import WebService
-from app.errors import DeliveryError, DeliveryRefused
+from app.errors import DeliveryRefused
 from app.identifiers import UID
 from app.settings import DestinationSettings
 from operators.object_kinds import NEEDS, Kind
@@ -115,18 +116,8 @@ class DicomWebDestination:
         """
         series = f"/studies/{quote(study_instance_uid)}/series/{quote(series_instance_uid)}"
         answer = self._service.get(f"{series}/instances?SOPInstanceUID={quote(sop_instance_uid)}&limit=1")
-        if answer.status == HTTPStatus.NO_CONTENT:
-            return False
         if answer.status == HTTPStatus.NOT_FOUND:
             self.check()  # it answers queries: then it is the study or the series that it does not know
             return False
-        if answer.status != HTTPStatus.OK:
-            raise refusal(answer, self._service)
-        found = parsed_json(answer.content) if answer.is_json else None
-        if found is None:
-            raise DeliveryError(
-                f"{self._service} answered a query with something else than DICOM JSON; check that the URL is that of "
-                "a DICOMweb service",
-                code="answer-unreadable",
-            )
+        found = found_in(answer, self._service)
         return any(sop_instance_uid in values(one, _SOP_INSTANCE_UID) for one in found)

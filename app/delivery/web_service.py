@@ -29,7 +29,7 @@ from app.settings import DestinationSettings
 
 JSON_MEDIA_TYPE = "application/dicom+json"
 _LARGEST_ANSWER = 1 << 20
-"""Bytes. What is asked here is about one instance."""
+"""Bytes. What is asked here is about one instance, or a page of a hundred studies."""
 _SLOWEST_BYTES_PER_SECOND = 1 << 16
 """A request that goes slower than this is broken off: a small hospital's line to its cloud is four times as fast."""
 _LONGEST_RETRY_AFTER = 3600.0
@@ -120,7 +120,7 @@ class WebService:
                 content += block
                 if len(content) > _LARGEST_ANSWER:
                     raise DeliveryError(
-                        f"{self} answered with more than {_LARGEST_ANSWER} bytes, where a few hundred were expected; "
+                        f"{self} answered with more than {_LARGEST_ANSWER} bytes, where less was expected; "
                         "check that the URL is that of a DICOMweb service",
                         code="answer-too-large",
                     )

@@ -66,18 +66,17 @@ As SCU, an association proposes exactly the SOP class and transfer syntax of wha
 Storage in Explicit VR Little Endian. Results are withdrawn by Key Object Selection Documents, the rejection notes of
 IHE's Imaging Object Change Management (Change Requester, without the query of what was rejected).
 
-As a DICOMweb user agent (PS3.18), it stores results by STOW-RS (`POST /studies`,
-multipart/related with one application/dicom part, answers in application/dicom+json) and asks by QIDO-RS
-(`GET /studies`, `GET /studies/{{study}}/series/{{series}}/instances`), over TLS 1.2 or newer, with HTTP Basic, a bearer
-token or a certificate of its own. As SCP, Success (0x0000) means that the instance is on disk, synced and recorded;
+As a DICOMweb user agent (PS3.18), it stores results by STOW-RS (`POST /studies`, multipart/related with one
+application/dicom part, answers in application/dicom+json) and asks by QIDO-RS (`GET /studies`, `…/{{study}}/series`,
+`…/{{study}}/series/{{series}}/instances`, page by page), over TLS 1.2 or newer, with HTTP Basic, a bearer token or a
+certificate of its own. As SCP, Success (0x0000) means that the instance is on disk, synced and recorded;
 [refusals](refusals.md) has the other statuses. Limner is no archive: it offers neither Storage Commitment nor
 Query/Retrieve. Where a destination is to commit itself, the listener accepts Storage Commitment Push Model in the SCU
 role (the requestor proposes itself as SCP) and answers its N-EVENT-REPORT with 0x0000 once it is kept, 0x0124 to a
 stranger, 0x0115 where nothing was asked under that Transaction UID, 0x0110 where it can't be kept now. An association
 is for reports or for storage: of such a destination that proposes both, only Storage Commitment Push Model and
-Verification are accepted, of anybody else only Storage and Verification. A report is 1 MiB at most, and the next one is
-read when it is answered.
-"""
+Verification are accepted, of anybody else only Storage and Verification. A report is 1 MiB at most, and the next one
+is read when it is answered. """
 
 _PIXELS = """An instance is kept in each of them. Whether its pixels can then be read for a model is in the last column;
 [inputs](inputs.md#transfer-syntaxes) says by which library. A series in another is refused as
