@@ -34,5 +34,6 @@ class RoutingSettings(Section):
     )
     incomplete: Literal["decide", "refuse"] = Field(
         default="decide",
-        description="What happens then: `decide` makes the job with a note; `refuse` ends the series as `incomplete`.",
+        description="What happens then: `decide` makes the job with a note; `refuse` ends a series with too few "
+        "instances as `incomplete`. Series of the study that have not come are a note in either case.",
     )

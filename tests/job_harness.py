@@ -71,15 +71,18 @@ def settings_for(
     destination: Mapping[str, Any] = MappingProxyType({}),
     gate: GateSettings = GateSettings(),  # noqa: B008 - it is frozen
     slots: tuple[SlotsSettings, ...] = (),
+    routing: Mapping[str, Any] = MappingProxyType({}),
 ) -> Settings:
     """Two destinations that are tried again quickly, one pipeline, one rule that takes everything.
 
-    `rule` and `destination` are what else their tables say.
+    `rule`, `destination` and `routing` are what else their tables say.
     """
     return Settings(
         data_folder=folder,
         slots=slots,
-        routing=RoutingSettings(series_quiet_seconds=0.2, study_quiet_seconds=0.6, scan_seconds=0.05),
+        routing=RoutingSettings(
+            **{"series_quiet_seconds": 0.2, "study_quiet_seconds": 0.6, "scan_seconds": 0.05, **routing}
+        ),
         pipeline=(
             PipelineSettings(name="liver", model="planted", maximum_attempts=3, generalist=generalist, gate=gate),
         ),
@@ -256,6 +259,7 @@ class Bench:
         gate: GateSettings = GateSettings(),  # noqa: B008 - it is frozen
         name: str = "",
         slots: tuple[SlotsSettings, ...] = (),
+        routing: Mapping[str, Any] = MappingProxyType({}),
         spool_path_of: Callable[[str], Path] | None = None,
         verify: Verify = verify,
     ) -> None:
@@ -267,6 +271,7 @@ class Bench:
             destination=destination,
             gate=gate,
             slots=slots,
+            routing=routing,
         )
         self.records = Records(url)
         self.audit = AuditLog(self.settings.audit_folder / name)

@@ -71,7 +71,8 @@ class JobCreation:
             reason = series.remark or None
             if self._records.insert_job(connection, job, inputs):
                 audit_job(self._audit, AuditEvent.JOB_CREATED, job, rule=rule.name, instances=len(inputs))
-                self._records.note_shortfalls(connection, job.id, [series])
+                of_study = rule.after == "study" and self._settings.routing.ask_whole_study
+                self._records.note_shortfalls(connection, job.id, [series], of_study=of_study)
                 self._superseding.supersede(connection, job)
                 self._queue.defer_segment(connection, job)
             else:
@@ -121,7 +122,8 @@ class JobCreation:
                     channels=[channel for channel, _ in bound],
                     channel_series_instance_uids=[str(series.series_instance_uid) for _, series in bound],
                 )
-                self._records.note_shortfalls(connection, job.id, [one for _, one in bound])
+                of_study = self._settings.routing.ask_whole_study
+                self._records.note_shortfalls(connection, job.id, [one for _, one in bound], of_study=of_study)
                 if problem is None:
                     self._superseding.supersede(connection, job, of_study=True)
                 self._begin_or_refuse(connection, job, inputs, problem)

@@ -112,6 +112,11 @@ class SeenSeries:
         return f"{self.instances} of {self.expected} instances came"
 
     @property
+    def study_shortfall(self) -> str:
+        """Such as "2 series of the study have not come"; empty where no archive said that it has more."""
+        return f"{self.series_missing} series of the study have not come" if self.series_missing else ""
+
+    @property
     def remark(self) -> str:
         """What is to be said of its archive once it is complete; empty if nothing is: none was asked, or all came."""
         archive = f"the archive {self.asked_archive}"

@@ -121,8 +121,8 @@ def judge_study(series: SeenSeries, patience: Patience, unfinished: Iterable[See
         return Verdict()
     if not _within(series.answered_seconds, series.study_quiet_seconds):
         return Verdict()
-    said = f"{series.series_missing} series of the study have not come"
-    return Verdict("series", _short_in_words(series, said, patience), must_ask=_again(series, patience))
+    said = _short_in_words(series, series.study_shortfall, patience)
+    return Verdict("series", said, must_ask=_again(series, patience))
 
 
 def explain_waiting(undecided: Sequence[SeenSeries], settings: Settings) -> dict[tuple[str, str], Verdict]:

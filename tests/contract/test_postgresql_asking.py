@@ -181,6 +181,22 @@ def test_a_study_rule_may_wait_for_series_that_have_not_come(tmp_path: Path, url
         scan_until(looking, lambda: states(made) == ["routed", "routed"])
 
 
+@pytest.mark.parametrize("incomplete", ["decide", "refuse"])
+def test_what_did_not_come_of_a_study_is_noted(tmp_path: Path, url: str, incomplete: str) -> None:
+    """No series is refused for what others lack: a model that needs them has channels, and names them."""
+    waits = {"ask_whole_study": True, "incomplete_seconds": 1.5, "incomplete": incomplete}
+    with bench(tmp_path, url, routing=waits) as made:
+        archive = PlantedArchive(first=1, second=1)
+        looking = scanner(made, archive, rule(after="study"), **waits)
+        receive(made, 1)
+        scan_until(looking, lambda: states(made) == ["routed"])
+        [note] = made.records.notes(made.job().id)
+        assert (note.code, note.message) == (
+            "incomplete",
+            "1 series of the study have not come, and the archive pacs has more",
+        )
+
+
 def test_own_results_are_no_series_that_have_to_come(tmp_path: Path, url: str) -> None:
     with bench(tmp_path, url) as made:
         archive = PlantedArchive(first=1)

@@ -114,9 +114,24 @@ class DecideRecords(Connections):
             cursor.executemany(_SQL["insert_input"], [(job.id, *one) for one in inputs])
         return True
 
-    def note_shortfalls(self, connection: Connection, job_id: uuid.UUID, series: Iterable[SeenSeries]) -> None:
-        """Note on a job of which of its series an archive has more instances than came."""
-        message = "; ".join(one.remark for one in dict.fromkeys(series) if one.shortfall)
+    def note_shortfalls(
+        self, connection: Connection, job_id: uuid.UUID, series: Iterable[SeenSeries], *, of_study: bool
+    ) -> None:
+        """Note on a job of which of its series an archive has more instances than came.
+
+        Parameters
+        ----------
+        of_study
+            Whether also that it has series of the study that did not come.
+        """
+        seen = tuple(dict.fromkeys(series))
+        short = [one.remark for one in seen if one.shortfall]
+        missing = [
+            f"{one.study_shortfall}, and the archive {one.asked_archive} has more"
+            for one in seen
+            if one.study_shortfall
+        ]
+        message = "; ".join([*short, *(dict.fromkeys(missing) if of_study else ())])
         if message:
             connection.execute(_SQL["note_shortfall"], {"job_id": job_id, "message": message})
 
