@@ -17,9 +17,11 @@ from pydicom.config import IGNORE
 from pydicom.uid import UID
 
 from operators.errors import PromptRefused
+from operators.gate.notes import GateNote
 from operators.parse_errors import PARSE_ERRORS
 from operators.prompting_object import PromptingObject
 from operators.sam.fitting import FittedPrompt, PromptForm, fitted
+from operators.sam.laying import Overlap
 from operators.sam.objects.placing import place_object
 from operators.sam.objects.prompt_object import Kind, LeftOut, ObjectPrompt, PromptObject
 from operators.sam.objects.reading import read_prompts
@@ -27,6 +29,9 @@ from operators.sam.predictor import SlicePredictor
 from operators.sam.volume import Shown, VolumePrompt, segment_volume
 from operators.segments import LABEL_LENGTH, Code, SegmentSpec
 from operators.series_volume import SeriesVolume
+
+OVERLAP = "prompts-overlap"
+"""The code of the note on a structure that gave voxels to another."""
 
 PromptReach = Literal["slice", "volume"]
 """The slices that were drawn on; or on from the largest drawing, both ways, until the structure ends."""
@@ -53,6 +58,21 @@ class PromptedLabels:
     """What could not be read, placed or shown to the model, while others could."""
     is_automatic: bool
     """Whether algorithms alone drew all that was followed, so that no person's hand guided the result."""
+    overlaps: tuple[Overlap, ...]
+    """Segments that gave voxels to smaller ones."""
+
+    @property
+    def notes(self) -> tuple[GateNote, ...]:
+        """What whoever reads the result must know of it: what is missing, and what of segments lies in others.
+
+        Structures that are missing are called by the number that they have in their object, segments by that of the
+        result; by no name, since a person typed it.
+        """
+        missing = (
+            GateNote(one.code, "warn", f"structure {one.number} of what prompted it: {one.reason}")
+            for one in self.left_out
+        )
+        return (*missing, *(GateNote(OVERLAP, "warn", _in_words(one)) for one in self.overlaps))
 
 
 def read_prompt_files(files: Sequence[Path]) -> list[PromptObject]:
@@ -128,12 +148,14 @@ def prompted_labels(
             left_out += fitting.left_out
     if first is not None and not followed:
         raise first
+    segmented = segment_volume(series.volume, prompts, predictor, shown, progress)
     return PromptedLabels(
-        labels=segment_volume(series.volume, prompts, predictor, shown, progress),
+        labels=segmented.labels,
         segments=tuple(segments),
         prompted_by=tuple(dict.fromkeys(_prompting(found) for found, _ in followed)),
         left_out=tuple(left_out),
         is_automatic=all(wanted.is_automatic for _, wanted in followed),
+        overlaps=segmented.overlaps,
     )
 
 
@@ -165,6 +187,14 @@ def _volume_prompts(fitting: FittedPrompt, label: int, reach: PromptReach) -> It
     for one, prompt in on_slices:
         if one is not key:
             yield VolumePrompt(one.slice_index, prompt, label)
+
+
+def _in_words(overlap: Overlap) -> str:
+    given = ", ".join(f"{count} went to segment {label}" for label, count in overlap.given.items())
+    return (
+        f"segments overlap: segment {overlap.label} keeps {overlap.left} of the {overlap.found} voxels found of it; "
+        f"{given}, laid upon it"
+    )
 
 
 def _prompting(found: PromptObject) -> PromptingObject:

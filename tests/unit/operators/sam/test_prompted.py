@@ -14,6 +14,7 @@ from operators.errors import PromptRefused
 from operators.results.finding import PromptingObject
 from operators.sam.fitting import PromptForm
 from operators.sam.frames import on_image
+from operators.sam.laying import Overlap
 from operators.sam.objects.placing import place
 from operators.sam.objects.prompt_object import Kind, ObjectPrompt
 from operators.sam.objects.reading import read_prompts, referenced_series
@@ -55,6 +56,7 @@ def _found(
     networks: BrightInBox | None = None,
     changes: Mapping[str, Any] | None = None,
 ) -> PromptedLabels:
+    folder.mkdir(exist_ok=True)
     files = []
     for number, dataset in enumerate(datasets):
         files.append(folder / f"{number}.dcm")
@@ -127,6 +129,51 @@ def test_several_objects_are_numbered_on_and_what_lies_elsewhere_is_left_out(tmp
     finding = next(one for one in found.segments if one.type.value == FINDING.value)
     assert finding.tracking_uid == BALL.uid("tracked")
     assert finding.category.value == "49755003"
+
+
+INNER = rectangle(28, 20, 37, 29)
+"""Within the ball."""
+
+
+@pytest.mark.parametrize("reach", ["slice", "volume"])
+@pytest.mark.parametrize("is_lesion_first", [True, False])
+def test_a_lesion_in_an_organ_stays_visible_and_the_organ_says_what_it_gave(
+    tmp_path: Path, is_lesion_first: bool, reach: PromptReach
+) -> None:
+    lesion = ("lesion", [("CLOSED_PLANAR", in_patient(BALL, MIDDLE, INNER[:-1]))])
+    organ = ("organ", [("CLOSED_PLANAR", in_patient(BALL, MIDDLE, OUTLINE[:-1]))])
+    regions = [lesion, organ] if is_lesion_first else [organ, lesion]
+    found = _found(tmp_path, structure_set(BALL, regions), reach=reach)
+    # values, segments and names keep the order of the object
+    assert [segment.label for segment in found.segments] == [name for name, _ in regions]
+    assert [segment.label_value for segment in found.segments] == [1, 2]
+    number = {name: value for value, (name, _) in enumerate(regions, start=1)}
+    alone = _found(tmp_path / "alone", structure_set(BALL, [lesion]), reach=reach).labels.array > 0
+    np.testing.assert_array_equal(found.labels.array == number["lesion"], alone)
+    (overlap_,) = found.overlaps
+    kept = int((found.labels.array == number["organ"]).sum())
+    assert overlap_ == Overlap(number["organ"], kept + int(alone.sum()), {number["lesion"]: int(alone.sum())})
+    (note,) = found.notes
+    assert (note.code, note.policy) == ("prompts-overlap", "warn")
+    assert f"{int(alone.sum())} went to segment {number['lesion']}" in note.message
+    assert f"segment {number['organ']} keeps {kept} of the {overlap_.found} voxels" in note.message
+    assert not {"organ", "lesion"} & set(note.message.split()), "a person's words belong in no note"
+
+
+def test_what_two_objects_show_twice_is_the_later_ones_and_said_so(tmp_path: Path) -> None:
+    state = presentation_state(BALL, MIDDLE, [("POLYLINE", OUTLINE), ("POLYLINE", OUTLINE)])
+    found = _found(tmp_path, state)
+    assert set(np.unique(found.labels.array)) == {0, 2}
+    (note,) = found.notes
+    assert "keeps 0" in note.message
+
+
+def test_what_was_left_out_is_noted(tmp_path: Path) -> None:
+    state = presentation_state(BALL, MIDDLE, [("POINT", np.array([[30.0, 24.0]])), ("POLYLINE", OUTLINE)])
+    found = _found(tmp_path, state, changes=BOXES_ALONE)
+    (note,) = found.notes
+    assert (note.code, note.policy) == ("prompt-kind-unsupported", "warn")
+    assert note.message == f"structure 1 of what prompted it: {found.left_out[0].reason}"
 
 
 @pytest.mark.parametrize(
