@@ -33,7 +33,7 @@ from operators.sam.objects.prompt_object import (
     the_one_series,
 )
 from operators.sam.objects.report import report_images, report_parts
-from operators.sam.objects.segmentation import segmentation_images, segmentation_parts
+from operators.sam.objects.segmentation import segment_count, segmentation_images, segmentation_parts
 from operators.sam.objects.structure_set import structure_set_images, structure_set_parts
 from operators.series_checks import text
 
@@ -63,6 +63,7 @@ _READERS: Mapping[str, _Reader] = {
 }
 PROMPT_SOP_CLASSES: tuple[str, ...] = tuple(_READERS)
 """What can show a generalist where to segment."""
+_DAMAGED = (*PARSE_ERRORS, IndexError, OverflowError)
 
 
 def read_prompts(dataset: pydicom.Dataset) -> PromptObject:
@@ -81,17 +82,11 @@ def read_prompts(dataset: pydicom.Dataset) -> PromptObject:
         ``prompt-object-unsupported`` if it is another object, ``unreadable`` if it can't be parsed, and otherwise as
         its first part, if no part of it can be followed.
     """
-    reader = _READERS.get(_sop_class(dataset))
-    if reader is None:
-        raise PromptRefused(
-            "expected a softcopy presentation state, a structured report with coordinates, an RT structure set or a "
-            "segmentation, got another object",
-            code="prompt-object-unsupported",
-        )
+    reader = _reader(dataset)
     try:
         objects, left_out = collected(reader.parts(dataset))
         images = tuple(reader.images(dataset))
-    except (*PARSE_ERRORS, IndexError, OverflowError) as error:
+    except _DAMAGED as error:
         raise _unreadable() from error
     drawings = [drawing for prompt in objects for drawing in prompt.drawings]
     frames = {one.frame_of_reference_uid for one in drawings if isinstance(one, Graphic)}
@@ -110,6 +105,28 @@ def read_prompts(dataset: pydicom.Dataset) -> PromptObject:
     )
 
 
+def structure_count(dataset: pydicom.Dataset) -> int:
+    """Return how many structures `dataset` asks for, whether they can be followed or not.
+
+    Parameters
+    ----------
+    dataset
+        The object; of a Segmentation the pixel data are not needed, and not looked at.
+
+    Raises
+    ------
+    PromptRefused
+        ``prompt-object-unsupported``, ``unreadable``, ``prompt-too-long`` as `read_prompts`.
+    """
+    reader = _reader(dataset)
+    try:
+        if reader is _SEGMENTATION:
+            return segment_count(dataset)
+        return sum(1 for _ in reader.parts(dataset))
+    except _DAMAGED as error:
+        raise _unreadable() from error
+
+
 def referenced_series(dataset: pydicom.Dataset) -> str:
     """Return the Series Instance UID of the one series that the prompts in `dataset` are for.
 
@@ -123,13 +140,23 @@ def referenced_series(dataset: pydicom.Dataset) -> str:
     PromptRefused
         As `read_prompts` and `PromptObject.referenced_series`.
     """
-    reader = _READERS.get(_sop_class(dataset))
-    if reader is not _SEGMENTATION:
+    if _reader(dataset) is not _SEGMENTATION:
         return read_prompts(dataset).referenced_series()
     try:
         return the_one_series(segmentation_images(dataset))
     except PARSE_ERRORS as error:
         raise _unreadable() from error
+
+
+def _reader(dataset: pydicom.Dataset) -> _Reader:
+    reader = _READERS.get(_sop_class(dataset))
+    if reader is None:
+        raise PromptRefused(
+            "expected a softcopy presentation state, a structured report with coordinates, an RT structure set or a "
+            "segmentation, got another object",
+            code="prompt-object-unsupported",
+        )
+    return reader
 
 
 def _unreadable() -> PromptRefused:

@@ -28,6 +28,11 @@ def segmentation_images(dataset: pydicom.Dataset) -> Iterator[ImageReference]:
     return references_by_series(dataset, "ReferencedInstanceSequence")
 
 
+def segment_count(dataset: pydicom.Dataset) -> int:
+    """Return how many segments there are; the background of a LABELMAP, number 0, is none. Needs no pixel data."""
+    return sum(text(segment, "SegmentNumber") != "0" for segment in items(dataset, "SegmentSequence"))
+
+
 def segmentation_parts(dataset: pydicom.Dataset) -> Iterator[Part]:
     """Return the segments; the background of a LABELMAP, number 0, is none."""
     segmentation = Segmentation.from_dataset(dataset, copy=False)
