@@ -39,21 +39,27 @@ class PromptBinding:
 def bind_prompts(files: Sequence[Path], study: Sequence[SeenSeries], *, most_structures: int) -> PromptBinding:
     """Return the one series of the study that all prompt objects in `files` refer to.
 
+    An object that can't be read, or refers to none, leaves the others alone, as long as there are others.
+
     Its problem is ``images-not-held`` if the study has none such, ``prompt-references-several-series`` if the objects
     refer to several, ``prompt-too-many-structures`` if they ask for more than `most_structures` together,
-    ``unreadable`` if a file can't be read; else as `referenced_series`.
+    ``unreadable`` if the first file can't be read and no other; else as `referenced_series` of the first.
     """
     named: set[str] = set()
     structures = 0
-    try:
-        for dataset in map(_read, files):
+    first: PromptRefused | None = None
+    for path in files:
+        try:
+            dataset = _read(path)
             structures += structure_count(dataset)
             if structures <= most_structures:  # what is refused is not worth reading whole
                 named.add(referenced_series(dataset))
-    except PromptRefused as error:
-        return PromptBinding(None, error)
+        except PromptRefused as error:
+            first = first or error
     if structures > most_structures:
         return PromptBinding(None, _too_many(structures, most_structures))
+    if first is not None and not named:
+        return PromptBinding(None, first)
     if len(named) > 1:
         message = f"expected prompts for one series, got objects for {len(named)}; store a series of them for each"
         return PromptBinding(None, PromptRefused(message, code="prompt-references-several-series"))

@@ -11,9 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from operators.errors import PromptRefused
+from operators.parse_errors import PARSE_ERRORS
 from operators.segments import Code
 
 Floats = NDArray[np.float64]
+
+DAMAGED = (*PARSE_ERRORS, IndexError, OverflowError)
+"""What reading values raises that are not as the Standard says."""
 
 
 class Kind(StrEnum):
@@ -106,6 +110,7 @@ class LeftOut:
     """A part of the object that can't be followed, while others can."""
 
     number: int
+    """The structure's; 0 of a structure that has none, and of a whole object beside others."""
     code: str
     reason: str
 
@@ -169,11 +174,11 @@ def the_one_series(images: Iterable[ImageReference]) -> str:
 
 
 Part = tuple[int, Callable[[], ObjectPrompt]]
-"""The number of what may be wanted, and what reads it."""
+"""The number of what may be wanted, or 0 where it has none, and what reads it."""
 
 
 def collected(parts: Iterable[Part]) -> tuple[tuple[ObjectPrompt, ...], tuple[LeftOut, ...]]:
-    """Return what can be read, and what can't with its reason.
+    """Return what can be read, and what can't with its reason: what is damaged in one part leaves the others alone.
 
     Raises
     ------
@@ -185,10 +190,24 @@ def collected(parts: Iterable[Part]) -> tuple[tuple[ObjectPrompt, ...], tuple[Le
     first: PromptRefused | None = None
     for number, read in parts:
         try:
-            objects.append(read())
+            objects.append(_read(read))
         except PromptRefused as error:
             first = first or error
             left_out.append(LeftOut(number, error.code, str(error)))
     if not objects:
         raise first or PromptRefused("expected something drawn, and the object holds nothing", code="prompt-empty")
     return tuple(objects), tuple(left_out)
+
+
+def unreadable(what: str) -> PromptRefused:
+    """Return the refusal of what is damaged."""
+    return PromptRefused(
+        f"{what} can't be read: it is damaged or not as the Standard says; store it again", code="unreadable"
+    )
+
+
+def _read(read: Callable[[], ObjectPrompt]) -> ObjectPrompt:
+    try:
+        return read()
+    except DAMAGED as error:
+        raise unreadable("a structure") from error

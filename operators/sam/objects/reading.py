@@ -23,6 +23,7 @@ from operators.object_kinds import LABEL_MAP_SEGMENTATION_STORAGE
 from operators.parse_errors import PARSE_ERRORS
 from operators.sam.objects.presentation_state import presentation_state_images, presentation_state_parts
 from operators.sam.objects.prompt_object import (
+    DAMAGED,
     Graphic,
     ImageReference,
     Kind,
@@ -31,6 +32,7 @@ from operators.sam.objects.prompt_object import (
     PromptObject,
     collected,
     the_one_series,
+    unreadable,
 )
 from operators.sam.objects.report import report_images, report_parts
 from operators.sam.objects.segmentation import segment_count, segmentation_images, segmentation_parts
@@ -63,7 +65,6 @@ _READERS: Mapping[str, _Reader] = {
 }
 PROMPT_SOP_CLASSES: tuple[str, ...] = tuple(_READERS)
 """What can show a generalist where to segment."""
-_DAMAGED = (*PARSE_ERRORS, IndexError, OverflowError)
 
 
 def read_prompts(dataset: pydicom.Dataset) -> PromptObject:
@@ -86,8 +87,8 @@ def read_prompts(dataset: pydicom.Dataset) -> PromptObject:
     try:
         objects, left_out = collected(reader.parts(dataset))
         images = tuple(reader.images(dataset))
-    except _DAMAGED as error:
-        raise _unreadable() from error
+    except DAMAGED as error:
+        raise unreadable("the object") from error
     drawings = [drawing for prompt in objects for drawing in prompt.drawings]
     frames = {one.frame_of_reference_uid for one in drawings if isinstance(one, Graphic)}
     frames |= {str(one.volume.frame_of_reference_uid or "") for one in drawings if isinstance(one, Mask)}
@@ -123,8 +124,8 @@ def structure_count(dataset: pydicom.Dataset) -> int:
         if reader is _SEGMENTATION:
             return segment_count(dataset)
         return sum(1 for _ in reader.parts(dataset))
-    except _DAMAGED as error:
-        raise _unreadable() from error
+    except DAMAGED as error:
+        raise unreadable("the object") from error
 
 
 def referenced_series(dataset: pydicom.Dataset) -> str:
@@ -144,8 +145,8 @@ def referenced_series(dataset: pydicom.Dataset) -> str:
         return read_prompts(dataset).referenced_series()
     try:
         return the_one_series(segmentation_images(dataset))
-    except PARSE_ERRORS as error:
-        raise _unreadable() from error
+    except DAMAGED as error:
+        raise unreadable("the object") from error
 
 
 def _reader(dataset: pydicom.Dataset) -> _Reader:
@@ -157,10 +158,6 @@ def _reader(dataset: pydicom.Dataset) -> _Reader:
             code="prompt-object-unsupported",
         )
     return reader
-
-
-def _unreadable() -> PromptRefused:
-    return PromptRefused("the object can't be read: it is damaged or not as the Standard says", code="unreadable")
 
 
 def _sop_class(dataset: pydicom.Dataset) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 
 import pydicom
 
 from operators.errors import PromptRefused
+from operators.parse_errors import PARSE_ERRORS
 from operators.sam.objects.graphics import shape_of
 from operators.sam.objects.prompt_object import Graphic, ImageReference, ObjectPrompt, Part
 from operators.sam.objects.values import code_of, coordinates, image_reference, items
@@ -27,22 +29,45 @@ def structure_set_images(dataset: pydicom.Dataset) -> Iterator[ImageReference]:
 
 def structure_set_parts(dataset: pydicom.Dataset) -> Iterator[Part]:
     """Return the regions of interest (PS3.3 C.8.8.5, C.8.8.6, C.8.8.8)."""
-    contours = {text(item, "ReferencedROINumber"): item for item in items(dataset, "ROIContourSequence")}
-    observations = {text(item, "ReferencedROINumber"): item for item in items(dataset, "RTROIObservationsSequence")}
-    for region in items(dataset, "StructureSetROISequence"):
-        number = text(region, "ROINumber")
-        drawn = contours.get(number, pydicom.Dataset())
-        observed = observations.get(number, pydicom.Dataset())
-        yield int(number), partial(_region, region, drawn, observed)
+    regions = items(dataset, "StructureSetROISequence")
+    drawn = items(dataset, "ROIContourSequence")
+    contours = {_number(item, "ReferencedROINumber"): item for item in drawn}
+    observations = {_number(item, "ReferencedROINumber"): item for item in items(dataset, "RTROIObservationsSequence")}
+    named = Counter(_number(region, "ROINumber") for region in regions)
+    counted = Counter(_number(item, "ReferencedROINumber") for item in drawn)
+    for region in regions:
+        number = _number(region, "ROINumber")
+        if number is None or named[number] > 1 or counted[number] > 1:
+            yield number or 0, _refuse_ambiguous
+            continue
+        found = contours.get(number, pydicom.Dataset()), observations.get(number, pydicom.Dataset())
+        yield number, partial(_region, region, number, *found)
 
 
-def _region(region: pydicom.Dataset, drawn: pydicom.Dataset, observed: pydicom.Dataset) -> ObjectPrompt:
+def _number(item: pydicom.Dataset, keyword: str) -> int | None:
+    """The ROI number of an item; None where it is no number, so that the others of its sequence can be read."""
+    try:
+        return int(text(item, keyword))
+    except PARSE_ERRORS:
+        return None
+
+
+def _refuse_ambiguous() -> ObjectPrompt:
+    """Contours belong to a region by its number alone: no other region's may be drawn under its name."""
+    raise PromptRefused(
+        "expected a region of interest with a number of its own and its contours in one item, got no number, or one "
+        "that several have, so that nobody knows whose the contours are; store it again",
+        code="unreadable",
+    )
+
+
+def _region(region: pydicom.Dataset, number: int, drawn: pydicom.Dataset, observed: pydicom.Dataset) -> ObjectPrompt:
     contours = items(drawn, "ContourSequence")
     if not contours:
         raise PromptRefused("expected contours of the region of interest, got none", code="prompt-empty")
     frame_of_reference = text(region, "ReferencedFrameOfReferenceUID")
     return ObjectPrompt(
-        number=int(text(region, "ROINumber")),
+        number=number,
         drawings=tuple(_contour(contour, frame_of_reference) for contour in contours),
         label=text(region, "ROIName") or text(observed, "ROIObservationLabel"),
         code=code_of(observed, "RTROIIdentificationCodeSequence"),

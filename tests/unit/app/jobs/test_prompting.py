@@ -57,6 +57,20 @@ def test_images_that_retention_removed_are_not_held_so_that_they_are_fetched(tmp
     assert (binding.problem.code, binding.wanted) == ("images-not-held", _IMAGES.series_instance_uid)
 
 
+def test_an_object_that_can_not_be_read_does_not_refuse_the_others_of_its_series(tmp_path: Path) -> None:
+    empty = _points(1)
+    del empty.GraphicAnnotationSequence
+    assert _bound(tmp_path, empty, _points(1)).images == _IMAGES
+    (tmp_path / "none.dcm").write_bytes(b"no DICOM")
+    assert bind_prompts([tmp_path / "none.dcm", tmp_path / "1.dcm"], [_IMAGES], most_structures=1).images == _IMAGES
+    problem = bind_prompts([tmp_path / "none.dcm", tmp_path / "0.dcm"], [_IMAGES], most_structures=1).problem
+    assert problem is not None
+    assert problem.code == "unreadable"  # the first one's
+    nameless = _points(1)
+    del nameless.ReferencedSeriesSequence
+    assert _bound(tmp_path, nameless, _points(1)).images == _IMAGES
+
+
 def test_more_structures_than_a_series_of_prompts_may_ask_for_are_refused(tmp_path: Path) -> None:
     assert _bound(tmp_path, _points(100)).problem is None
     binding = _bound(tmp_path, _points(100), _points(1))  # all objects of a series are one job

@@ -173,7 +173,7 @@ def test_what_was_left_out_is_noted(tmp_path: Path) -> None:
     found = _found(tmp_path, state, changes=BOXES_ALONE)
     (note,) = found.notes
     assert (note.code, note.policy) == ("prompt-kind-unsupported", "warn")
-    assert note.message == f"structure 1 of what prompted it: {found.left_out[0].reason}"
+    assert note.message == f"structure 1 left out of what prompted it: {found.left_out[0].reason}"
 
 
 @pytest.mark.parametrize(
@@ -269,6 +269,43 @@ def test_an_object_that_lies_elsewhere_does_not_refuse_the_others_of_its_series(
     assert len(found.segments) == 1
     # the result says what it was made of
     assert [one.sop_instance_uid for one in found.prompted_by] == [state.SOPInstanceUID]
+
+
+def test_an_object_that_can_not_be_read_does_not_refuse_the_others_of_its_series(tmp_path: Path) -> None:
+    state = presentation_state(BALL, MIDDLE, [("POLYLINE", OUTLINE)])
+    empty = presentation_state(BALL, MIDDLE, [("POLYLINE", OUTLINE)])
+    del empty.GraphicAnnotationSequence  # a window alone, as viewers store it beside what was drawn
+    empty.SOPInstanceUID = "2.25.9"
+    del empty.file_meta.MediaStorageSOPInstanceUID
+    found = _found(tmp_path, empty, state)
+    assert len(found.segments) == 1
+    assert [(one.number, one.code) for one in found.left_out] == [(0, "prompt-empty")]
+    assert [one.sop_instance_uid for one in found.prompted_by] == [state.SOPInstanceUID]
+    (note,) = found.notes
+    assert note.message.startswith("left out of what prompted it: ")
+    with pytest.raises(PromptRefused) as caught:
+        _found(tmp_path / "alone", empty)
+    assert caught.value.code == "prompt-empty"
+
+
+def test_an_object_that_says_no_series_is_not_followed_where_others_lead_to_one(tmp_path: Path) -> None:
+    nameless = structure_set(BALL, [("Ball", [("CLOSED_PLANAR", in_patient(BALL, MIDDLE, INNER[:-1]))])])
+    del nameless.ReferencedFrameOfReferenceSequence
+    found = _found(tmp_path, nameless, presentation_state(BALL, MIDDLE, [("POLYLINE", OUTLINE)]))
+    assert [(one.number, one.code) for one in found.left_out] == [(0, "prompt-references-nothing")]
+    assert len(found.segments) == 1
+    with pytest.raises(PromptRefused) as caught:
+        _found(tmp_path / "alone", nameless)
+    assert caught.value.code == "prompt-references-nothing"
+
+
+def test_what_of_a_structure_lies_beyond_the_series_is_told(tmp_path: Path) -> None:
+    here, beyond = in_patient(BALL, MIDDLE, OUTLINE[:-1]), in_patient(BALL, 40, OUTLINE[:-1])
+    contours = [("CLOSED_PLANAR", here), ("CLOSED_PLANAR", beyond)]
+    found = _found(tmp_path, structure_set(BALL, [("Ball", contours)]))
+    assert set(np.flatnonzero(found.labels.array.any(axis=(1, 2)))) == {PLACE}
+    assert [(one.number, one.code) for one in found.left_out] == [(7, "prompt-outside")]
+    assert "rest of it was followed" in found.left_out[0].reason
 
 
 def test_what_a_prompt_says_of_itself_is_made_fit_for_a_segment() -> None:

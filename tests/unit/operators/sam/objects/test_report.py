@@ -170,6 +170,52 @@ def test_what_cant_be_followed_is_refused_with_its_code(name: str) -> None:
     assert refusal.value.code == code
 
 
+def _reference(dataset: Dataset) -> Dataset:
+    """What the first group's region says of its image."""
+    reference: Dataset = _region(dataset).ContentSequence[0].ReferencedSOPSequence[0]
+    return reference
+
+
+def _a_word_for_an_item(dataset: Dataset) -> None:
+    reference = Dataset()
+    reference.add_new(0x0040DB73, "LO", ["1", "a"])
+    _region(dataset).ContentSequence = [reference]
+
+
+BESIDE_OTHERS = {
+    **{name: REFUSED[name] for name in ("no image", "a missing item", "odd", "no number", "no type", "a segment")},
+    "a word for an item": (_a_word_for_an_item, "unreadable"),
+    "a word for a frame": (lambda dataset: _reference(dataset).add_new(0x00081160, "LO", "a"), "unreadable"),
+    "an unknown image": (
+        lambda dataset: setattr(_reference(dataset), "ReferencedSOPInstanceUID", "2.25.9"),
+        "prompt-outside",
+    ),
+    "words": (lambda dataset: _region(dataset).add_new(0x00700022, "LO", ["a", "b"]), "unreadable"),
+    "beside the image": (lambda dataset: setattr(_region(dataset), "GraphicData", [90.0, 2.0] * 2 + [99.0, 9.0]), ""),
+}
+
+
+@pytest.mark.parametrize("name", BESIDE_OTHERS)
+def test_what_is_wrong_with_one_group_leaves_the_others_alone(name: str, series: SeriesVolume) -> None:
+    edit, code = BESIDE_OTHERS[name]
+    dataset = report(PHANTOM, [region_group(PHANTOM, 2, "POLYLINE", OUTLINE, uid=f"{number}") for number in range(3)])
+    edit(dataset)
+    found = read_prompts(dataset)
+    assert found.referenced_series() == PHANTOM.uid("series", "")
+    placement = place(found, series)
+    assert [prompt.wanted.number for prompt in placement.prompts] == [2, 3]
+    assert [(one.number, one.code) for one in placement.left_out] == [(1, code or "prompt-outside")]
+
+
+def test_one_group_in_another_frame_of_reference_leaves_the_others_alone(series: SeriesVolume) -> None:
+    points = in_patient(PHANTOM, 2, OUTLINE)
+    dataset = report(PHANTOM, [region_group(PHANTOM, 2, "POLYGON", points, uid=f"{number}") for number in range(2)])
+    _region(dataset).ReferencedFrameOfReferenceUID = "2.25.9"
+    placement = place(read_prompts(dataset), series)
+    assert [prompt.wanted.number for prompt in placement.prompts] == [2]
+    assert [(one.number, one.code) for one in placement.left_out] == [(1, "frame-of-reference-differs")]
+
+
 def test_too_many_points_are_refused_when_placed(series: SeriesVolume) -> None:
     dataset = report(PHANTOM, [region_group(PHANTOM, 1, "POLYLINE", OUTLINE)])
     _region(dataset).GraphicType, _region(dataset).GraphicData = "MULTIPOINT", [3.0] * 2000

@@ -158,6 +158,81 @@ def test_a_region_without_contours_is_left_out_beside_others() -> None:
     assert [(one.number, one.code) for one in found.left_out] == [(7, "prompt-empty")]
 
 
+def _second(dataset: Dataset) -> Dataset:
+    contour: Dataset = dataset.ROIContourSequence[1].ContourSequence[0]
+    return contour
+
+
+def _set_region(dataset: Dataset, keyword: str, value: object) -> None:
+    setattr(dataset.StructureSetROISequence[1], keyword, value)
+
+
+BESIDE_OTHERS = {
+    "odd": (lambda dataset: setattr(_second(dataset), "ContourData", ["1", "2", "3", "4"]), 8, "unreadable"),
+    "two corners": (lambda dataset: setattr(_second(dataset), "ContourData", ["1", "2", "3"] * 5), 8, "prompt-empty"),
+    "empty": (lambda dataset: setattr(_second(dataset), "ContourData", None), 8, "prompt-empty"),
+    "unknown": (lambda dataset: setattr(_second(dataset), "ContourGeometricType", "CUBE"), 8, "graphic-unsupported"),
+    "words": (lambda dataset: _second(dataset).add_new(0x30060050, "LO", ["a", "b", "c"] * 3), 8, "unreadable"),
+    "far": (lambda dataset: setattr(_second(dataset), "ContourData", ["1", "2", "9e7"] * 3), 8, "prompt-outside"),
+    "beside the image": (
+        lambda dataset: setattr(
+            _second(dataset), "ContourData", ["900", "0", "31", "950", "0", "31", "950", "9", "31"]
+        ),
+        8,
+        "prompt-outside",
+    ),
+    "elsewhere": (
+        lambda dataset: _set_region(dataset, "ReferencedFrameOfReferenceUID", "2.25.9"),
+        8,
+        "frame-of-reference-differs",
+    ),
+    "nowhere": (
+        lambda dataset: _set_region(dataset, "ReferencedFrameOfReferenceUID", ""),
+        8,
+        "frame-of-reference-differs",
+    ),
+    "no number": (lambda dataset: delattr(dataset.StructureSetROISequence[1], "ROINumber"), 0, "unreadable"),
+    "a word for a number": (
+        lambda dataset: dataset.StructureSetROISequence[1].add_new(0x30060022, "LO", "a"),
+        0,
+        "unreadable",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BESIDE_OTHERS)
+def test_what_is_wrong_with_one_region_leaves_the_others_alone(name: str, series: SeriesVolume) -> None:
+    edit, number, code = BESIDE_OTHERS[name]
+    drawn = _contours(("CLOSED_PLANAR", 1, OUTER))
+    dataset = structure_set(PHANTOM, [("one", drawn), ("bad", drawn), ("other", drawn)])
+    edit(dataset)
+    placement = place(read_prompts(dataset), series)
+    assert [one.wanted.number for one in placement.prompts] == [7, 9]
+    assert [(one.number, one.code) for one in placement.left_out] == [(number, code)]
+
+
+@pytest.mark.parametrize("of", ["StructureSetROISequence", "ROIContourSequence"])
+def test_regions_whose_number_is_not_theirs_alone_are_left_out(of: str, series: SeriesVolume) -> None:
+    """Which contours are whose is not known: nothing is drawn under another region's name."""
+    small, large = _contours(("CLOSED_PLANAR", 1, INNER)), _contours(("CLOSED_PLANAR", 1, OUTER))
+    dataset = structure_set(PHANTOM, [("one", small), ("large", large), ("small", small)])
+    numbers = {"StructureSetROISequence": "ROINumber", "ROIContourSequence": "ReferencedROINumber"}
+    setattr(dataset[of].value[2], numbers[of], 8)
+    placement = place(read_prompts(dataset), series)
+    assert [one.wanted.label for one in placement.prompts] == ["one"]
+    assert [one.number for one in placement.left_out] == ([8, 8] if of == "StructureSetROISequence" else [8, 9])
+    assert placement.left_out[0].code == "unreadable"
+
+
+def test_where_every_region_is_wrong_the_first_reason_is_the_refusals() -> None:
+    drawn = _contours(("CLOSED_PLANAR", 1, OUTER))
+    dataset = structure_set(PHANTOM, [("one", drawn), ("other", [])])
+    _contour(dataset).add_new(0x30060050, "LO", ["a", "b", "c"] * 3)
+    with pytest.raises(PromptRefused) as refusal:
+        read_prompts(dataset)
+    assert refusal.value.code == "unreadable"
+
+
 def test_another_frame_of_reference_is_refused(series: SeriesVolume) -> None:
     other = replace(PHANTOM, seed=1)
     found = read_prompts(structure_set(other, [("organ", _contours(("CLOSED_PLANAR", 1, OUTER)))]))
