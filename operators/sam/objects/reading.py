@@ -32,6 +32,7 @@ from operators.sam.objects.prompt_object import (
     PromptObject,
     collected,
     the_one_series,
+    to_draw_on,
     unreadable,
 )
 from operators.sam.objects.report import report_images, report_parts
@@ -144,7 +145,7 @@ def referenced_series(dataset: pydicom.Dataset) -> str:
     if _reader(dataset) is not _SEGMENTATION:
         return read_prompts(dataset).referenced_series()
     try:
-        return the_one_series(segmentation_images(dataset))
+        return the_one_series(to_draw_on(segmentation_images(dataset)))
     except DAMAGED as error:
         raise unreadable("the object") from error
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset
+from pydicom.uid import ComprehensiveSRStorage, MRImageStorage, SegmentationStorage
 
 from operators.errors import PromptRefused
 from operators.sam.objects.placing import place
@@ -122,6 +123,31 @@ def test_a_circle_and_points(series: SeriesVolume) -> None:
     _region(dataset).GraphicType, _region(dataset).GraphicData = "MULTIPOINT", [1.0, 2.0, 3.0, 4.0]
     (prompt,) = place(read_prompts(stored(dataset)), series).prompts
     assert [(point.x, point.y) for point in prompt.key.prompt.points] == [(1, 2), (3, 4)]
+
+
+def _evidence(dataset: Dataset, sop_class_uid: str) -> None:
+    """Add an object of a series of its own to the evidence."""
+    series, instance = Dataset(), Dataset()
+    instance.ReferencedSOPClassUID, instance.ReferencedSOPInstanceUID = sop_class_uid, "2.25.91"
+    series.SeriesInstanceUID, series.ReferencedSOPSequence = "2.25.9", [instance]
+    dataset.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence.append(series)
+
+
+def test_evidence_that_is_no_image_is_no_series_to_draw_on() -> None:
+    dataset = report(PHANTOM, [region_group(PHANTOM, 2, "POLYGON", in_patient(PHANTOM, 2, OUTLINE))])
+    for other in (SegmentationStorage, ComprehensiveSRStorage):
+        _evidence(dataset, other)
+    assert read_prompts(stored(dataset)).referenced_series() == PHANTOM.uid("series", "")
+    _evidence(dataset, MRImageStorage)  # nothing says which of the two
+    with pytest.raises(PromptRefused) as refusal:
+        read_prompts(dataset).referenced_series()
+    assert refusal.value.code == "prompt-references-several-series"
+
+
+def test_evidence_of_other_series_does_not_count_where_an_image_was_drawn_on() -> None:
+    dataset = report(PHANTOM, [region_group(PHANTOM, 2, "POLYLINE", OUTLINE)])
+    _evidence(dataset, MRImageStorage)
+    assert read_prompts(stored(dataset)).referenced_series() == PHANTOM.uid("series", "")
 
 
 def _deep(dataset: Dataset) -> None:

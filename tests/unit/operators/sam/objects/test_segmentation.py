@@ -12,12 +12,12 @@ import pydicom
 import pytest
 from numpy.typing import NDArray
 from pydicom.encaps import encapsulate, generate_frames
-from pydicom.uid import RLELossless
+from pydicom.uid import RLELossless, RTStructureSetStorage
 
 from operators.errors import PromptRefused
 from operators.sam.objects.placing import PlacedPrompt, place
 from operators.sam.objects.prompt_object import Kind
-from operators.sam.objects.reading import read_prompts
+from operators.sam.objects.reading import read_prompts, referenced_series
 from operators.series_volume import SeriesVolume, read_series
 from tests.phantom import CORONAL, OBLIQUE, Phantom, variants
 from tests.prompt_objects import stored
@@ -121,6 +121,18 @@ def test_fractions_count_from_a_half_on_and_label_maps_as_they_are(series: Serie
     labels = (fractions > 0.5).astype(np.uint8)
     (prompt,) = place(read_prompts(_made(series, labels, "LABELMAP")), series).prompts
     assert np.array_equal(_masks(prompt, labels.shape), labels == 1)
+
+
+def test_what_it_refers_to_beside_images_is_no_series_to_draw_on(series: SeriesVolume) -> None:
+    labels = np.zeros(series.volume.spatial_shape, np.uint8)
+    labels[3, 5:9, 7:12] = 1
+    dataset = _made(series, labels, "BINARY")
+    other, instance = pydicom.Dataset(), pydicom.Dataset()  # as results here name what prompted them
+    instance.ReferencedSOPClassUID, instance.ReferencedSOPInstanceUID = RTStructureSetStorage, "2.25.91"
+    other.SeriesInstanceUID, other.ReferencedInstanceSequence = "2.25.9", [instance]
+    dataset.ReferencedSeriesSequence.append(other)
+    assert read_prompts(dataset).referenced_series() == PHANTOM.uid("series", "")
+    assert referenced_series(dataset) == PHANTOM.uid("series", "")
 
 
 def test_one_frame_is_enough(series: SeriesVolume) -> None:

@@ -122,6 +122,56 @@ def test_without_references_the_series_is_not_known(series: SeriesVolume) -> Non
     assert place(found, series).prompts  # who knows the series can place them all the same
 
 
+OTHER = replace(PHANTOM, series="other")
+"""In the same frame of reference."""
+
+
+def _also_of(dataset: Dataset, other: Phantom) -> None:
+    """Have the structure set refer to another series too, in its frame of reference."""
+    (added,) = structure_set(other, []).ReferencedFrameOfReferenceSequence
+    dataset.ReferencedFrameOfReferenceSequence.append(added)
+
+
+def _drawn_over(dataset: Dataset, region: int, phantom: Phantom) -> None:
+    """Have each contour of a region name the image that it was drawn over (PS3.3 C.8.8.6)."""
+    for contour in dataset.ROIContourSequence[region].ContourSequence:
+        image = Dataset()
+        image.ReferencedSOPClassUID = phantom.dataset(1).SOPClassUID
+        image.ReferencedSOPInstanceUID = phantom.dataset(1).SOPInstanceUID
+        contour.ContourImageSequence = [image]
+
+
+def test_of_several_series_the_one_that_was_drawn_over_is_meant() -> None:
+    drawn = _contours(("CLOSED_PLANAR", 1, OUTER))
+    dataset = structure_set(PHANTOM, [("one", drawn), ("other", drawn)])
+    _also_of(dataset, OTHER)
+    with pytest.raises(PromptRefused) as refusal:
+        read_prompts(dataset).referenced_series()
+    assert refusal.value.code == "prompt-references-several-series"
+    assert "for 2" in str(refusal.value)
+    _drawn_over(dataset, 0, PHANTOM)
+    assert read_prompts(stored(dataset)).referenced_series() == PHANTOM.uid("series", "")
+    _drawn_over(dataset, 1, OTHER)  # structures on several
+    with pytest.raises(PromptRefused) as refusal:
+        read_prompts(dataset).referenced_series()
+    assert refusal.value.code == "prompt-references-several-series"
+    _drawn_over(dataset, 0, OTHER)
+    assert read_prompts(dataset).referenced_series() == PHANTOM.uid("series", "other")
+
+
+def test_of_several_series_the_one_in_the_frame_of_reference_of_the_contours_is_meant(series: SeriesVolume) -> None:
+    drawn = _contours(("CLOSED_PLANAR", 1, OUTER))
+    dataset = structure_set(PHANTOM, [("one", drawn), ("other", drawn)])
+    _also_of(dataset, replace(OTHER, seed=1))
+    found = read_prompts(dataset)
+    assert found.referenced_series() == PHANTOM.uid("series", "")
+    assert len(place(found, series).prompts) == 2
+    dataset.StructureSetROISequence[1].ReferencedFrameOfReferenceUID = replace(OTHER, seed=1).uid("frame of reference")
+    with pytest.raises(PromptRefused) as refusal:  # one in each
+        read_prompts(dataset).referenced_series()
+    assert refusal.value.code == "prompt-references-several-series"
+
+
 def _contour(dataset: Dataset) -> Dataset:
     contour: Dataset = dataset.ROIContourSequence[0].ContourSequence[0]
     return contour
