@@ -259,7 +259,7 @@ class CompletionRecord:
     prompted_by: Mapping[str, str] = field(default_factory=dict)
     """The objects that prompted it: Series Instance UID by SOP Instance UID."""
     notes: tuple[GateNote, ...] = ()
-    """What the gate let pass or put in order."""
+    """What the gate let pass or put in order; of prompts, what was left out and what overlaps."""
     dropped: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """SOP Instance UIDs of what the gate left out of the series, so that no result refers to it; with the numbers of
     the frames where only some of an instance's were left out."""

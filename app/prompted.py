@@ -11,6 +11,7 @@ A run has succeeded when its completion record is there (`app.app`).
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import Any
 
 import operators.sdk as sdk  # first: it prepares what must be true before the SDK is imported
@@ -119,8 +120,9 @@ class PromptedRecordOperator(sdk.Operator):
 
     def compute(self, op_input: Any, op_output: Any, context: Any) -> None:
         """Receive series and labels, write them, then the record."""
-        series: SeriesVolume = op_input.receive("series")
         found: PromptedLabels = op_input.receive("found")
+        read: SeriesVolume = op_input.receive("series")
+        series = replace(read, notes=(*read.notes, *found.notes))  # reports tell them, as they tell the gate's
         folder, package, report = self._request.output_folder, self._package, self._steps.of("write")
         report(0, 1)
         written = self._write(series, found)

@@ -42,6 +42,13 @@ class PromptSettings(Section):
         "are fetched if not given.",
     )
 
+    most_structures: int = Field(
+        default=128,
+        ge=1,
+        description="The most structures that the objects of one series may ask for together; more are refused as "
+        "`prompt-too-many-structures`, and no network is asked.",
+    )
+
     @field_validator("window")
     @classmethod
     def _window_is_known(cls, window: str) -> str:
@@ -53,5 +60,5 @@ class PromptSettings(Section):
 
     @property
     def asked(self) -> dict[str, str]:
-        """What decides the result."""
+        """What decides the result: how many structures may be asked for decides none."""
         return {"window": self.window, "reach": self.reach, "form": self.form}

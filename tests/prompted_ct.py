@@ -194,6 +194,7 @@ def not_to_be_followed(ct: RealCt) -> dict[str, Dataset]:
     thousand = prompt_objects.presentation_state(ct, index, [("POINT", point[None]) for point in points])
     for graphic in thousand.GraphicAnnotationSequence[0].GraphicObjectSequence:
         graphic.GraphicGroupID = 1  # else each would be a structure of its own
+    ungrouped = prompt_objects.presentation_state(ct, index, [("POINT", point[None]) for point in points])
     outside = prompt_objects.presentation_state(ct, index, [("POLYLINE", prompt_objects.rectangle(1, 1, 2, 2))])
     outside.GraphicAnnotationSequence[0].GraphicObjectSequence[0].GraphicData = beyond.flatten().tolist()
     made = {
@@ -201,6 +202,7 @@ def not_to_be_followed(ct: RealCt) -> dict[str, Dataset]:
         "frame-of-reference-differs": elsewhere,
         "prompt-empty": empty,
         "prompt-too-long": thousand,
+        "prompt-too-many-structures": ungrouped,
     }
     return {code: as_another(dataset, code) for code, dataset in made.items()}
 

@@ -331,7 +331,8 @@ DETAIL_KEYS = MappingProxyType(
         "job_id": "The job's number in the records.",
         "job_key": "The job's identity: inputs, pipeline, model version.",
         "left_out": "What of prompt objects could not be followed while the rest could: number and code.",
-        "input_notes": "Codes of what the gate let pass or put in order of a job's input.",
+        "input_notes": "Codes of the notes on a job's input: what the gate let pass, what of prompts was left out or "
+        "overlaps.",
         "log_id": "Where the diagnostic log tells more.",
         "model": "The model's name.",
         "model_version": "The model's version.",

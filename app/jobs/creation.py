@@ -19,6 +19,7 @@ from app.jobs.records import Connection, JobInput, NewJob, Records, SeenSeries
 from app.jobs.superseding import Superseding
 from app.settings import Settings
 from app.settings_pipeline import RuleSettings
+from app.settings_prompt import PromptSettings
 from app.telemetry import get_logger
 from operators.errors import OperatorError
 
@@ -61,8 +62,9 @@ class JobCreation:
         A job with the same identity is never made twice: the series is then recorded as already done. Of a prompted
         pipeline the series holds the prompts; nothing is made either while instances of its images come.
         """
-        if self._settings.pipeline_named(rule.pipeline).prompt is not None:
-            return self._create_prompted(series, rule)
+        prompt = self._settings.pipeline_named(rule.pipeline).prompt
+        if prompt is not None:
+            return self._create_prompted(series, rule, prompt)
         with self._records.transaction() as connection:
             if not self._records.lock_series(connection, series):
                 return False
@@ -130,13 +132,13 @@ class JobCreation:
             told = "" if problem is None else f", refused: {problem.code}"
             return sum(self._conclude(connection, one, rule, job, made, told) for one in binding.taken)
 
-    def _create_prompted(self, seen: SeenSeries, rule: RuleSettings) -> bool:
+    def _create_prompted(self, seen: SeenSeries, rule: RuleSettings, prompt: PromptSettings) -> bool:
         """Make the job of prompt objects and the images that they refer to; it is refused as it is made if none are."""
         study = self._records.series_of_study(seen.study_instance_uid)
         series = next((one for one in study if one.series_instance_uid == seen.series_instance_uid), None)
         if series is None or not series.undecided or series.last_received_at != seen.last_received_at:
             return False
-        binding = self._fetched(self._bind_prompts(series, study), series, rule)
+        binding = self._fetched(self._bind_prompts(series, study, prompt), series, prompt)
         if binding is None or binding.must_wait:
             what = "being fetched from their archive" if binding is None else "still coming"
             self._records.explain_waiting(series, f"the images that it refers to are {what}")
@@ -162,19 +164,18 @@ class JobCreation:
             self._records.conclude_locked_series(connection, series, "routed", rule=rule.name, reason=reason)
         return True
 
-    def _bind_prompts(self, series: SeenSeries, study: Sequence[SeenSeries]) -> PromptBinding:
+    def _bind_prompts(self, series: SeenSeries, study: Sequence[SeenSeries], prompt: PromptSettings) -> PromptBinding:
         inputs = self._records.latest_inputs(series)
         prompted = {one.name for one in self._settings.pipeline if one.prompt is not None}
         made_by = self._records.pipelines_of_results([one.sop_instance_uid for one in inputs]) & prompted
         if made_by:
             return PromptBinding(None, own_result(made_by))
-        return bind_prompts([self._spool_path_of(one.digest) for one in inputs], study)
+        files = [self._spool_path_of(one.digest) for one in inputs]
+        return bind_prompts(files, study, most_structures=prompt.most_structures)
 
-    def _fetched(self, binding: PromptBinding, series: SeenSeries, rule: RuleSettings) -> PromptBinding | None:
+    def _fetched(self, binding: PromptBinding, series: SeenSeries, prompt: PromptSettings) -> PromptBinding | None:
         """Have the images fetched that are not held; None while they are on their way."""
-        study = series.study_instance_uid
-        prompt = self._settings.pipeline_named(rule.pipeline).prompt
-        source = None if prompt is None else prompt.source
+        study, source = series.study_instance_uid, prompt.source
         if binding.images is not None:
             return binding if self._fetching.is_settled(study, binding.wanted) else None
         if source is None or binding.problem is None or binding.problem.code != IMAGES_NOT_HELD:

@@ -232,7 +232,7 @@ class Consequence:
     findings: tuple[Finding, ...] = ()
     agreement: tuple[Agreement, ...] = ()
     notes: tuple[GateNote, ...] = ()
-    """What the gate let pass or put in order."""
+    """What the gate let pass or put in order; of prompts, what was left out and what overlaps."""
 
     @property
     def found_nothing(self) -> bool:

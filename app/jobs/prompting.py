@@ -14,7 +14,7 @@ from app.settings import Settings
 from app.settings_prompt import PromptSettings
 from operators.errors import PromptRefused
 from operators.parse_errors import PARSE_ERRORS
-from operators.sam.objects.reading import referenced_series
+from operators.sam.objects.reading import referenced_series, structure_count
 
 IMAGES_NOT_HELD = "images-not-held"
 """As ``images-not-found``, it ends when the images come: `app.jobs.records.Records.reopen_prompts`."""
@@ -36,16 +36,30 @@ class PromptBinding:
         return self.images is not None and self.images.state == "receiving"
 
 
-def bind_prompts(files: Sequence[Path], study: Sequence[SeenSeries]) -> PromptBinding:
+def bind_prompts(files: Sequence[Path], study: Sequence[SeenSeries], *, most_structures: int) -> PromptBinding:
     """Return the one series of the study that all prompt objects in `files` refer to.
 
+    An object that can't be read, or refers to none, leaves the others alone, as long as there are others.
+
     Its problem is ``images-not-held`` if the study has none such, ``prompt-references-several-series`` if the objects
-    refer to several, ``unreadable`` if a file can't be read; else as `referenced_series`.
+    refer to several, ``prompt-too-many-structures`` if they ask for more than `most_structures` together,
+    ``unreadable`` if the first file can't be read and no other; else as `referenced_series` of the first.
     """
-    try:
-        named = {_referenced(path) for path in files}
-    except PromptRefused as error:
-        return PromptBinding(None, error)
+    named: set[str] = set()
+    structures = 0
+    first: PromptRefused | None = None
+    for path in files:
+        try:
+            dataset = _read(path)
+            structures += structure_count(dataset)
+            if structures <= most_structures:  # what is refused is not worth reading whole
+                named.add(referenced_series(dataset))
+        except PromptRefused as error:
+            first = first or error
+    if structures > most_structures:
+        return PromptBinding(None, _too_many(structures, most_structures))
+    if first is not None and not named:
+        return PromptBinding(None, first)
     if len(named) > 1:
         message = f"expected prompts for one series, got objects for {len(named)}; store a series of them for each"
         return PromptBinding(None, PromptRefused(message, code="prompt-references-several-series"))
@@ -79,9 +93,17 @@ def own_result(pipelines: Collection[str]) -> PromptRefused:
     )
 
 
-def _referenced(path: Path) -> str:
+def _too_many(structures: int, most: int) -> PromptRefused:
+    return PromptRefused(
+        f"the prompts ask for {structures} structures, and most_structures of the pipeline's prompt allows {most}; "
+        "group what is meant together (by Graphic Group ID, measurement group, region or segment), store fewer in a "
+        "series, or raise it and store them anew",
+        code="prompt-too-many-structures",
+    )
+
+
+def _read(path: Path) -> pydicom.Dataset:
     try:
-        dataset = pydicom.dcmread(path, stop_before_pixels=True)
+        return pydicom.dcmread(path, stop_before_pixels=True)
     except (OSError, *PARSE_ERRORS) as error:
         raise PromptRefused("a prompt object can't be read; send it again", code="unreadable") from error
-    return referenced_series(dataset)

@@ -17,9 +17,11 @@ from pydicom.config import IGNORE
 from pydicom.uid import UID
 
 from operators.errors import PromptRefused
+from operators.gate.notes import GateNote
 from operators.parse_errors import PARSE_ERRORS
 from operators.prompting_object import PromptingObject
 from operators.sam.fitting import FittedPrompt, PromptForm, fitted
+from operators.sam.laying import Overlap
 from operators.sam.objects.placing import place_object
 from operators.sam.objects.prompt_object import Kind, LeftOut, ObjectPrompt, PromptObject
 from operators.sam.objects.reading import read_prompts
@@ -27,6 +29,9 @@ from operators.sam.predictor import SlicePredictor
 from operators.sam.volume import Shown, VolumePrompt, segment_volume
 from operators.segments import LABEL_LENGTH, Code, SegmentSpec
 from operators.series_volume import SeriesVolume
+
+OVERLAP = "prompts-overlap"
+"""The code of the note on a structure that gave voxels to another."""
 
 PromptReach = Literal["slice", "volume"]
 """The slices that were drawn on; or on from the largest drawing, both ways, until the structure ends."""
@@ -53,28 +58,71 @@ class PromptedLabels:
     """What could not be read, placed or shown to the model, while others could."""
     is_automatic: bool
     """Whether algorithms alone drew all that was followed, so that no person's hand guided the result."""
+    overlaps: tuple[Overlap, ...]
+    """Segments that gave voxels to smaller ones."""
+
+    @property
+    def notes(self) -> tuple[GateNote, ...]:
+        """What whoever reads the result must know of it: what is missing, and what of segments lies in others.
+
+        Structures that are missing are called by the number that they have in their object, segments by that of the
+        result; by no name, since a person typed it.
+        """
+        missing = (
+            GateNote(
+                one.code,
+                "warn",
+                f"{f'structure {one.number} ' if one.number else ''}left out of what prompted it: {one.reason}",
+            )
+            for one in self.left_out
+        )
+        return (*missing, *(GateNote(OVERLAP, "warn", _in_words(one)) for one in self.overlaps))
 
 
-def read_prompt_files(files: Sequence[Path]) -> list[PromptObject]:
-    """Return what the objects in `files` show, in the order of their SOP Instance UIDs.
+@dataclass(frozen=True, eq=False)
+class ReadPrompts:
+    """What the objects of one series show."""
+
+    objects: tuple[PromptObject, ...]
+    """In the order of their SOP Instance UIDs; at least one."""
+    left_out: tuple[LeftOut, ...]
+    """Objects of which nothing can be read, or which are for no series or several, beside others."""
+
+
+def read_prompt_files(files: Sequence[Path]) -> ReadPrompts:
+    """Return what the objects in `files` show that are for one series: whatever binds them to it leaves out the others.
 
     Raises
     ------
     PromptRefused
-        As `read_prompts`; ``unreadable`` if a file is not DICOM.
+        As `read_prompts` and `PromptObject.referenced_series` of the first file, or ``unreadable`` if it is not DICOM,
+        where none can be followed.
     """
-    found = []
+    objects: list[PromptObject] = []
+    left_out: list[LeftOut] = []
+    first: PromptRefused | None = None
     for path in files:
         try:
-            dataset = pydicom.dcmread(path)
-        except (OSError, *PARSE_ERRORS) as error:
-            raise PromptRefused("a prompt object can't be read; send it again", code="unreadable") from error
-        found.append(read_prompts(dataset))
-    return sorted(found, key=lambda one: one.sop_instance_uid)
+            found = read_prompts(_dataset(path))
+            found.referenced_series()
+            objects.append(found)
+        except PromptRefused as error:
+            first = first or error
+            left_out.append(LeftOut(0, error.code, str(error)))
+    if first is not None and not objects:
+        raise first
+    return ReadPrompts(tuple(sorted(objects, key=lambda one: one.sop_instance_uid)), tuple(left_out))
+
+
+def _dataset(path: Path) -> pydicom.Dataset:
+    try:
+        return pydicom.dcmread(path)
+    except (OSError, *PARSE_ERRORS) as error:
+        raise PromptRefused("a prompt object can't be read; send it again", code="unreadable") from error
 
 
 def prompted_labels(
-    objects: Sequence[PromptObject],
+    read: ReadPrompts,
     series: SeriesVolume,
     predictor: SlicePredictor,
     shown: Shown,
@@ -83,15 +131,15 @@ def prompted_labels(
     form: PromptForm,
     progress: Callable[[int, int], None],
 ) -> PromptedLabels:
-    """Return what the generalist finds for all that `objects` show on `series`.
+    """Return what the generalist finds for all that was read, on `series`.
 
     Each structure is judged by itself. What can't be followed is left out and named with its reason, as long as
     something can, whichever object holds it.
 
     Parameters
     ----------
-    objects
-        At least one.
+    read
+        The objects of one series of prompts.
     shown
         The slices of the series.
     reach
@@ -110,10 +158,10 @@ def prompted_labels(
     """
     prompts: list[VolumePrompt] = []
     segments: list[SegmentSpec] = []
-    left_out: list[LeftOut] = []
+    left_out: list[LeftOut] = [*read.left_out]
     followed: list[tuple[PromptObject, ObjectPrompt]] = []
     first: PromptRefused | None = None
-    for found in objects:
+    for found in read.objects:
         left_out += found.left_out
         for wanted in found.objects:
             try:
@@ -125,15 +173,17 @@ def prompted_labels(
             followed.append((found, wanted))
             segments.append(segment_of(wanted, found.kind, len(followed)))
             prompts += _volume_prompts(fitting, len(followed), reach)
-            left_out += fitting.left_out
+            left_out += [*_beyond(fitting), *fitting.left_out]
     if first is not None and not followed:
         raise first
+    segmented = segment_volume(series.volume, prompts, predictor, shown, progress)
     return PromptedLabels(
-        labels=segment_volume(series.volume, prompts, predictor, shown, progress),
+        labels=segmented.labels,
         segments=tuple(segments),
         prompted_by=tuple(dict.fromkeys(_prompting(found) for found, _ in followed)),
         left_out=tuple(left_out),
         is_automatic=all(wanted.is_automatic for _, wanted in followed),
+        overlaps=segmented.overlaps,
     )
 
 
@@ -155,6 +205,14 @@ def segment_of(wanted: ObjectPrompt, kind: Kind, label: int) -> SegmentSpec:
     )
 
 
+def _beyond(fitting: FittedPrompt) -> Iterator[LeftOut]:
+    """What of a structure lies beyond the first and the last slice, or on images that the series has not."""
+    outside = fitting.placed.outside
+    if outside:
+        reason = f"{outside} of its drawings, or slices of them, lie outside the series; the rest of it was followed"
+        yield LeftOut(fitting.placed.wanted.number, "prompt-outside", reason)
+
+
 def _volume_prompts(fitting: FittedPrompt, label: int, reach: PromptReach) -> Iterator[VolumePrompt]:
     """The key slice's prompt first where it goes through the volume: what was drawn on other slices has those."""
     key = fitting.placed.key if reach == "volume" else None
@@ -165,6 +223,14 @@ def _volume_prompts(fitting: FittedPrompt, label: int, reach: PromptReach) -> It
     for one, prompt in on_slices:
         if one is not key:
             yield VolumePrompt(one.slice_index, prompt, label)
+
+
+def _in_words(overlap: Overlap) -> str:
+    given = ", ".join(f"{count} went to segment {label}" for label, count in overlap.given.items())
+    return (
+        f"segments overlap: segment {overlap.label} keeps {overlap.left} of the {overlap.found} voxels found of it; "
+        f"{given}, laid upon it"
+    )
 
 
 def _prompting(found: PromptObject) -> PromptingObject:

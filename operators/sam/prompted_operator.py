@@ -92,7 +92,7 @@ class PromptedOperator(Operator):
         """Receive the series, read the prompts, ask the generalist, emit what it found."""
         series: SeriesVolume = op_input.receive("series")
         package = self._package
-        objects = read_prompt_files(self._prompt_files)
+        read = read_prompt_files(self._prompt_files)
         shown, _ = shown_series(series, self._window)
         with (
             self._folder_of_embeddings() as folder,
@@ -106,7 +106,7 @@ class PromptedOperator(Operator):
             cache = EmbeddingCache(folder, most_bytes=self._embedding_bytes)
             predictor = served_predictor(package, networks, cache)
             found = prompted_labels(
-                objects, series, predictor, shown, reach=self._reach, form=self._form, progress=self._progress
+                read, series, predictor, shown, reach=self._reach, form=self._form, progress=self._progress
             )
         op_output.emit(found, "found")
 

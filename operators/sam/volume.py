@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from operators.errors import PromptRefused
-from operators.label_maps import MOST_LABELS, LabelMap, smallest_label_type
+from operators.label_maps import MOST_LABELS
 from operators.sam.contract import Contract
 from operators.sam.following import follow_structure
 from operators.sam.frames import framed_prompt
+from operators.sam.laying import Layers, Overlap
 from operators.sam.predictor import SlicePrediction, SlicePredictor
 from operators.sam.prompts import SlicePrompt
 from operators.sam.propagation import Progress
@@ -46,6 +47,16 @@ class VolumePrompt:
     label: int
     """The object's value in the label map, 1 to `MOST_LABELS`. Several prompts may have one, on several slices."""
     reach: Reach = "slice"
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentedVolume:
+    """What prompts show on a volume."""
+
+    labels: highdicom.Volume
+    """The volume's geometry; uint8, or uint16 where a label needs it. 0 where no object is."""
+    overlaps: tuple[Overlap, ...]
+    """Objects that gave voxels to smaller ones."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +132,7 @@ def segment_volume(
     predictor: SlicePredictor,
     shown: Shown,
     progress: Progress | None = None,
-) -> highdicom.Volume:
+) -> SegmentedVolume:
     """Return a label map of what the prompts show.
 
     Parameters
@@ -129,17 +140,13 @@ def segment_volume(
     volume
         Axes slice, row, column, as `operators.series_volume` reads a series.
     prompts
-        What is meant. Where objects overlap, the later prompt's has the voxel.
+        What is meant. Where objects overlap, the one with fewer voxels has the voxel (`operators.sam.laying`).
     predictor
         The generalist.
     shown
         The slices of `volume`.
     progress
         Told the prompts that are done, and how many there are.
-
-    Returns
-    -------
-    The volume's geometry; uint8, or uint16 where a label needs it. 0 where no object is.
 
     Raises
     ------
@@ -151,7 +158,7 @@ def segment_volume(
     """
     report = progress or (lambda done, total: None)
     _check(prompts, volume.spatial_shape, predictor.contract)
-    labels: LabelMap = np.zeros(volume.spatial_shape, smallest_label_type(max(one.label for one in prompts)))
+    layers = Layers()
     on_slice: dict[int, list[int]] = {}
     for number, placed in enumerate(prompts):
         if placed.reach == "slice":
@@ -163,19 +170,20 @@ def segment_volume(
                 together = on_slice[placed.slice_index]
                 asked = [prompts[one].prompt for one in together]
                 waiting.update(zip(together, predictor.predict(shown[placed.slice_index], asked), strict=True))
-            labels[placed.slice_index][waiting.pop(number).mask] = placed.label
+            layers.add(placed.label, placed.slice_index, waiting.pop(number).mask)
         else:
-            _paint(labels, placed, predictor, shown)
+            _follow(layers, placed, predictor, shown)
         report(number + 1, len(prompts))
-    return volume.with_array(labels)
+    labels, overlaps = layers.laid(volume.spatial_shape)
+    return SegmentedVolume(volume.with_array(labels), overlaps)
 
 
-def _paint(labels: LabelMap, placed: VolumePrompt, predictor: SlicePredictor, shown: Shown) -> None:
-    """Paint an object that goes through several slices."""
+def _follow(layers: Layers, placed: VolumePrompt, predictor: SlicePredictor, shown: Shown) -> None:
+    """Add an object that goes through several slices."""
     slices = placed.reach if isinstance(placed.reach, tuple) else None
     with closing(follow_structure(predictor, shown, placed.slice_index, placed.prompt, slices=slices)) as steps:
         for index, found in steps:
-            labels[index][found.mask] = placed.label
+            layers.add(placed.label, index, found.mask)
 
 
 def _check(prompts: Sequence[VolumePrompt], shape: tuple[int, int, int], contract: Contract) -> None:

@@ -84,7 +84,7 @@ def dice(found: NDArray[np.bool_], expected: NDArray[np.bool_]) -> float:
 
 def found_with(prompts: list[VolumePrompt], series: SeriesVolume, predictor: SlicePredictor) -> NDArray[np.bool_]:
     shown = Shown(series.volume, named_window("soft-tissue"))
-    labels = segment_volume(series.volume, prompts, predictor, shown)
+    labels = segment_volume(series.volume, prompts, predictor, shown).labels
     assert labels.geometry_equal(series.volume)
     return np.asarray(labels.array == prompts[0].label)
 

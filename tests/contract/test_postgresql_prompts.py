@@ -34,10 +34,14 @@ _MODEL = ModelFacts("planted", "1.0", "0" * 64, Path("/models/planted"), PROMPTE
 def made(tmp_path: Path, postgres: str) -> Iterator[Bench]:
     with fresh_database(postgres) as url, bench(tmp_path, url) as opened:
         opened.models["liver"] = _MODEL
-        pipeline = PipelineSettings(name="liver", model="planted", prompt=PromptSettings())
-        # the workflow has these settings already, and they are frozen for all others
-        object.__setattr__(opened.settings, "pipeline", (pipeline,))
+        _set(opened, PromptSettings())
         yield opened
+
+
+def _set(made: Bench, prompt: PromptSettings) -> None:
+    """Have the pipeline prompted so: the workflow has its settings already, and they are frozen for all others."""
+    pipeline = PipelineSettings(name="liver", model="planted", prompt=prompt)
+    object.__setattr__(made.settings, "pipeline", (pipeline,))
 
 
 def _scan(made: Bench, *, quiet_seconds: float = 1e-6, own_results: bool = False) -> int:
@@ -179,6 +183,22 @@ def test_an_object_that_can_not_be_a_prompt_is_refused(made: Bench) -> None:
     _receive(made, *_images(), nameless)
     _scan(made)
     assert _codes(made) == ["prompt-references-nothing"]
+
+
+def test_too_many_structures_are_refused_until_more_are_allowed(made: Bench) -> None:
+    drawn = presentation_state(PHANTOM, 1, [("POLYLINE", OUTLINE)] * 3)
+    _set(made, PromptSettings(most_structures=2))
+    _receive(made, *_images(), drawn)
+    _scan(made)
+    (refused,) = made.records.jobs()
+    assert (refused.state, refused.code) == ("refused", "prompt-too-many-structures")
+    _set(made, PromptSettings(most_structures=3))
+    drawn.SeriesInstanceUID, drawn.SOPInstanceUID = "2.25.7", "2.25.8"
+    del drawn.file_meta.MediaStorageSOPInstanceUID
+    _receive(made, drawn)  # stored anew
+    _scan(made)
+    allowed, refused = made.records.jobs()
+    assert (allowed.state, allowed.instances, refused.state) == ("queued", 4, "refused")
 
 
 @pytest.mark.parametrize("own_results", [False, True])

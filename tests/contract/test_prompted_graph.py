@@ -158,6 +158,7 @@ def test_what_is_left_out_is_recorded_and_the_result_refers_to_what_was_followed
     state = presentation_state(BALL, MIDDLE, [("POLYLINE", OUTLINE)])
     record = _run(graphs, request_for, elsewhere, state)
     assert record.left_out == ("7: prompt-outside",)
+    assert [note.code for note in record.notes] == ["prompt-outside"]
     assert record.prompted_by == {state.SOPInstanceUID: state.SeriesInstanceUID}
     (written,) = record.findings[0].objects
     dataset = pydicom.dcmread(tmp_path / "out" / "first" / written.file)
@@ -165,3 +166,19 @@ def test_what_is_left_out_is_recorded_and_the_result_refers_to_what_was_followed
     named = {one.SeriesInstanceUID for one in dataset.ReferencedSeriesSequence}
     assert state.SeriesInstanceUID in named
     assert elsewhere.SeriesInstanceUID not in named
+
+
+def test_the_record_and_the_report_tell_what_structures_gave_to_others(
+    graphs: GraphProcess, request_for: GraphRequest, tmp_path: Path
+) -> None:
+    lesion = ("lesion", [("CLOSED_PLANAR", in_patient(BALL, MIDDLE, rectangle(28, 20, 37, 29)[:-1]))])
+    organ = ("organ", [("CLOSED_PLANAR", in_patient(BALL, MIDDLE, OUTLINE[:-1]))])
+    request = replace(request_for, kinds=("segmentation", "report"))
+    record = _run(graphs, request, structure_set(BALL, [lesion, organ]))
+    inner, outer = record.findings[0].segments
+    (note,) = record.notes
+    assert (note.code, note.policy) == ("prompts-overlap", "warn")
+    assert f"segment 2 keeps {outer.voxels} of the {inner.voxels + outer.voxels} voxels found of it" in note.message
+    assert f"{inner.voxels} went to segment 1" in note.message
+    written = {one.kind: tmp_path / "out" / "first" / one.file for one in record.findings[0].objects}
+    assert note.message.encode() in written["report"].read_bytes()

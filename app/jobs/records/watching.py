@@ -41,7 +41,7 @@ class WatchRecords(Connections):
         return [Agreement(**{**row, "beyond": tuple(row["beyond"])}) for row in rows]
 
     def notes(self, job_id: uuid.UUID) -> list[GateNote]:
-        """Return what the gate let pass or put in order of a job's input."""
+        """Return the notes on a job's input: what the gate let pass, what of prompts was left out or overlaps."""
         return [GateNote(**row) for row in self._rows(_SQL["notes_of_job"], (job_id,))]
 
     def series(self) -> list[Series]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -93,7 +94,7 @@ def _images(dataset: pydicom.Dataset, annotation: pydicom.Dataset) -> list[Image
     series = {image.sop_instance_uid: image.series_instance_uid for image in every}
     named = [image_reference(item) for item in items(annotation, "ReferencedImageSequence")]
     if named:
-        return [ImageReference(one.sop_instance_uid, series.get(one.sop_instance_uid, ""), one.frames) for one in named]
+        return [replace(one, series_instance_uid=series.get(one.sop_instance_uid, "")) for one in named]
     if len(every) != 1:
         raise PromptRefused(
             f"the annotation names no image, and its presentation state names {len(every)}; store it with the image "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -11,9 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from operators.errors import PromptRefused
+from operators.instances import IMAGE_SOP_CLASSES
+from operators.parse_errors import PARSE_ERRORS
 from operators.segments import Code
 
 Floats = NDArray[np.float64]
+
+DAMAGED = (*PARSE_ERRORS, IndexError, OverflowError)
+"""What reading values raises that are not as the Standard says."""
 
 
 class Kind(StrEnum):
@@ -49,6 +54,9 @@ class ImageReference:
     """Empty where the object does not say it."""
     frames: tuple[int, ...] = ()
     """Frame numbers, from 1; empty means all."""
+    sop_class_uid: str = ""
+    frame_of_reference_uid: str = ""
+    """Empty where the object does not say it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +71,9 @@ class Graphic:
     """The image that it is drawn on; None if it lies in the patient."""
     frame_of_reference_uid: str = ""
     """Of what lies in the patient."""
+    drawn_over: tuple[ImageReference, ...] = ()
+    """Of what lies in the patient, images whose series is known that it was drawn over; none if the object says none.
+    It says which series is meant, not where the graphic lies."""
     is_exclusive: bool = False
     """Whether outlines of one slice are taken together by exclusive or (CLOSEDPLANAR_XOR), and not by union."""
 
@@ -106,6 +117,7 @@ class LeftOut:
     """A part of the object that can't be followed, while others can."""
 
     number: int
+    """The structure's; 0 of a structure that has none, and of a whole object beside others."""
     code: str
     reason: str
 
@@ -130,20 +142,33 @@ class PromptObject:
     def referenced_series(self) -> str:
         """Return the Series Instance UID of the one series that the prompts are for.
 
-        It is that of the images that were drawn on; where all lies in the patient, that of the images referred to.
+        It is that of the images that were drawn on or over. Where no drawing names any, it is that of the images that
+        the object refers to, in the frame of reference of its drawings.
 
         Raises
         ------
         PromptRefused
             ``prompt-references-nothing`` if no series is named, ``prompt-references-several-series`` if several are.
         """
-        drawn = [
-            drawing.image
-            for prompt in self.objects
-            for drawing in prompt.drawings
-            if isinstance(drawing, Graphic) and drawing.image is not None
-        ]
-        return the_one_series(drawn or self.images)
+        graphics = [one for prompt in self.objects for one in prompt.drawings if isinstance(one, Graphic)]
+        drawn = [image for one in graphics for image in (one.drawn_over if one.image is None else (one.image,))]
+        frames_of_reference = {one.frame_of_reference_uid for one in graphics}
+        return the_one_series(drawn or to_draw_on(self.images, frames_of_reference))
+
+
+def to_draw_on(images: Iterable[ImageReference], frames_of_reference: Collection[str] = ()) -> list[ImageReference]:
+    """Return those of the images that an object refers to that can be meant to be drawn on.
+
+    What prompted a result, or a former report, is among the evidence and no image; an image in another frame of
+    reference than the drawings' is another place. All are returned if none is left: what is wrong shows later.
+    """
+    every = list(images)
+    likely = [
+        one
+        for one in every
+        if one.sop_class_uid in ("", *IMAGE_SOP_CLASSES) and one.frame_of_reference_uid in ("", *frames_of_reference)
+    ]
+    return likely or every
 
 
 def the_one_series(images: Iterable[ImageReference]) -> str:
@@ -169,11 +194,11 @@ def the_one_series(images: Iterable[ImageReference]) -> str:
 
 
 Part = tuple[int, Callable[[], ObjectPrompt]]
-"""The number of what may be wanted, and what reads it."""
+"""The number of what may be wanted, or 0 where it has none, and what reads it."""
 
 
 def collected(parts: Iterable[Part]) -> tuple[tuple[ObjectPrompt, ...], tuple[LeftOut, ...]]:
-    """Return what can be read, and what can't with its reason.
+    """Return what can be read, and what can't with its reason: what is damaged in one part leaves the others alone.
 
     Raises
     ------
@@ -185,10 +210,24 @@ def collected(parts: Iterable[Part]) -> tuple[tuple[ObjectPrompt, ...], tuple[Le
     first: PromptRefused | None = None
     for number, read in parts:
         try:
-            objects.append(read())
+            objects.append(_read(read))
         except PromptRefused as error:
             first = first or error
             left_out.append(LeftOut(number, error.code, str(error)))
     if not objects:
         raise first or PromptRefused("expected something drawn, and the object holds nothing", code="prompt-empty")
     return tuple(objects), tuple(left_out)
+
+
+def unreadable(what: str) -> PromptRefused:
+    """Return the refusal of what is damaged."""
+    return PromptRefused(
+        f"{what} can't be read: it is damaged or not as the Standard says; store it again", code="unreadable"
+    )
+
+
+def _read(read: Callable[[], ObjectPrompt]) -> ObjectPrompt:
+    try:
+        return read()
+    except DAMAGED as error:
+        raise unreadable("a structure") from error

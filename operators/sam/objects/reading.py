@@ -23,6 +23,7 @@ from operators.object_kinds import LABEL_MAP_SEGMENTATION_STORAGE
 from operators.parse_errors import PARSE_ERRORS
 from operators.sam.objects.presentation_state import presentation_state_images, presentation_state_parts
 from operators.sam.objects.prompt_object import (
+    DAMAGED,
     Graphic,
     ImageReference,
     Kind,
@@ -31,9 +32,11 @@ from operators.sam.objects.prompt_object import (
     PromptObject,
     collected,
     the_one_series,
+    to_draw_on,
+    unreadable,
 )
 from operators.sam.objects.report import report_images, report_parts
-from operators.sam.objects.segmentation import segmentation_images, segmentation_parts
+from operators.sam.objects.segmentation import segment_count, segmentation_images, segmentation_parts
 from operators.sam.objects.structure_set import structure_set_images, structure_set_parts
 from operators.series_checks import text
 
@@ -81,18 +84,12 @@ def read_prompts(dataset: pydicom.Dataset) -> PromptObject:
         ``prompt-object-unsupported`` if it is another object, ``unreadable`` if it can't be parsed, and otherwise as
         its first part, if no part of it can be followed.
     """
-    reader = _READERS.get(_sop_class(dataset))
-    if reader is None:
-        raise PromptRefused(
-            "expected a softcopy presentation state, a structured report with coordinates, an RT structure set or a "
-            "segmentation, got another object",
-            code="prompt-object-unsupported",
-        )
+    reader = _reader(dataset)
     try:
         objects, left_out = collected(reader.parts(dataset))
         images = tuple(reader.images(dataset))
-    except (*PARSE_ERRORS, IndexError, OverflowError) as error:
-        raise _unreadable() from error
+    except DAMAGED as error:
+        raise unreadable("the object") from error
     drawings = [drawing for prompt in objects for drawing in prompt.drawings]
     frames = {one.frame_of_reference_uid for one in drawings if isinstance(one, Graphic)}
     frames |= {str(one.volume.frame_of_reference_uid or "") for one in drawings if isinstance(one, Mask)}
@@ -110,6 +107,28 @@ def read_prompts(dataset: pydicom.Dataset) -> PromptObject:
     )
 
 
+def structure_count(dataset: pydicom.Dataset) -> int:
+    """Return how many structures `dataset` asks for, whether they can be followed or not.
+
+    Parameters
+    ----------
+    dataset
+        The object; of a Segmentation the pixel data are not needed, and not looked at.
+
+    Raises
+    ------
+    PromptRefused
+        ``prompt-object-unsupported``, ``unreadable``, ``prompt-too-long`` as `read_prompts`.
+    """
+    reader = _reader(dataset)
+    try:
+        if reader is _SEGMENTATION:
+            return segment_count(dataset)
+        return sum(1 for _ in reader.parts(dataset))
+    except DAMAGED as error:
+        raise unreadable("the object") from error
+
+
 def referenced_series(dataset: pydicom.Dataset) -> str:
     """Return the Series Instance UID of the one series that the prompts in `dataset` are for.
 
@@ -123,17 +142,23 @@ def referenced_series(dataset: pydicom.Dataset) -> str:
     PromptRefused
         As `read_prompts` and `PromptObject.referenced_series`.
     """
-    reader = _READERS.get(_sop_class(dataset))
-    if reader is not _SEGMENTATION:
+    if _reader(dataset) is not _SEGMENTATION:
         return read_prompts(dataset).referenced_series()
     try:
-        return the_one_series(segmentation_images(dataset))
-    except PARSE_ERRORS as error:
-        raise _unreadable() from error
+        return the_one_series(to_draw_on(segmentation_images(dataset)))
+    except DAMAGED as error:
+        raise unreadable("the object") from error
 
 
-def _unreadable() -> PromptRefused:
-    return PromptRefused("the object can't be read: it is damaged or not as the Standard says", code="unreadable")
+def _reader(dataset: pydicom.Dataset) -> _Reader:
+    reader = _READERS.get(_sop_class(dataset))
+    if reader is None:
+        raise PromptRefused(
+            "expected a softcopy presentation state, a structured report with coordinates, an RT structure set or a "
+            "segmentation, got another object",
+            code="prompt-object-unsupported",
+        )
+    return reader
 
 
 def _sop_class(dataset: pydicom.Dataset) -> str:

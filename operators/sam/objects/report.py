@@ -10,7 +10,7 @@ volume.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import pydicom
@@ -126,8 +126,7 @@ def _graphic(dataset: pydicom.Dataset, series: Mapping[str, str], node: _Node) -
     if dimensions == 3:
         return Graphic(shape, corners, frame_of_reference_uid=text(item, "ReferencedFrameOfReferenceUID"))
     image = _selected_image(dataset, node)
-    known = series.get(image.sop_instance_uid, "")
-    return Graphic(shape, corners, ImageReference(image.sop_instance_uid, known, image.frames))
+    return Graphic(shape, corners, replace(image, series_instance_uid=series.get(image.sop_instance_uid, "")))
 
 
 def _selected_image(dataset: pydicom.Dataset, node: _Node) -> ImageReference:

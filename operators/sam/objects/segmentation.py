@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 
 import highdicom
@@ -11,7 +12,7 @@ import pydicom
 from highdicom.seg import Segmentation
 
 from operators.errors import PromptRefused
-from operators.sam.objects.prompt_object import ImageReference, Mask, ObjectPrompt, Part
+from operators.sam.objects.prompt_object import DAMAGED, ImageReference, Mask, ObjectPrompt, Part
 from operators.sam.objects.values import code_of, items, references_by_series
 from operators.series_checks import text
 
@@ -28,9 +29,15 @@ def segmentation_images(dataset: pydicom.Dataset) -> Iterator[ImageReference]:
     return references_by_series(dataset, "ReferencedInstanceSequence")
 
 
+def segment_count(dataset: pydicom.Dataset) -> int:
+    """Return how many segments there are; the background of a LABELMAP, number 0, is none. Needs no pixel data."""
+    return sum(text(segment, "SegmentNumber") != "0" for segment in items(dataset, "SegmentSequence"))
+
+
 def segmentation_parts(dataset: pydicom.Dataset) -> Iterator[Part]:
     """Return the segments; the background of a LABELMAP, number 0, is none."""
-    segmentation = Segmentation.from_dataset(dataset, copy=False)
+    reading = _Reading(Segmentation.from_dataset(dataset, copy=False))
+    segmentation = reading.segmentation
     geometry = segmentation.get_volume_geometry()
     if geometry is None:
         raise PromptRefused(
@@ -45,13 +52,30 @@ def segmentation_parts(dataset: pydicom.Dataset) -> Iterator[Part]:
     for segment in items(dataset, "SegmentSequence"):
         number = int(text(segment, "SegmentNumber"))
         if number:
-            yield number, partial(_segment, segmentation, number, segment)
+            yield number, partial(_segment, reading, number, segment)
 
 
-def _segment(segmentation: Segmentation, number: int, segment: pydicom.Dataset) -> ObjectPrompt:
+@dataclass
+class _Reading:
+    """The voxels of one segment after the other, each by itself: a damaged frame is one segment's."""
+
+    segmentation: Segmentation
+
+    def volume(self, number: int) -> highdicom.Volume:
+        try:
+            found: highdicom.Volume = self.segmentation.get_volume(segment_numbers=[number])
+        except DAMAGED:
+            # what a failed reading leaves open in highdicom's tables would fail the next one
+            self.segmentation = Segmentation.from_dataset(self.segmentation, copy=False)
+            raise
+        return found
+
+
+def _segment(reading: _Reading, number: int, segment: pydicom.Dataset) -> ObjectPrompt:
+    segmentation = reading.segmentation
     if number not in segmentation.get_segment_numbers():
         raise PromptRefused("the segment is described and has no frame", code="prompt-empty")
-    found: highdicom.Volume = segmentation.get_volume(segment_numbers=[number])
+    found = reading.volume(number)
     mask = found.array[..., 0] >= _INSIDE
     if not mask.any():
         raise PromptRefused("the segment has no voxel", code="prompt-empty")

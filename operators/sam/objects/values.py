@@ -67,7 +67,9 @@ def code_of(dataset: pydicom.Dataset, keyword: str) -> Code | None:
     return None
 
 
-def image_reference(item: pydicom.Dataset, series_instance_uid: str = "") -> ImageReference:
+def image_reference(
+    item: pydicom.Dataset, series_instance_uid: str = "", frame_of_reference_uid: str = ""
+) -> ImageReference:
     """Return what an item with Referenced SOP Instance UID and Referenced Frame Number names (PS3.3 10.3)."""
     frames = item.get("ReferencedFrameNumber")
     numbers = frames if isinstance(frames, (list, tuple, MultiValue)) else [frames]
@@ -75,6 +77,8 @@ def image_reference(item: pydicom.Dataset, series_instance_uid: str = "") -> Ima
         sop_instance_uid=text(item, "ReferencedSOPInstanceUID"),
         series_instance_uid=series_instance_uid,
         frames=tuple(int(number) for number in numbers if number not in (None, "")),
+        sop_class_uid=text(item, "ReferencedSOPClassUID"),
+        frame_of_reference_uid=frame_of_reference_uid,
     )
 
 

@@ -14,6 +14,7 @@ from operators.errors import PromptRefused
 from operators.results.finding import PromptingObject
 from operators.sam.fitting import PromptForm
 from operators.sam.frames import on_image
+from operators.sam.laying import Overlap
 from operators.sam.objects.placing import place
 from operators.sam.objects.prompt_object import Kind, ObjectPrompt
 from operators.sam.objects.reading import read_prompts, referenced_series
@@ -55,6 +56,7 @@ def _found(
     networks: BrightInBox | None = None,
     changes: Mapping[str, Any] | None = None,
 ) -> PromptedLabels:
+    folder.mkdir(exist_ok=True)
     files = []
     for number, dataset in enumerate(datasets):
         files.append(folder / f"{number}.dcm")
@@ -127,6 +129,51 @@ def test_several_objects_are_numbered_on_and_what_lies_elsewhere_is_left_out(tmp
     finding = next(one for one in found.segments if one.type.value == FINDING.value)
     assert finding.tracking_uid == BALL.uid("tracked")
     assert finding.category.value == "49755003"
+
+
+INNER = rectangle(28, 20, 37, 29)
+"""Within the ball."""
+
+
+@pytest.mark.parametrize("reach", ["slice", "volume"])
+@pytest.mark.parametrize("is_lesion_first", [True, False])
+def test_a_lesion_in_an_organ_stays_visible_and_the_organ_says_what_it_gave(
+    tmp_path: Path, is_lesion_first: bool, reach: PromptReach
+) -> None:
+    lesion = ("lesion", [("CLOSED_PLANAR", in_patient(BALL, MIDDLE, INNER[:-1]))])
+    organ = ("organ", [("CLOSED_PLANAR", in_patient(BALL, MIDDLE, OUTLINE[:-1]))])
+    regions = [lesion, organ] if is_lesion_first else [organ, lesion]
+    found = _found(tmp_path, structure_set(BALL, regions), reach=reach)
+    # values, segments and names keep the order of the object
+    assert [segment.label for segment in found.segments] == [name for name, _ in regions]
+    assert [segment.label_value for segment in found.segments] == [1, 2]
+    number = {name: value for value, (name, _) in enumerate(regions, start=1)}
+    alone = _found(tmp_path / "alone", structure_set(BALL, [lesion]), reach=reach).labels.array > 0
+    np.testing.assert_array_equal(found.labels.array == number["lesion"], alone)
+    (overlap_,) = found.overlaps
+    kept = int((found.labels.array == number["organ"]).sum())
+    assert overlap_ == Overlap(number["organ"], kept + int(alone.sum()), {number["lesion"]: int(alone.sum())})
+    (note,) = found.notes
+    assert (note.code, note.policy) == ("prompts-overlap", "warn")
+    assert f"{int(alone.sum())} went to segment {number['lesion']}" in note.message
+    assert f"segment {number['organ']} keeps {kept} of the {overlap_.found} voxels" in note.message
+    assert not {"organ", "lesion"} & set(note.message.split()), "a person's words belong in no note"
+
+
+def test_what_two_objects_show_twice_is_the_later_ones_and_said_so(tmp_path: Path) -> None:
+    state = presentation_state(BALL, MIDDLE, [("POLYLINE", OUTLINE), ("POLYLINE", OUTLINE)])
+    found = _found(tmp_path, state)
+    assert set(np.unique(found.labels.array)) == {0, 2}
+    (note,) = found.notes
+    assert "keeps 0" in note.message
+
+
+def test_what_was_left_out_is_noted(tmp_path: Path) -> None:
+    state = presentation_state(BALL, MIDDLE, [("POINT", np.array([[30.0, 24.0]])), ("POLYLINE", OUTLINE)])
+    found = _found(tmp_path, state, changes=BOXES_ALONE)
+    (note,) = found.notes
+    assert (note.code, note.policy) == ("prompt-kind-unsupported", "warn")
+    assert note.message == f"structure 1 left out of what prompted it: {found.left_out[0].reason}"
 
 
 @pytest.mark.parametrize(
@@ -222,6 +269,43 @@ def test_an_object_that_lies_elsewhere_does_not_refuse_the_others_of_its_series(
     assert len(found.segments) == 1
     # the result says what it was made of
     assert [one.sop_instance_uid for one in found.prompted_by] == [state.SOPInstanceUID]
+
+
+def test_an_object_that_can_not_be_read_does_not_refuse_the_others_of_its_series(tmp_path: Path) -> None:
+    state = presentation_state(BALL, MIDDLE, [("POLYLINE", OUTLINE)])
+    empty = presentation_state(BALL, MIDDLE, [("POLYLINE", OUTLINE)])
+    del empty.GraphicAnnotationSequence  # a window alone, as viewers store it beside what was drawn
+    empty.SOPInstanceUID = "2.25.9"
+    del empty.file_meta.MediaStorageSOPInstanceUID
+    found = _found(tmp_path, empty, state)
+    assert len(found.segments) == 1
+    assert [(one.number, one.code) for one in found.left_out] == [(0, "prompt-empty")]
+    assert [one.sop_instance_uid for one in found.prompted_by] == [state.SOPInstanceUID]
+    (note,) = found.notes
+    assert note.message.startswith("left out of what prompted it: ")
+    with pytest.raises(PromptRefused) as caught:
+        _found(tmp_path / "alone", empty)
+    assert caught.value.code == "prompt-empty"
+
+
+def test_an_object_that_says_no_series_is_not_followed_where_others_lead_to_one(tmp_path: Path) -> None:
+    nameless = structure_set(BALL, [("Ball", [("CLOSED_PLANAR", in_patient(BALL, MIDDLE, INNER[:-1]))])])
+    del nameless.ReferencedFrameOfReferenceSequence
+    found = _found(tmp_path, nameless, presentation_state(BALL, MIDDLE, [("POLYLINE", OUTLINE)]))
+    assert [(one.number, one.code) for one in found.left_out] == [(0, "prompt-references-nothing")]
+    assert len(found.segments) == 1
+    with pytest.raises(PromptRefused) as caught:
+        _found(tmp_path / "alone", nameless)
+    assert caught.value.code == "prompt-references-nothing"
+
+
+def test_what_of_a_structure_lies_beyond_the_series_is_told(tmp_path: Path) -> None:
+    here, beyond = in_patient(BALL, MIDDLE, OUTLINE[:-1]), in_patient(BALL, 40, OUTLINE[:-1])
+    contours = [("CLOSED_PLANAR", here), ("CLOSED_PLANAR", beyond)]
+    found = _found(tmp_path, structure_set(BALL, [("Ball", contours)]))
+    assert set(np.flatnonzero(found.labels.array.any(axis=(1, 2)))) == {PLACE}
+    assert [(one.number, one.code) for one in found.left_out] == [(7, "prompt-outside")]
+    assert "rest of it was followed" in found.left_out[0].reason
 
 
 def test_what_a_prompt_says_of_itself_is_made_fit_for_a_segment() -> None:

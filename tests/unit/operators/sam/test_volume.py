@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from operators.errors import PromptRefused
+from operators.sam.laying import Overlap
 from operators.sam.prompts import Box, SlicePrompt
 from operators.sam.volume import Shown, VolumePrompt, place_in_volume, segment_volume
 from operators.sam.windowing import Window
@@ -90,20 +91,22 @@ def test_a_label_map_has_the_volumes_geometry(orientation: str, tmp_path: Path) 
         VolumePrompt(4, FIRST, 1, reach="structure"),
         VolumePrompt(3, SECOND, 2),
     ]
-    labels = segment_volume(
+    found = segment_volume(
         volume,
         prompts,
         bright_predictor(networks, tmp_path),
         Shown(volume, WINDOW),
         lambda done, total: reports.append((done, total)),
     )
+    labels = found.labels
     assert labels.geometry_equal(volume)
     expected = np.zeros((8, SIDE, SIDE), np.uint16)
     expected[2:6, 10:20, 10:20] = 1
     expected[2:5, 40:50, 30:45] = 300
-    expected[3, 40:50, 30:45] = 2  # the later prompt has the voxel
+    expected[3, 40:50, 30:45] = 2  # on one slice, it is the smaller one
     assert labels.array.dtype == np.uint16
     np.testing.assert_array_equal(labels.array, expected)
+    assert found.overlaps == (Overlap(300, 450, {2: 150}),)
     assert reports == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert len(networks.requests[0]["point_labels"]) == 2, "two prompts on one slice go together"
     assert networks.encoded == 2, "slices with equal pixels are one image: there are two kinds"

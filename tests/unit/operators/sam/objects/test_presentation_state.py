@@ -194,6 +194,56 @@ def test_what_cant_be_followed_is_left_out_beside_what_can(series: SeriesVolume)
     ]
 
 
+def _annotated_thrice() -> Dataset:
+    """Three annotations of one graphic each."""
+    dataset = presentation_state(PHANTOM, 1, [OUTLINE])
+    for _ in range(2):
+        dataset.GraphicAnnotationSequence.extend(presentation_state(PHANTOM, 1, [OUTLINE]).GraphicAnnotationSequence)
+    return dataset
+
+
+def _second_image(dataset: Dataset) -> Dataset:
+    image: Dataset = dataset.GraphicAnnotationSequence[1].ReferencedImageSequence[0]
+    return image
+
+
+def _second_graphic(dataset: Dataset) -> Dataset:
+    graphic: Dataset = dataset.GraphicAnnotationSequence[1].GraphicObjectSequence[0]
+    return graphic
+
+
+BESIDE_OTHERS = {
+    "an unknown image": (
+        lambda dataset: setattr(_second_image(dataset), "ReferencedSOPInstanceUID", "2.25.9"),
+        "prompt-outside",
+    ),
+    "no image": (lambda dataset: delattr(_second_image(dataset), "ReferencedSOPInstanceUID"), "prompt-outside"),
+    "an unknown frame": (lambda dataset: setattr(_second_image(dataset), "ReferencedFrameNumber", 4), "prompt-outside"),
+    "a word for a frame": (lambda dataset: _second_image(dataset).add_new(0x00081160, "LO", "a"), "unreadable"),
+    "words": (lambda dataset: _second_graphic(dataset).add_new(0x00700022, "LO", ["a", "b"]), "unreadable"),
+    "nothing": (lambda dataset: delattr(_second_graphic(dataset), "GraphicData"), "prompt-empty"),
+    "beside the image": (
+        lambda dataset: setattr(
+            _second_graphic(dataset), "GraphicData", [100.0, 2.0, 110.0, 2.0, 110.0, 9.0, 100.0, 2.0]
+        ),
+        "prompt-outside",
+    ),
+    "units": (lambda dataset: setattr(_second_graphic(dataset), "GraphicAnnotationUnits", "MM"), "units-unsupported"),
+}
+
+
+@pytest.mark.parametrize("name", BESIDE_OTHERS)
+def test_what_is_wrong_with_one_annotation_leaves_the_others_alone(name: str, series: SeriesVolume) -> None:
+    edit, code = BESIDE_OTHERS[name]
+    dataset = _annotated_thrice()
+    edit(dataset)
+    found = read_prompts(dataset)
+    assert found.referenced_series() == PHANTOM.uid("series", "")
+    placement = place(found, series)
+    assert [prompt.wanted.number for prompt in placement.prompts] == [1, 3]
+    assert [(one.number, one.code) for one in placement.left_out] == [(2, code)]
+
+
 def test_an_image_of_another_series_is_refused(series: SeriesVolume) -> None:
     other = replace(PHANTOM, series="other")
     with pytest.raises(PromptRefused) as refusal:

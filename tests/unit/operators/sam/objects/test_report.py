@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset
+from pydicom.uid import ComprehensiveSRStorage, MRImageStorage, SegmentationStorage
 
 from operators.errors import PromptRefused
 from operators.sam.objects.placing import place
@@ -124,6 +125,31 @@ def test_a_circle_and_points(series: SeriesVolume) -> None:
     assert [(point.x, point.y) for point in prompt.key.prompt.points] == [(1, 2), (3, 4)]
 
 
+def _evidence(dataset: Dataset, sop_class_uid: str) -> None:
+    """Add an object of a series of its own to the evidence."""
+    series, instance = Dataset(), Dataset()
+    instance.ReferencedSOPClassUID, instance.ReferencedSOPInstanceUID = sop_class_uid, "2.25.91"
+    series.SeriesInstanceUID, series.ReferencedSOPSequence = "2.25.9", [instance]
+    dataset.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence.append(series)
+
+
+def test_evidence_that_is_no_image_is_no_series_to_draw_on() -> None:
+    dataset = report(PHANTOM, [region_group(PHANTOM, 2, "POLYGON", in_patient(PHANTOM, 2, OUTLINE))])
+    for other in (SegmentationStorage, ComprehensiveSRStorage):
+        _evidence(dataset, other)
+    assert read_prompts(stored(dataset)).referenced_series() == PHANTOM.uid("series", "")
+    _evidence(dataset, MRImageStorage)  # nothing says which of the two
+    with pytest.raises(PromptRefused) as refusal:
+        read_prompts(dataset).referenced_series()
+    assert refusal.value.code == "prompt-references-several-series"
+
+
+def test_evidence_of_other_series_does_not_count_where_an_image_was_drawn_on() -> None:
+    dataset = report(PHANTOM, [region_group(PHANTOM, 2, "POLYLINE", OUTLINE)])
+    _evidence(dataset, MRImageStorage)
+    assert read_prompts(stored(dataset)).referenced_series() == PHANTOM.uid("series", "")
+
+
 def _deep(dataset: Dataset) -> None:
     item = Dataset()
     for _ in range(200):
@@ -168,6 +194,52 @@ def test_what_cant_be_followed_is_refused_with_its_code(name: str) -> None:
     with pytest.raises(PromptRefused) as refusal:
         read_prompts(dataset)
     assert refusal.value.code == code
+
+
+def _reference(dataset: Dataset) -> Dataset:
+    """What the first group's region says of its image."""
+    reference: Dataset = _region(dataset).ContentSequence[0].ReferencedSOPSequence[0]
+    return reference
+
+
+def _a_word_for_an_item(dataset: Dataset) -> None:
+    reference = Dataset()
+    reference.add_new(0x0040DB73, "LO", ["1", "a"])
+    _region(dataset).ContentSequence = [reference]
+
+
+BESIDE_OTHERS = {
+    **{name: REFUSED[name] for name in ("no image", "a missing item", "odd", "no number", "no type", "a segment")},
+    "a word for an item": (_a_word_for_an_item, "unreadable"),
+    "a word for a frame": (lambda dataset: _reference(dataset).add_new(0x00081160, "LO", "a"), "unreadable"),
+    "an unknown image": (
+        lambda dataset: setattr(_reference(dataset), "ReferencedSOPInstanceUID", "2.25.9"),
+        "prompt-outside",
+    ),
+    "words": (lambda dataset: _region(dataset).add_new(0x00700022, "LO", ["a", "b"]), "unreadable"),
+    "beside the image": (lambda dataset: setattr(_region(dataset), "GraphicData", [90.0, 2.0] * 2 + [99.0, 9.0]), ""),
+}
+
+
+@pytest.mark.parametrize("name", BESIDE_OTHERS)
+def test_what_is_wrong_with_one_group_leaves_the_others_alone(name: str, series: SeriesVolume) -> None:
+    edit, code = BESIDE_OTHERS[name]
+    dataset = report(PHANTOM, [region_group(PHANTOM, 2, "POLYLINE", OUTLINE, uid=f"{number}") for number in range(3)])
+    edit(dataset)
+    found = read_prompts(dataset)
+    assert found.referenced_series() == PHANTOM.uid("series", "")
+    placement = place(found, series)
+    assert [prompt.wanted.number for prompt in placement.prompts] == [2, 3]
+    assert [(one.number, one.code) for one in placement.left_out] == [(1, code or "prompt-outside")]
+
+
+def test_one_group_in_another_frame_of_reference_leaves_the_others_alone(series: SeriesVolume) -> None:
+    points = in_patient(PHANTOM, 2, OUTLINE)
+    dataset = report(PHANTOM, [region_group(PHANTOM, 2, "POLYGON", points, uid=f"{number}") for number in range(2)])
+    _region(dataset).ReferencedFrameOfReferenceUID = "2.25.9"
+    placement = place(read_prompts(dataset), series)
+    assert [prompt.wanted.number for prompt in placement.prompts] == [2]
+    assert [(one.number, one.code) for one in placement.left_out] == [(1, "frame-of-reference-differs")]
 
 
 def test_too_many_points_are_refused_when_placed(series: SeriesVolume) -> None:

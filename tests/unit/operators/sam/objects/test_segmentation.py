@@ -11,11 +11,13 @@ import numpy as np
 import pydicom
 import pytest
 from numpy.typing import NDArray
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.uid import RLELossless, RTStructureSetStorage
 
 from operators.errors import PromptRefused
 from operators.sam.objects.placing import PlacedPrompt, place
 from operators.sam.objects.prompt_object import Kind
-from operators.sam.objects.reading import read_prompts
+from operators.sam.objects.reading import read_prompts, referenced_series
 from operators.series_volume import SeriesVolume, read_series
 from tests.phantom import CORONAL, OBLIQUE, Phantom, variants
 from tests.prompt_objects import stored
@@ -84,11 +86,14 @@ def test_a_segmentation_on_another_grid_is_where_it_lies_in_the_patient(tmp_path
 
 def _made(series: SeriesVolume, pixels: NDArray[Any], kind: str, **more: Any) -> pydicom.Dataset:
     identification = hd.AlgorithmIdentificationSequence("a", hd.sr.CodedConcept("123109", "DCM", "Manual"), "1")
+    segments = pixels.shape[3] if pixels.ndim == 4 else 1
     segmentation = hd.seg.Segmentation(
         source_images=series.datasets,
         pixel_array=pixels,
         segmentation_type=kind,
-        segment_descriptions=[LIVER.description(1, identification, "1.2.3")],
+        segment_descriptions=[
+            LIVER.description(number, identification, f"1.2.{number + 2}") for number in range(1, segments + 1)
+        ],
         series_instance_uid="1.2.3.4",
         series_number=4,
         sop_instance_uid="1.2.3.5",
@@ -116,6 +121,18 @@ def test_fractions_count_from_a_half_on_and_label_maps_as_they_are(series: Serie
     labels = (fractions > 0.5).astype(np.uint8)
     (prompt,) = place(read_prompts(_made(series, labels, "LABELMAP")), series).prompts
     assert np.array_equal(_masks(prompt, labels.shape), labels == 1)
+
+
+def test_what_it_refers_to_beside_images_is_no_series_to_draw_on(series: SeriesVolume) -> None:
+    labels = np.zeros(series.volume.spatial_shape, np.uint8)
+    labels[3, 5:9, 7:12] = 1
+    dataset = _made(series, labels, "BINARY")
+    other, instance = pydicom.Dataset(), pydicom.Dataset()  # as results here name what prompted them
+    instance.ReferencedSOPClassUID, instance.ReferencedSOPInstanceUID = RTStructureSetStorage, "2.25.91"
+    other.SeriesInstanceUID, other.ReferencedInstanceSequence = "2.25.9", [instance]
+    dataset.ReferencedSeriesSequence.append(other)
+    assert read_prompts(dataset).referenced_series() == PHANTOM.uid("series", "")
+    assert referenced_series(dataset) == PHANTOM.uid("series", "")
 
 
 def test_one_frame_is_enough(series: SeriesVolume) -> None:
@@ -149,6 +166,33 @@ def test_frames_that_span_too_much_or_nothing_regular_are_refused(series: Series
     with pytest.raises(PromptRefused) as refusal:
         read_prompts(dataset)
     assert refusal.value.code == "graphic-unsupported"
+
+
+def test_a_frame_that_is_damaged_is_one_segments(series: SeriesVolume) -> None:
+    fractions = np.zeros((*series.volume.spatial_shape, 4), np.float32)
+    for number in range(4):
+        fractions[2:4, 5 * number : 5 * number + 3, 4:12, number] = 1.0
+    dataset = _made(series, fractions, "FRACTIONAL", transfer_syntax_uid=RLELossless)
+    frames = list(generate_frames(dataset.PixelData))
+    whose = [
+        one.SegmentIdentificationSequence[0].ReferencedSegmentNumber for one in dataset.PerFrameFunctionalGroupsSequence
+    ]
+    dataset.PixelData = encapsulate(
+        [b"damaged!" if number == 2 else frame for frame, number in zip(frames, whose, strict=True)]
+    )
+    placement = place(read_prompts(dataset), series)
+    assert [one.wanted.number for one in placement.prompts] == [1, 3, 4]
+    assert [(one.number, one.code) for one in placement.left_out] == [(2, "unreadable")]
+    for prompt in placement.prompts:
+        assert np.array_equal(_masks(prompt, fractions.shape[:3]), fractions[..., prompt.wanted.number - 1] == 1)
+
+
+def test_a_segment_that_is_described_and_has_no_frame_leaves_the_others_alone(series: SeriesVolume) -> None:
+    fractions = np.zeros((*series.volume.spatial_shape, 2), np.float32)
+    fractions[2, 3:9, 4:12, 1] = 1.0
+    placement = place(read_prompts(_made(series, fractions, "FRACTIONAL")), series)
+    assert [one.wanted.number for one in placement.prompts] == [2]
+    assert [(one.number, one.code) for one in placement.left_out] == [(1, "prompt-empty")]
 
 
 @pytest.mark.parametrize(

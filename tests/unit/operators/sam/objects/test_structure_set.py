@@ -122,6 +122,56 @@ def test_without_references_the_series_is_not_known(series: SeriesVolume) -> Non
     assert place(found, series).prompts  # who knows the series can place them all the same
 
 
+OTHER = replace(PHANTOM, series="other")
+"""In the same frame of reference."""
+
+
+def _also_of(dataset: Dataset, other: Phantom) -> None:
+    """Have the structure set refer to another series too, in its frame of reference."""
+    (added,) = structure_set(other, []).ReferencedFrameOfReferenceSequence
+    dataset.ReferencedFrameOfReferenceSequence.append(added)
+
+
+def _drawn_over(dataset: Dataset, region: int, phantom: Phantom) -> None:
+    """Have each contour of a region name the image that it was drawn over (PS3.3 C.8.8.6)."""
+    for contour in dataset.ROIContourSequence[region].ContourSequence:
+        image = Dataset()
+        image.ReferencedSOPClassUID = phantom.dataset(1).SOPClassUID
+        image.ReferencedSOPInstanceUID = phantom.dataset(1).SOPInstanceUID
+        contour.ContourImageSequence = [image]
+
+
+def test_of_several_series_the_one_that_was_drawn_over_is_meant() -> None:
+    drawn = _contours(("CLOSED_PLANAR", 1, OUTER))
+    dataset = structure_set(PHANTOM, [("one", drawn), ("other", drawn)])
+    _also_of(dataset, OTHER)
+    with pytest.raises(PromptRefused) as refusal:
+        read_prompts(dataset).referenced_series()
+    assert refusal.value.code == "prompt-references-several-series"
+    assert "for 2" in str(refusal.value)
+    _drawn_over(dataset, 0, PHANTOM)
+    assert read_prompts(stored(dataset)).referenced_series() == PHANTOM.uid("series", "")
+    _drawn_over(dataset, 1, OTHER)  # structures on several
+    with pytest.raises(PromptRefused) as refusal:
+        read_prompts(dataset).referenced_series()
+    assert refusal.value.code == "prompt-references-several-series"
+    _drawn_over(dataset, 0, OTHER)
+    assert read_prompts(dataset).referenced_series() == PHANTOM.uid("series", "other")
+
+
+def test_of_several_series_the_one_in_the_frame_of_reference_of_the_contours_is_meant(series: SeriesVolume) -> None:
+    drawn = _contours(("CLOSED_PLANAR", 1, OUTER))
+    dataset = structure_set(PHANTOM, [("one", drawn), ("other", drawn)])
+    _also_of(dataset, replace(OTHER, seed=1))
+    found = read_prompts(dataset)
+    assert found.referenced_series() == PHANTOM.uid("series", "")
+    assert len(place(found, series).prompts) == 2
+    dataset.StructureSetROISequence[1].ReferencedFrameOfReferenceUID = replace(OTHER, seed=1).uid("frame of reference")
+    with pytest.raises(PromptRefused) as refusal:  # one in each
+        read_prompts(dataset).referenced_series()
+    assert refusal.value.code == "prompt-references-several-series"
+
+
 def _contour(dataset: Dataset) -> Dataset:
     contour: Dataset = dataset.ROIContourSequence[0].ContourSequence[0]
     return contour
@@ -156,6 +206,81 @@ def test_a_region_without_contours_is_left_out_beside_others() -> None:
     found = read_prompts(structure_set(PHANTOM, [("empty", []), ("organ", _contours(("CLOSED_PLANAR", 1, OUTER)))]))
     assert [wanted.number for wanted in found.objects] == [8]
     assert [(one.number, one.code) for one in found.left_out] == [(7, "prompt-empty")]
+
+
+def _second(dataset: Dataset) -> Dataset:
+    contour: Dataset = dataset.ROIContourSequence[1].ContourSequence[0]
+    return contour
+
+
+def _set_region(dataset: Dataset, keyword: str, value: object) -> None:
+    setattr(dataset.StructureSetROISequence[1], keyword, value)
+
+
+BESIDE_OTHERS = {
+    "odd": (lambda dataset: setattr(_second(dataset), "ContourData", ["1", "2", "3", "4"]), 8, "unreadable"),
+    "two corners": (lambda dataset: setattr(_second(dataset), "ContourData", ["1", "2", "3"] * 5), 8, "prompt-empty"),
+    "empty": (lambda dataset: setattr(_second(dataset), "ContourData", None), 8, "prompt-empty"),
+    "unknown": (lambda dataset: setattr(_second(dataset), "ContourGeometricType", "CUBE"), 8, "graphic-unsupported"),
+    "words": (lambda dataset: _second(dataset).add_new(0x30060050, "LO", ["a", "b", "c"] * 3), 8, "unreadable"),
+    "far": (lambda dataset: setattr(_second(dataset), "ContourData", ["1", "2", "9e7"] * 3), 8, "prompt-outside"),
+    "beside the image": (
+        lambda dataset: setattr(
+            _second(dataset), "ContourData", ["900", "0", "31", "950", "0", "31", "950", "9", "31"]
+        ),
+        8,
+        "prompt-outside",
+    ),
+    "elsewhere": (
+        lambda dataset: _set_region(dataset, "ReferencedFrameOfReferenceUID", "2.25.9"),
+        8,
+        "frame-of-reference-differs",
+    ),
+    "nowhere": (
+        lambda dataset: _set_region(dataset, "ReferencedFrameOfReferenceUID", ""),
+        8,
+        "frame-of-reference-differs",
+    ),
+    "no number": (lambda dataset: delattr(dataset.StructureSetROISequence[1], "ROINumber"), 0, "unreadable"),
+    "a word for a number": (
+        lambda dataset: dataset.StructureSetROISequence[1].add_new(0x30060022, "LO", "a"),
+        0,
+        "unreadable",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BESIDE_OTHERS)
+def test_what_is_wrong_with_one_region_leaves_the_others_alone(name: str, series: SeriesVolume) -> None:
+    edit, number, code = BESIDE_OTHERS[name]
+    drawn = _contours(("CLOSED_PLANAR", 1, OUTER))
+    dataset = structure_set(PHANTOM, [("one", drawn), ("bad", drawn), ("other", drawn)])
+    edit(dataset)
+    placement = place(read_prompts(dataset), series)
+    assert [one.wanted.number for one in placement.prompts] == [7, 9]
+    assert [(one.number, one.code) for one in placement.left_out] == [(number, code)]
+
+
+@pytest.mark.parametrize("of", ["StructureSetROISequence", "ROIContourSequence"])
+def test_regions_whose_number_is_not_theirs_alone_are_left_out(of: str, series: SeriesVolume) -> None:
+    """Which contours are whose is not known: nothing is drawn under another region's name."""
+    small, large = _contours(("CLOSED_PLANAR", 1, INNER)), _contours(("CLOSED_PLANAR", 1, OUTER))
+    dataset = structure_set(PHANTOM, [("one", small), ("large", large), ("small", small)])
+    numbers = {"StructureSetROISequence": "ROINumber", "ROIContourSequence": "ReferencedROINumber"}
+    setattr(dataset[of].value[2], numbers[of], 8)
+    placement = place(read_prompts(dataset), series)
+    assert [one.wanted.label for one in placement.prompts] == ["one"]
+    assert [one.number for one in placement.left_out] == ([8, 8] if of == "StructureSetROISequence" else [8, 9])
+    assert placement.left_out[0].code == "unreadable"
+
+
+def test_where_every_region_is_wrong_the_first_reason_is_the_refusals() -> None:
+    drawn = _contours(("CLOSED_PLANAR", 1, OUTER))
+    dataset = structure_set(PHANTOM, [("one", drawn), ("other", [])])
+    _contour(dataset).add_new(0x30060050, "LO", ["a", "b", "c"] * 3)
+    with pytest.raises(PromptRefused) as refusal:
+        read_prompts(dataset)
+    assert refusal.value.code == "unreadable"
 
 
 def test_another_frame_of_reference_is_refused(series: SeriesVolume) -> None:
