@@ -110,6 +110,7 @@ def test_what_the_gate_left_out_is_no_source(tmp_path: Path) -> None:
     [
         ({"dropped": {}}, "another number of slices"),
         ({"notes": ()}, "no note says why"),
+        ({"notes": (GateNote("prompts-overlap", "warn", "of a prompt"),)}, "no note says why"),
         ({"dropped": {str(PHANTOM.dataset(index).SOPInstanceUID): () for index in range(6)}}, "number of slices"),
     ],
 )
