@@ -108,6 +108,16 @@ def test_slices_are_encoded_once(tmp_path: Path) -> None:
     assert encoded == [LAST - FIRST + 2] * 2  # both ends of the rod are the same empty slice
 
 
+def test_on_a_slice_alone_the_way_ends_where_it_began(tmp_path: Path) -> None:
+    predictors = {
+        "memory": remembering_predictor(BrightBesideRemembered(), tmp_path / "memory"),
+        "boxes": bright_predictor(BrightInBox(), tmp_path / "boxes"),
+    }
+    for predictor in predictors.values():
+        with closing(follow_structure(predictor, ROD[START : START + 1], 0, BOX)) as steps:
+            assert [(index, int(found.mask.sum())) for index, found in steps] == [(0, PIXELS)]
+
+
 @pytest.mark.parametrize(("start", "slices"), [(COUNT, None), (-1, None), (5, (6, 9))])
 def test_a_slice_outside_is_refused(start: int, slices: tuple[int, int] | None, tmp_path: Path) -> None:
     predictor = remembering_predictor(BrightBesideRemembered(), tmp_path)
