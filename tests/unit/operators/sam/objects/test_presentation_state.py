@@ -9,7 +9,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 from operators.errors import PromptRefused
-from operators.sam.objects.placing import PlacedPrompt, place
+from operators.sam.objects.placing import PlacedPrompt, place_object
 from operators.sam.objects.prompt_object import Graphic, Kind, Shape
 from operators.sam.objects.reading import read_prompts
 from operators.series_volume import SeriesVolume, read_series
@@ -33,8 +33,8 @@ def _drawn(dataset: Dataset) -> Graphic:
 
 
 def _placed(dataset: Dataset, series: SeriesVolume) -> PlacedPrompt:
-    (prompt,) = place(read_prompts(stored(dataset)), series).prompts
-    return prompt
+    (wanted,) = read_prompts(stored(dataset)).objects
+    return place_object(wanted, series)
 
 
 def _edges(prompt: PlacedPrompt) -> list[float]:
@@ -186,18 +186,20 @@ def test_what_cant_be_followed_is_left_out_beside_what_can(series: SeriesVolume)
     graphics = dataset.GraphicAnnotationSequence[0].GraphicObjectSequence
     graphics[0].GraphicType = "SPIRAL"
     graphics[2].GraphicData = far.flatten().tolist()
-    placement = place(read_prompts(dataset), series)
-    assert [prompt.wanted.number for prompt in placement.prompts] == [2]
-    assert [(one.number, one.code) for one in placement.left_out] == [
-        (1, "graphic-unsupported"),
-        (3, "prompt-outside"),
-    ]
+    found = read_prompts(dataset)
+    assert [(one.number, one.code) for one in found.left_out] == [(1, "graphic-unsupported")]
+    here, beyond = found.objects
+    assert (here.number, beyond.number) == (2, 3)
+    assert place_object(here, series).slices
+    with pytest.raises(PromptRefused) as refusal:
+        place_object(beyond, series)
+    assert refusal.value.code == "prompt-outside"
 
 
 def test_an_image_of_another_series_is_refused(series: SeriesVolume) -> None:
     other = replace(PHANTOM, series="other")
     with pytest.raises(PromptRefused) as refusal:
-        place(read_prompts(presentation_state(other, 1, [OUTLINE])), series)
+        place_object(read_prompts(presentation_state(other, 1, [OUTLINE])).objects[0], series)
     assert refusal.value.code == "prompt-outside"
 
 

@@ -10,7 +10,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 from operators.errors import PromptRefused
-from operators.sam.objects.placing import place
+from operators.sam.objects.placing import place_object
 from operators.sam.objects.prompt_object import Kind
 from operators.sam.objects.reading import read_prompts
 from operators.segments import Code
@@ -45,7 +45,8 @@ def _region(dataset: Dataset) -> Dataset:
 
 
 def _edges(dataset: Dataset, series: SeriesVolume) -> list[float]:
-    (prompt,) = place(read_prompts(stored(dataset)), series).prompts
+    (wanted,) = read_prompts(stored(dataset)).objects
+    prompt = place_object(wanted, series)
     box = prompt.key.prompt.box
     assert box is not None
     return [box.left, box.top, box.right, box.bottom]
@@ -120,7 +121,8 @@ def test_a_circle_and_points(series: SeriesVolume) -> None:
     dataset = report(PHANTOM, [region_group(PHANTOM, 1, "CIRCLE", circle)])
     assert _edges(dataset, series) == pytest.approx([15, 7, 25, 17], abs=0.05)
     _region(dataset).GraphicType, _region(dataset).GraphicData = "MULTIPOINT", [1.0, 2.0, 3.0, 4.0]
-    (prompt,) = place(read_prompts(stored(dataset)), series).prompts
+    (wanted,) = read_prompts(stored(dataset)).objects
+    prompt = place_object(wanted, series)
     assert [(point.x, point.y) for point in prompt.key.prompt.points] == [(1, 2), (3, 4)]
 
 
@@ -174,7 +176,7 @@ def test_too_many_points_are_refused_when_placed(series: SeriesVolume) -> None:
     dataset = report(PHANTOM, [region_group(PHANTOM, 1, "POLYLINE", OUTLINE)])
     _region(dataset).GraphicType, _region(dataset).GraphicData = "MULTIPOINT", [3.0] * 2000
     with pytest.raises(PromptRefused) as refusal:
-        place(read_prompts(dataset), series)
+        place_object(read_prompts(dataset).objects[0], series)
     assert refusal.value.code == "prompt-too-long"
 
 
@@ -184,7 +186,7 @@ def test_another_frame_of_reference_is_refused(series: SeriesVolume) -> None:
     for uid in (PHANTOM.uid("elsewhere"), ""):
         _region(dataset).ReferencedFrameOfReferenceUID = uid
         with pytest.raises(PromptRefused) as refusal:
-            place(read_prompts(dataset), series)
+            place_object(read_prompts(dataset).objects[0], series)
         assert refusal.value.code == "frame-of-reference-differs"
 
 
@@ -192,7 +194,7 @@ def test_a_frame_that_the_image_has_not_is_refused(series: SeriesVolume) -> None
     dataset = report(PHANTOM, [region_group(PHANTOM, 2, "POLYLINE", OUTLINE)])
     _region(dataset).ContentSequence[0].ReferencedSOPSequence[0].ReferencedFrameNumber = 3
     with pytest.raises(PromptRefused) as refusal:
-        place(read_prompts(dataset), series)
+        place_object(read_prompts(dataset).objects[0], series)
     assert refusal.value.code == "prompt-outside"
 
 
@@ -203,5 +205,5 @@ def test_an_outline_across_the_slices_is_refused(series: SeriesVolume, tmp_path:
     dataset = report(PHANTOM, [region_group(PHANTOM, 2, "POLYGON", in_patient(PHANTOM, 2, OUTLINE))])
     _region(dataset).GraphicData = points.flatten().tolist()
     with pytest.raises(PromptRefused) as refusal:
-        place(read_prompts(dataset), series)
+        place_object(read_prompts(dataset).objects[0], series)
     assert refusal.value.code == "graphic-unsupported"

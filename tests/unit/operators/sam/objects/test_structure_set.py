@@ -9,7 +9,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 from operators.errors import PromptRefused
-from operators.sam.objects.placing import PlacedPrompt, place
+from operators.sam.objects.placing import PlacedPrompt, place_object
 from operators.sam.objects.prompt_object import Kind
 from operators.sam.objects.reading import read_prompts
 from operators.series_volume import SeriesVolume, read_series
@@ -31,8 +31,8 @@ def _contours(*drawn: tuple[str, int, Floats]) -> list[tuple[str, Floats]]:
 
 
 def _placed(series: SeriesVolume, *drawn: tuple[str, int, Floats]) -> PlacedPrompt:
-    (prompt,) = place(read_prompts(stored(structure_set(PHANTOM, [("organ", _contours(*drawn))]))), series).prompts
-    return prompt
+    (wanted,) = read_prompts(stored(structure_set(PHANTOM, [("organ", _contours(*drawn))]))).objects
+    return place_object(wanted, series)
 
 
 def test_name_number_type_and_references() -> None:
@@ -104,7 +104,8 @@ def test_open_contours_are_lines_and_strokes(series: SeriesVolume) -> None:
 def test_a_contour_between_two_slices_is_on_the_nearer(series: SeriesVolume) -> None:
     places = in_patient(PHANTOM, 1, OUTER) + 0.4 * PHANTOM.axes[0]
     dataset = structure_set(PHANTOM, [("organ", [("CLOSED_PLANAR", places)])])
-    (prompt,) = place(read_prompts(stored(dataset)), series).prompts
+    (wanted,) = read_prompts(stored(dataset)).objects
+    prompt = place_object(wanted, series)
     assert [one.slice_index for one in prompt.slices] == [2]
 
 
@@ -119,7 +120,7 @@ def test_without_references_the_series_is_not_known(series: SeriesVolume) -> Non
     with pytest.raises(PromptRefused) as refusal:
         found.referenced_series()
     assert refusal.value.code == "prompt-references-nothing"
-    assert place(found, series).prompts  # who knows the series can place them all the same
+    assert place_object(found.objects[0], series).slices  # who knows the series can place them all the same
 
 
 def _contour(dataset: Dataset) -> Dataset:
@@ -162,5 +163,5 @@ def test_another_frame_of_reference_is_refused(series: SeriesVolume) -> None:
     other = replace(PHANTOM, seed=1)
     found = read_prompts(structure_set(other, [("organ", _contours(("CLOSED_PLANAR", 1, OUTER)))]))
     with pytest.raises(PromptRefused) as refusal:
-        place(found, series)
+        place_object(found.objects[0], series)
     assert refusal.value.code == "frame-of-reference-differs"
