@@ -406,6 +406,22 @@ def test_acceptances_that_make_no_segmentation(
     assert client.refused("POST", f"{session}/acceptance", acceptance) == (422, code)
 
 
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("image/png", "image/png"),
+        ("image/png, */*;q=0.8", "image/png"),
+        ("application/json, image/png;q=0.5", "application/json"),
+        ("*/*", "application/json"),
+    ],
+)
+def test_a_mask_is_a_png_where_the_client_asks_for_one(client: Client, session: str, accept: str, kind: str) -> None:
+    client.ok("POST", f"{session}/prompts", PROMPT)
+    reply = client.request("GET", f"{session}/mask?slice=5", Accept=accept)
+    assert (reply.status, reply.headers["content-type"]) == (200, kind)
+    assert reply.body.startswith(b"\x89PNG") == (kind == "image/png")
+
+
 # --- several at once ---
 
 
