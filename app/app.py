@@ -32,7 +32,7 @@ from operators.nnunet.fingerprint import intensity_ranges
 from operators.nnunet.operator import NnUNetOperator
 from operators.results.finding import Algorithm
 from operators.results.operator import ResultsWriterOperator
-from operators.sam.operator import GeneralistOperator
+from operators.sam.operator import KEEP_NOTHING, GeneralistOperator
 from operators.segments import SegmentSpec, load_segments, load_series_description
 from operators.series_volume_operator import SeriesVolumeOperator
 
@@ -119,6 +119,7 @@ class SegmentationApp(sdk.Application):
     ) -> None:
         """Have a generalist segment what the specialist found, as soon as the specialist's record is on disk."""
         request = self._request
+        kept = generalist.embeddings
         prompt = GeneralistOperator(
             self,
             model_folder=generalist.model_folder,
@@ -128,7 +129,8 @@ class SegmentationApp(sdk.Application):
             triton_target=request.triton_target,
             request_seconds=request.request_seconds,
             shared_memory=request.shared_memory,
-            scratch_folder=request.output_folder,
+            embeddings_folder=request.output_folder / "embeddings" if kept is None else kept.folder,
+            embedding_bytes=KEEP_NOTHING if kept is None else kept.most_bytes,
             progress=self._steps.of("generalist"),
             name="prompt",
         )

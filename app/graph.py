@@ -47,6 +47,16 @@ class ChannelInput:
 
 
 @dataclass(frozen=True)
+class EmbeddingsRequest:
+    """Where a generalist's embeddings are kept beyond the run, so that no later prompt on a slice pays for them."""
+
+    folder: Path
+    """That of all processes on this host that ask generalists (`app.settings.Settings.embeddings_folder`)."""
+    most_bytes: int
+    """What all files in it may hold together."""
+
+
+@dataclass(frozen=True)
 class GeneralistRequest:
     """The generalist that is to look at the same series, and what counts as agreement with the specialist."""
 
@@ -60,20 +70,12 @@ class GeneralistRequest:
     """By the label of a segment, what it is shown in instead."""
     prompts: SegmentPrompts = "boxes"
     """What each segment is shown by."""
+    embeddings: EmbeddingsRequest | None = None
+    """None where there is no server that keeps them: none are kept, since a run asks about each slice once."""
 
     def window_for(self, label: str) -> str:
         """Return what the series is shown in for the segment of this label."""
         return self.windows.get(label, self.window)
-
-
-@dataclass(frozen=True)
-class EmbeddingsRequest:
-    """Where a generalist's embeddings are kept beyond the run, so that no later prompt on a slice pays for them."""
-
-    folder: Path
-    """That of all processes on this host that ask generalists (`app.settings.Settings.embeddings_folder`)."""
-    most_bytes: int
-    """What all files in it may hold together."""
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,9 @@ class PromptedApp(sdk.Application):
             sdk.CountCondition(self, 1),  # a source without it repeats for ever
             inputs={"": files[IMAGES_CHANNEL]},
             progress=self._steps.of("read"),
-            gate=Gate(package.intended_use, GatePolicies(request.gate.policies), request.gate.take),
+            gate=Gate(
+                package.intended_use, GatePolicies(request.gate.policies), request.gate.take, takes_single_slice=True
+            ),
             name="read",
         )
         infer = PromptedOperator(

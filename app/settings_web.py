@@ -48,7 +48,7 @@ class WebSettings(Section):
         default=2 << 30,
         ge=0,
         description="Room for slices' embeddings on disk, of all sessions and of all pipelines "
-        "with `prompt` together; they share it whether the API is enabled or not.",
+        "with `prompt` or `generalist` together; they share it whether the API is enabled or not.",
     )
 
     @model_validator(mode="after")

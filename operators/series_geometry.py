@@ -12,6 +12,7 @@ from highdicom.spatial import get_normal_vector, get_volume_positions
 from numpy.typing import NDArray
 
 from operators.errors import SeriesRefused
+from operators.parse_errors import PARSE_ERRORS
 from operators.series_checks import numbers, text
 from operators.series_differences import differences
 
@@ -29,6 +30,10 @@ _ANY_ANGLE = 1.0
 """highdicom's tolerance of the angle to the normal, 2.6 degrees by itself, would add up to centimetres in a long stack;
 what lies aside is measured here."""
 _MOST_GAPS_NAMED = 5
+_STATED_SPACINGS = ("SpacingBetweenSlices", "SliceThickness")
+"""What says how much of the patient a slice alone stands for, the better one first."""
+UNSTATED_SPACING_MM = 1.0
+"""Of a slice alone that states neither; highdicom takes the same."""
 
 Array = NDArray[np.float64]
 
@@ -38,13 +43,20 @@ class SeriesGeometry:
     """The stack that the slices make."""
 
     spacing: float
-    """Distance between neighbouring slices along their normal, in mm."""
+    """Distance between neighbouring slices along their normal, in mm; of a slice alone what it states."""
     slice_indices: tuple[int, ...]
     """The slice index of each header, in the order they were given."""
+    is_spacing_known: bool = True
+    """False of a slice alone that states none: its spacing is `UNSTATED_SPACING_MM`."""
 
 
-def find_geometry(headers: Sequence[pydicom.Dataset]) -> SeriesGeometry:
+def find_geometry(headers: Sequence[pydicom.Dataset], *, takes_single_slice: bool = False) -> SeriesGeometry:
     """Return how the slices lie, sorted along their normal (PS3.3 C.7.6.2.1.1).
+
+    Parameters
+    ----------
+    takes_single_slice
+        Whether a slice alone will do.
 
     Raises
     ------
@@ -55,13 +67,27 @@ def find_geometry(headers: Sequence[pydicom.Dataset]) -> SeriesGeometry:
     _check_frame_of_reference(headers)
     orientation = _orientation(headers)
     if len(headers) == 1:
-        raise SeriesRefused("expected a stack of slices, got a single one", code="too-few-slices")
+        if not takes_single_slice:
+            raise SeriesRefused("expected a stack of slices, got a single one", code="too-few-slices")
+        return _single(headers[0])
     positions = np.array([numbers(header, "ImagePositionPatient") for header in headers])
     spacing, indices = get_volume_positions(positions, orientation, perpendicular_tol=_ANY_ANGLE)
     # positions that differ by less than rounding are different ones to highdicom, with a spacing near 0
     if spacing is None or indices is None or spacing < _SAME_PLACE_MM or _strays(headers[0], positions, orientation):
         raise _refusal(headers, positions, orientation)
     return SeriesGeometry(float(spacing), tuple(int(index) for index in indices))
+
+
+def _single(header: pydicom.Dataset) -> SeriesGeometry:
+    """A slice alone: no neighbour tells its spacing, so that it is what the slice states (PS3.3 C.7.6.16.2.1)."""
+    for keyword in _STATED_SPACINGS:
+        try:
+            stated = float(text(header, keyword))
+        except PARSE_ERRORS:  # missing, empty, or no number
+            continue
+        if np.isfinite(stated) and stated > 0:
+            return SeriesGeometry(stated, (0,))
+    return SeriesGeometry(UNSTATED_SPACING_MM, (0,), is_spacing_known=False)
 
 
 def _check_present(headers: Sequence[pydicom.Dataset]) -> None:

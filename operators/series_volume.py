@@ -21,7 +21,7 @@ What is refused, by ``SeriesRefused.code``:
 ``missing-frame-of-reference``          no frame of reference
 ``mixed-frame-of-reference``            several frames of reference
 ``mixed-orientation``                   several orientations: several reconstructions
-``too-few-slices``                      a single slice
+``too-few-slices``                      a single slice, where the gate does not take one
 ``duplicate-position``                  several slices at one position: phases, echoes, b-values, or side by side
 ``gantry-tilt``                         the slices are sheared: they do not lie along their normal
 ``slice-missing``                       slices are missing between others, or part of a concatenation
@@ -127,8 +127,8 @@ def read_series(files: Sequence[Path], progress: Progress | None = None, gate: G
     slices = [everything[index] for index in admitted.kept]
     headers = [one.header for one in slices]
     check_pixels(headers)
-    geometry = find_geometry(headers)
-    notes = (*admitted.notes, *gate.judge(headers, geometry.spacing))
+    geometry = find_geometry(headers, takes_single_slice=gate.takes_single_slice)
+    notes = (*admitted.notes, *gate.judge(headers, geometry.spacing if geometry.is_spacing_known else None))
     array: NDArray[np.float32] = np.empty((len(headers), int(headers[0].Rows), int(headers[0].Columns)), np.float32)
     decoded = _read_slices(slices, geometry.slice_indices, array, report, len(files))
     order = np.argsort(geometry.slice_indices)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import pydicom
 from pydicom.uid import UID
+from pydicom.valuerep import DSfloat
 
 from operators.derived_uids import derived_uid
 from operators.instances import MULTI_FRAME_SOP_CLASSES
@@ -111,9 +112,12 @@ def source_images(series: SeriesVolume) -> list[pydicom.Dataset]:
     """Return the slices' headers as highdicom takes source images: `single_frame_headers`, made fit.
 
     All have the first's orientation, of which others differ by rounding at most: highdicom wants it the same to the
-    last digit.
+    last digit. A slice alone states the spacing that its volume has, for which highdicom would write 1 mm.
     """
-    headers = normalised_headers(single_frame_headers(series), float(series.volume.spacing_between_slices))
+    spacing = float(series.volume.spacing_between_slices)
+    headers = normalised_headers(single_frame_headers(series), spacing)
+    if len(headers) == 1:
+        headers[0].SpacingBetweenSlices = DSfloat(spacing, auto_format=True)
     orientation = headers[0].ImageOrientationPatient
     found = []
     for header in headers:

@@ -14,6 +14,7 @@ from pydicom.uid import MRImageStorage
 from app.graph import LABELS_FILE, FindingRecord, LabelsRecord, ModelRecord
 from app.jobs.readback.computed import ComputedLabels
 from app.recording import object_records, segment_records
+from operators.gate.gate import Gate
 from operators.label_maps import LabelMap
 from operators.results.finding import Finding, WrittenObject
 from operators.segments import Code, SegmentSpec
@@ -21,6 +22,7 @@ from operators.series_volume import read_series
 from tests.phantom import AXIAL, OBLIQUE, SAGITTAL, Edit, Phantom, setting
 from tests.segmented_phantom import ALGORITHM, SEGMENTS, asymmetric_labels
 
+_ANY = Gate()
 PHANTOM = Phantom()
 JAPANESE = replace(PHANTOM, character_set=["", "ISO 2022 IR 87"], patient_name="Yamada^Tarou=山田^太郎=やまだ^たろう")
 TUMOUR = SegmentSpec(
@@ -70,9 +72,10 @@ def planted_finding(
     edit: Edit | None = None,
     paint: Callable[[tuple[int, int, int]], LabelMap] = asymmetric_labels,
     segments: Sequence[SegmentSpec] = SEGMENTS,
+    gate: Gate = _ANY,
 ) -> Finding:
     """Write a series into `folder`, and return what is found on it."""
-    series = read_series(phantom.write(folder, edit=edit))
+    series = read_series(phantom.write(folder, edit=edit), gate=gate)
     labels = series.volume.with_array(paint(series.volume.spatial_shape))
     return Finding(labels, series, segments, ALGORITHM, "identity", "organs")
 

@@ -142,10 +142,12 @@ MEMORY: dict[str, Any] = {
 }
 
 
-def remembering_predictor(networks: BrightBesideRemembered, folder: Path, **changes: Any) -> SlicePredictor:
+def remembering_predictor(
+    networks: BrightBesideRemembered, folder: Path, *, memory: dict[str, Any] = MEMORY, **changes: Any
+) -> SlicePredictor:
     """A predictor of a variant with a memory over them, of `contract` with `changes`."""
     return SlicePredictor(
-        contract(memory=MEMORY, logits={"path": "direct"}, image={"fit": "square"}, **changes),
+        contract(memory=memory, logits={"path": "direct"}, image={"fit": "square"}, **changes),
         networks.encode,
         networks.decode,
         EmbeddingCache(folder, most_bytes=1 << 24),

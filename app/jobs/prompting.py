@@ -74,14 +74,15 @@ def bind_prompts(files: Sequence[Path], study: Sequence[SeenSeries], *, most_str
 
 
 def prompt_request(settings: Settings, prompt: PromptSettings | None) -> PromptRequest:
-    """Return how a pipeline with the table `prompt` is prompted; what stands for nothing if it is not.
-
-    Embeddings are kept where those of sessions are, and under the same bound: they are the same files.
-    """
+    """Return how a pipeline with the table `prompt` is prompted; what stands for nothing if it is not."""
     if prompt is None:
         return PromptRequest()
-    kept = EmbeddingsRequest(settings.embeddings_folder, settings.web.embedding_bytes)
-    return PromptRequest(prompt.window, prompt.reach, prompt.form, kept)
+    return PromptRequest(prompt.window, prompt.reach, prompt.form, kept_embeddings(settings))
+
+
+def kept_embeddings(settings: Settings) -> EmbeddingsRequest:
+    """Return where all pipelines keep embeddings: where sessions do, under the same bound, since they are the same."""
+    return EmbeddingsRequest(settings.embeddings_folder, settings.web.embedding_bytes)
 
 
 def own_result(pipelines: Collection[str]) -> PromptRefused:

@@ -19,6 +19,7 @@ from app.errors import GraphFailed, InputMissing, JobError, LimnerError
 from app.graph import (
     ChannelInput,
     CompletionRecord,
+    EmbeddingsRequest,
     GateRequest,
     GeneralistRequest,
     GraphRequest,
@@ -31,7 +32,7 @@ from app.jobs.forms import Forms
 from app.jobs.host_faults import check_mounted, host_faults_waited_for
 from app.jobs.identity import GeneralistFacts, ModelFacts, is_made_for
 from app.jobs.notices import Notice, Notices
-from app.jobs.prompting import prompt_request
+from app.jobs.prompting import kept_embeddings, prompt_request
 from app.jobs.queue import GROUND, Interrupted, TaskQueue, back_off_seconds
 from app.jobs.recording import record_verified
 from app.jobs.records import Consequence, Job, JobState, Records
@@ -292,7 +293,7 @@ class Segmenting:
             series_description=pipeline.series_description,
             request_seconds=self._settings.triton.request_seconds,
             shared_memory=self._settings.triton.shared_memory,
-            generalist=_generalist_request(pipeline.generalist, model.generalist),
+            generalist=_generalist_request(pipeline.generalist, model.generalist, kept_embeddings(self._settings)),
             kinds=self._forms.kinds(job),
             prompt=prompt_request(self._settings, pipeline.prompt),
             gate=GateRequest(pipeline.gate.policies, pipeline.gate.take),
@@ -384,8 +385,12 @@ class Segmenting:
         raise Interrupted
 
 
-def _generalist_request(settings: GeneralistSettings | None, facts: GeneralistFacts | None) -> GeneralistRequest | None:
+def _generalist_request(
+    settings: GeneralistSettings | None, facts: GeneralistFacts | None, kept: EmbeddingsRequest
+) -> GeneralistRequest | None:
     if settings is None or facts is None:
         return None
     limits = AgreementLimits(settings.least_dice, settings.most_distance_mm, settings.most_volume_difference_percent)
-    return GeneralistRequest(facts.folder, facts.window, facts.box_margin_pixels, limits, facts.windows, facts.prompts)
+    return GeneralistRequest(
+        facts.folder, facts.window, facts.box_margin_pixels, limits, facts.windows, facts.prompts, kept
+    )

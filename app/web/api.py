@@ -16,6 +16,7 @@ from app.jobs.accepting import Accepting, Drawn
 from app.jobs.records import Job, Records
 from app.settings import Settings
 from app.web import messages as m
+from app.web.acceptable import PNG, wants_png
 from app.web.examples import ACCEPTANCES, PROMPTS
 from app.web.masks import png, png_text, run_lengths, unpacked
 from app.web.problems import MEDIA_TYPE, tell_problems
@@ -26,7 +27,6 @@ _DESCRIPTION = """A viewer opens a session on a series that Limner has received,
 its slices, and gets masks back. Accepted, what was drawn becomes a DICOM Segmentation and goes to its destinations as
 all results do. Coordinates are pixels of a slice or patient coordinates (LPS, mm). One session draws one structure at a
 time; one request of a session is followed at a time."""
-_PNG = "image/png"
 
 _Made = TypeVar("_Made")
 
@@ -101,10 +101,10 @@ class Api:
         """Return the structure as it is. With `Accept: image/png` and a slice, that slice as a PNG."""
         session = self._sessions.session(session_id)
         answer = self._sessions.ask(session, {"ask": "mask", "slice": slice})
-        if slice is not None and request.headers.get("accept") == _PNG:
+        if slice is not None and wants_png(request.headers.getlist("accept")):
             geometry = session.described["geometry"]
             bits = _checked(session, lambda: unpacked(answer.content, 1, geometry["rows"], geometry["columns"])[0])
-            return Response(png(bits), media_type=_PNG)
+            return Response(png(bits), media_type=PNG)
         return _checked(session, lambda: _structure(session, answer, format))
 
     def propagate(self, session_id: str, reach: m.PropagationRequest) -> m.PropagationState:
@@ -228,7 +228,7 @@ _PROBLEM: dict[str, Any] = {
 
 def _routes(api: Api) -> list[tuple[str, str, Callable[..., Any], dict[str, Any]]]:
     one = "/sessions/{session_id}"
-    masks: dict[str, Any] = {"response_model": m.Structure, "responses": {200: {"content": {_PNG: {}}}}}
+    masks: dict[str, Any] = {"response_model": m.Structure, "responses": {200: {"content": {PNG: {}}}}}
     return [
         ("GET", "/models", api.models, {}),
         ("POST", "/sessions", api.open, {"status_code": 201}),

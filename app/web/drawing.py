@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from operators.errors import PromptRefused
 from operators.sam.contract import PromptKind
-from operators.sam.following import follow_structure
+from operators.sam.following import follow_structure, kept_parts
 from operators.sam.predictor import SlicePrediction, SlicePredictor
 from operators.sam.prompts import SlicePrompt
 from operators.sam.volume import Shown
@@ -150,7 +150,8 @@ class Drawing:
     ) -> Found:
         """Go on from the slice that was asked last, through `slices` or until the structure ends.
 
-        Slices that a person prompted keep their masks. Cancelled, it leaves everything as it was.
+        Slices that a person prompted keep their masks; of the others stays what the variant keeps. Cancelled, it leaves
+        everything as it was.
 
         Raises
         ------
@@ -168,13 +169,15 @@ class Drawing:
         if slices is not None:
             first, last = slices
             reach = (0 if first is None else first, len(self._shown) - 1 if last is None else last)
-        drawn: dict[int, DrawnSlice] = {}
+        masks: dict[int, Bits] = {}
         steps = follow_structure(self._predictor, self._shown, start, prompt, slices=reach, progress=progress)
         with closing(steps):
             for index, found in steps:
                 if is_cancelled():
                     return Found({}, {"cancelled": True, "steps": len(self._history)})
-                drawn[index] = _drawn(found.mask, self._slices[start].kinds)
+                masks[index] = found.mask
+        parts = kept_parts(masks, self._predictor.contract)
+        drawn = {index: _drawn(mask, self._slices[start].kinds) for index, mask in parts.items()}
         kept = {index: one for index, one in self._slices.items() if one.prompted is not None}
         self._step({**self._slices, **drawn, **kept}, start)
         changed = sorted(set(drawn) - set(kept))

@@ -24,6 +24,7 @@ from app.web.placement import placed_prompt
 from app.web.task import SessionTask
 from operators.durable import write_durably
 from operators.errors import InferenceFailed
+from operators.gate.gate import Gate
 from operators.results.finding import Algorithm, Finding
 from operators.results.writing import write_results
 from operators.sam.embeddings import EmbeddingCache
@@ -36,6 +37,7 @@ from operators.segments import Code, SegmentSpec
 from operators.series_volume import SeriesVolume, read_series
 
 _LABEL = 1
+_GATE = Gate(takes_single_slice=True)
 
 
 def run_session(connection: Connection, lifeline: Connection, task: SessionTask, memory_limit_bytes: int) -> None:
@@ -101,7 +103,7 @@ class Session:
     def __init__(self, task: SessionTask, networks: Networks, connection: Connection) -> None:
         self._package: GeneralistPackage = task.package
         self._connection = connection
-        self._series: SeriesVolume = read_series(task.files)
+        self._series: SeriesVolume = read_series(task.files, gate=_GATE)
         self._asked_window = window_text(task.window)
         shown, self._window = shown_series(self._series, task.window)
         cache = EmbeddingCache(task.embeddings_folder, most_bytes=task.embedding_bytes)

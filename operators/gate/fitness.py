@@ -12,6 +12,7 @@ from operators.gate.attributes import items, texts
 from operators.gate.body_parts import examined, regions_of
 from operators.gate.intended_use import ANY_CONTRAST, NO_CONTRAST, IntendedUse
 from operators.series_checks import numbers
+from operators.series_geometry import UNSTATED_SPACING_MM
 
 _PLANE_OF_NORMAL = ("sagittal", "coronal", "axial")
 _TOWARDS = (("L", "R"), ("P", "A"), ("H", "F"))
@@ -21,7 +22,7 @@ _WITHOUT_AGENT = ("NONE", "NO", "N", "NO CONTRAST", "WITHOUT", "WITHOUT CONTRAST
 _LONGEST_CODE_STRING = 16
 
 
-def mismatches(headers: Sequence[pydicom.Dataset], spacing: float, intended: IntendedUse) -> Iterator[Finding]:
+def mismatches(headers: Sequence[pydicom.Dataset], spacing: float | None, intended: IntendedUse) -> Iterator[Finding]:
     """Yield what is found of one evenly spaced series that its model's card excludes.
 
     Parameters
@@ -29,14 +30,20 @@ def mismatches(headers: Sequence[pydicom.Dataset], spacing: float, intended: Int
     headers
         One a slice, of one orientation, matrix and pixel spacing.
     spacing
-        Between neighbouring slices along their normal, in mm.
+        Between neighbouring slices along their normal, in mm; None of a slice alone that states none.
     """
     yield from _modality(headers, intended)
     yield from _body_part(headers, intended)
     yield from _contrast(headers, intended)
     yield from _orientation(numbers(headers[0], "ImageOrientationPatient"), intended)
     pixels = numbers(headers[0], "PixelSpacing")
-    if (bounds := intended.slice_spacing_mm) is not None and not bounds.hold(spacing):
+    if spacing is None:
+        yield (
+            "slice-spacing-unknown",
+            "the series is one slice, which states neither Spacing Between Slices nor Slice Thickness above 0; it is "
+            f"taken for {UNSTATED_SPACING_MM:g} mm thick, so that volumes say nothing",
+        )
+    elif (bounds := intended.slice_spacing_mm) is not None and not bounds.hold(spacing):
         yield "wrong-slice-spacing", f"the model is for slices {bounds} mm apart, and these are {spacing:.4g} mm apart"
     if (bounds := intended.pixel_spacing_mm) is not None and not all(bounds.hold(one) for one in pixels):
         shown = " x ".join(f"{one:.4g}" for one in pixels)

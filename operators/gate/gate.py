@@ -55,6 +55,8 @@ class Gate:
     """DICOM keywords and values: only images that have all of them go on."""
     ranges: tuple[IntensityRange | None, ...] = ()
     """The training's range of each channel, None for those without a scale; empty if not known."""
+    takes_single_slice: bool = False
+    """Whether one slice is enough, as for a model that is prompted slice by slice; a specialist wants a stack."""
 
     def of_channel(self, number: int) -> Gate:
         """Return the gate of one channel's series alone."""
@@ -93,8 +95,8 @@ class Gate:
         message = f"took the {len(found)} of {len(sorting.kept)} images with {named}"
         sorting.keep(found, GateNote("duplicate-position", "repair", message))
 
-    def judge(self, headers: Sequence[pydicom.Dataset], spacing: float) -> tuple[GateNote, ...]:
-        """Return what is worth a word about the slices of a series that are `spacing` mm apart.
+    def judge(self, headers: Sequence[pydicom.Dataset], spacing: float | None) -> tuple[GateNote, ...]:
+        """Return what is worth a word about the slices of a series that are `spacing` mm apart; None: nothing says.
 
         Raises
         ------

@@ -58,7 +58,7 @@ _FIXED_CHECKS = {
     "missing-frame-of-reference": "an image has no frame of reference",
     "mixed-frame-of-reference": "the images have several frames of reference",
     "mixed-orientation": "the slices have several orientations: several reconstructions are in one series",
-    "too-few-slices": "it is a single slice",
+    "too-few-slices": "it is a single slice, and the model is not one that is prompted",
     "gantry-tilt": "the slices are sheared by more than a quarter of a pixel over the whole stack",
     "slice-missing": "slices are missing between others",
     "uneven-spacing": "the slices are not evenly spaced, or some lie beside the others",
@@ -99,6 +99,13 @@ _CONFIGURABLE = (
         "refuse",
         _MAY_WARN,
         "`take` names the one that goes on; it needs no policy",
+    ),
+    Check(
+        "slice-spacing-unknown",
+        "it is a single slice, for a model that is prompted, and states neither Spacing Between Slices nor Slice "
+        "Thickness: it is taken for 1 mm thick",
+        "warn",
+        _MAY_WARN,
     ),
     Check("lossy-compression", "an image was compressed with loss, once or still", "warn", _MAY_WARN),
     Check("monochrome1", "low values are bright (MONOCHROME1)", "warn", _MAY_WARN),

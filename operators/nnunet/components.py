@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import ndimage
 
+from operators.components import components_of
 from operators.label_maps import LabelMap
 
 
@@ -30,14 +30,10 @@ def keep_largest_component(labels: LabelMap, of: Sequence[int]) -> LabelMap:
     for plane, found in zip(labels, mask, strict=True):  # isin makes copies of what it is given
         found[...] = np.isin(plane, list(of))
     kept = labels.copy()
-    (box,) = ndimage.find_objects(mask.view(np.uint8), max_label=1)  # components take four bytes of each voxel
-    if box is None:
+    found = components_of(mask)
+    if found is None:
         return kept
-    components, count = ndimage.label(mask[box], structure=np.ones((3,) * labels.ndim))
-    sizes = np.zeros(count + 1, np.int64)
-    for plane in components:
-        np.add.at(sizes, plane[plane > 0], 1)
-    removed = sizes < sizes.max()
+    removed = found.sizes < found.sizes.max()
     removed[0] = False  # what is not of the mask
-    kept[box][removed[components]] = 0
+    kept[found.box][removed[found.numbers]] = 0
     return kept

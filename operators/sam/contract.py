@@ -131,29 +131,29 @@ def read_contract(content: Mapping[str, Any]) -> Contract:
     """
     image, prompts, logits = content["image"], content["prompts"], content["logits"]
     return Contract(
-        family=_one_of("family", content["family"], Family),
+        family=one_of("family", content["family"], Family),
         image=ImageContract(
             size=_side("image.size", image["size"]),
-            fit=_one_of("image.fit", image["fit"], Fit),
-            resampling=_one_of("image.resampling", image["resampling"], Resampling),
-            order=_one_of("image.order", image["order"], Order),
-            intensity=_one_of("image.intensity", image["intensity"], Intensity),
+            fit=one_of("image.fit", image["fit"], Fit),
+            resampling=one_of("image.resampling", image["resampling"], Resampling),
+            order=one_of("image.order", image["order"], Order),
+            intensity=one_of("image.intensity", image["intensity"], Intensity),
             mean=_three("image.mean", image["mean"]),
             deviation=_three("image.deviation", image["deviation"]),
         ),
         prompts=PromptContract(
-            kinds=tuple(_one_of("prompts.kinds", kind, PromptKind) for kind in prompts["kinds"]),
+            kinds=tuple(one_of("prompts.kinds", kind, PromptKind) for kind in prompts["kinds"]),
             size=_side("prompts.size", prompts["size"]),
-            rounding=_one_of("prompts.rounding", prompts["rounding"], Rounding),
-            box=_one_of("prompts.box", prompts["box"], BoxPlace),
-            padding=_one_of("prompts.padding", prompts["padding"], Padding),
+            rounding=one_of("prompts.rounding", prompts["rounding"], Rounding),
+            box=one_of("prompts.box", prompts["box"], BoxPlace),
+            padding=one_of("prompts.padding", prompts["padding"], Padding),
         ),
         logits=LogitsContract(
             size=_side("logits.size", logits["size"]),
-            path=_one_of("logits.path", logits["path"], Path),
+            path=one_of("logits.path", logits["path"], Path),
             threshold=float(logits["threshold"]),
             sigmoid=bool(logits["sigmoid"]),
-            single=_one_of("logits.single", logits["single"], Single),
+            single=one_of("logits.single", logits["single"], Single),
             several=bool(logits["several"]),
         ),
         memory=content["memory"],
@@ -161,7 +161,8 @@ def read_contract(content: Mapping[str, Any]) -> Contract:
     )
 
 
-def _one_of(key: str, value: Any, choices: Any) -> Any:
+def one_of(key: str, value: Any, choices: Any) -> Any:
+    """Return a value that is among those of a ``Literal``; raises ValueError naming its key."""
     if value not in get_args(choices):
         raise ValueError(f"{key} must be one of {', '.join(get_args(choices))}, not {value!r}")
     return value

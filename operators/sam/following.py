@@ -3,21 +3,25 @@
 With a memory (SAM 2, MedSAM2) an object is followed as SAM 2's own video predictor does it: `operators.sam.memory`
 decides, and here its slices, prompts and masks are those of a series. Without one, `operators.sam.propagation`.
 
+`kept_parts` is for the end of the way: some variants keep but one part of what was found in all.
+
 What was drawn is shown as SAM 2 shows it, as points and corners, on the slice as the memory's networks see slices. A
 refined answer is shown as the mask that it is: a memory knows no half-finished masks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 
 import numpy as np
 
+from operators.components import Bits, largest_component
 from operators.errors import InferenceFailed
+from operators.sam.contract import Contract
 from operators.sam.frames import PADDING, framed_prompt, on_image
 from operators.sam.mask_prompts import mask_in_square
 from operators.sam.memory import Features, Followed, Shown, ShownMask, ShownPoints, follow
-from operators.sam.memory_contract import followed_image
+from operators.sam.memory_contract import followed_image, read_memory_contract
 from operators.sam.predictor import Infer, SlicePrediction, SlicePredictor
 from operators.sam.prompts import SlicePrompt
 from operators.sam.propagation import Progress, Stack, propagate, slices_within
@@ -63,6 +67,22 @@ def follow_structure(
     if predictor.contract.memory is None or infer is None:
         return propagate(predictor, images, start, prompt, slices=slices, progress=progress)
     return _remembering(predictor, infer, images, start, prompt, slices, progress or (lambda done, most: None))
+
+
+def kept_parts(masks: Mapping[int, Bits], contract: Contract) -> Mapping[int, Bits]:
+    """Return what the variant keeps of a structure that was followed to its end: all, or its largest component.
+
+    MedSAM2's own script (``medsam2_infer_3D_CT.py``) keeps the largest, wherever the prompt was.
+
+    Parameters
+    ----------
+    masks
+        By slice, (rows, columns): all that `follow_structure` yielded. No slice between two others is missing.
+    """
+    if contract.memory is None or read_memory_contract(contract.memory).components == "all":
+        return masks
+    slices = sorted(masks)
+    return dict(zip(slices, largest_component(np.stack([masks[index] for index in slices])), strict=True))
 
 
 def _remembering(

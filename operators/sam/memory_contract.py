@@ -8,8 +8,11 @@
       "pointers": 16,                      slices whose object pointers are looked at, most
       "several": [0, 1],                   from how many to how many points the best of three masks is taken
       "stability": {"delta": 0.05, "threshold": 0.98},     else the single one, unless it is unstable
-      "mask_prompt": {"kernel": [[…]], "bias": 0.1, "no_memory": […]}      weights, put in by the exporter
+      "mask_prompt": {"kernel": [[…]], "bias": 0.1, "no_memory": […]},     weights, put in by the exporter
+      "components": "all"                  what is kept of a structure in the end; or its "largest" component (MedSAM2)
     }
+
+``components`` may be missing, as in manifests that are older than it: it is ``all`` then.
 
 The training's other switches (how a mask is scaled for the memory, which encodings are added, what stands for an
 object that is not there) are in the exported graphs, where they are constants.
@@ -19,12 +22,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, get_args
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from operators.sam.contract import Contract, ImageContract, Resampling
+from operators.sam.contract import Contract, ImageContract, Resampling, one_of
+
+Kept = Literal["all", "largest"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,7 @@ class MemoryContract:
     several: tuple[int, int]
     stability: Stability
     mask_prompt: MaskPrompt
+    components: Kept
 
 
 def read_memory_contract(content: Mapping[str, Any]) -> MemoryContract:
@@ -74,12 +80,13 @@ def read_memory_contract(content: Mapping[str, Any]) -> MemoryContract:
     if kernel.ndim != 2 or kernel.shape[0] != kernel.shape[1]:
         raise ValueError(f"memory.mask_prompt.kernel must be a square of numbers, not of shape {kernel.shape}")
     return MemoryContract(
-        resampling=_resampling(content["resampling"]),
+        resampling=one_of("memory.resampling", content["resampling"], Resampling),
         memories=_count("memory.memories", content["memories"]),
         pointers=_count("memory.pointers", content["pointers"]),
         several=(fewest, most),
         stability=Stability(float(stability["delta"]), float(stability["threshold"])),
         mask_prompt=MaskPrompt(kernel, float(prompt["bias"]), np.asarray(prompt["no_memory"], np.float32)),
+        components=one_of("memory.components", content.get("components", "all"), Kept),
     )
 
 
@@ -93,13 +100,7 @@ def followed_image(contract: Contract) -> ImageContract:
     """
     if contract.memory is None:
         raise ValueError("a variant without memory can't follow an object")
-    return replace(contract.image, resampling=_resampling(contract.memory["resampling"]))
-
-
-def _resampling(value: Any) -> Any:
-    if value not in get_args(Resampling):
-        raise ValueError(f"memory.resampling must be one of {', '.join(get_args(Resampling))}, not {value!r}")
-    return value
+    return replace(contract.image, resampling=one_of("memory.resampling", contract.memory["resampling"], Resampling))
 
 
 def _count(key: str, value: Any) -> int:

@@ -18,8 +18,8 @@ from operators.sam.showing import shown_segments
 from operators.sdk import Fragment, Operator, OperatorSpec
 from operators.series_volume import SeriesVolume
 
-_KEEP_NOTHING = 0
-"""Of embeddings: each slice is asked once, with all its segments."""
+KEEP_NOTHING = 0
+"""Of embeddings, for a run by itself: it asks about each slice once in each window, with all its segments there."""
 
 
 class GeneralistOperator(Operator):
@@ -45,8 +45,9 @@ class GeneralistOperator(Operator):
         How much larger than what the specialist found a box is, on each side.
     triton_target, request_seconds, shared_memory
         Where and how the networks are asked.
-    scratch_folder
-        Where embeddings would lie if any were kept.
+    embeddings_folder, embedding_bytes
+        Where embeddings are kept, and what all in that folder may take on disk: a server's, for a person who prompts on
+        one of the slices later, and for a run that is repeated.
     progress
         Told the slices done and the slices in all.
     """
@@ -62,7 +63,8 @@ class GeneralistOperator(Operator):
         triton_target: str,
         request_seconds: float,
         shared_memory: bool,
-        scratch_folder: Path,
+        embeddings_folder: Path,
+        embedding_bytes: int,
         progress: Callable[[int, int], None],
         **kwargs: Any,
     ) -> None:
@@ -73,7 +75,8 @@ class GeneralistOperator(Operator):
         self._triton_target = triton_target
         self._request_seconds = request_seconds
         self._shared_memory = shared_memory
-        self._scratch_folder = scratch_folder
+        self._embeddings_folder = embeddings_folder
+        self._embedding_bytes = embedding_bytes
         self._progress = progress
         super().__init__(fragment, *args, **kwargs)
 
@@ -97,7 +100,7 @@ class GeneralistOperator(Operator):
             deadline_seconds=self._request_seconds,
             shared_memory=self._shared_memory,
         ) as networks:
-            cache = EmbeddingCache(self._scratch_folder / "embeddings", most_bytes=_KEEP_NOTHING)
+            cache = EmbeddingCache(self._embeddings_folder, most_bytes=self._embedding_bytes)
             found = guided_labels(
                 labels,
                 shown_segments(series, self._windows),

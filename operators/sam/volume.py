@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from operators.errors import PromptRefused
 from operators.label_maps import MOST_LABELS
 from operators.sam.contract import Contract
-from operators.sam.following import follow_structure
+from operators.sam.following import follow_structure, kept_parts
 from operators.sam.frames import framed_prompt
 from operators.sam.laying import Layers, Overlap
 from operators.sam.predictor import SlicePrediction, SlicePredictor
@@ -182,8 +182,9 @@ def _follow(layers: Layers, placed: VolumePrompt, predictor: SlicePredictor, sho
     """Add an object that goes through several slices."""
     slices = placed.reach if isinstance(placed.reach, tuple) else None
     with closing(follow_structure(predictor, shown, placed.slice_index, placed.prompt, slices=slices)) as steps:
-        for index, found in steps:
-            layers.add(placed.label, index, found.mask)
+        found = {index: prediction.mask for index, prediction in steps}
+    for index, mask in kept_parts(found, predictor.contract).items():
+        layers.add(placed.label, index, mask)
 
 
 def _check(prompts: Sequence[VolumePrompt], shape: tuple[int, int, int], contract: Contract) -> None:

@@ -11,17 +11,29 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
+from operators.gate.gate import Gate
 from operators.results.binary import write_binary
 from operators.results.finding import Finding, PromptingObject
 from operators.results.fractional import write_fractional
 from operators.results.labelmap import write_labelmap
 from operators.results.notice import Outcome, write_notice
 from operators.results.report import write_report
-from tests.finding_phantom import KINDS, PHANTOM, TUMOUR, WITHOUT_TYPE_2, planted_finding, planted_probabilities
+from tests.finding_phantom import (
+    KINDS,
+    PHANTOM,
+    TUMOUR,
+    WITHOUT_TYPE_2,
+    as_mr,
+    planted_finding,
+    planted_probabilities,
+)
 from tests.judges import run_dcentvfy, run_dciodvfy
 from tests.peers import require
+from tests.phantom import Edit, setting
 from tests.segmented_phantom import LIVER, MANY_SEGMENTS, many_labels, no_labels
 from tests.unit.operators.results.test_replacing import REPLACED
+
+SINGLE = replace(PHANTOM, slices=1)
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +67,14 @@ def _written(finding: Finding, folder: Path) -> list[Path]:
 def test_no_error_in_what_is_made_of_a_finding(name: str, tmp_path: Path) -> None:
     phantom, edit = KINDS[name]
     written = _written(planted_finding(tmp_path / "images", phantom, edit=edit), tmp_path)
+    assert {path.name: run_dciodvfy(path) for path in written} == {path.name: [] for path in written}
+    assert _inconsistencies([*sorted((tmp_path / "images").iterdir()), *written]) == []
+
+
+@pytest.mark.parametrize("edit", [None, as_mr, setting(SliceThickness=None), setting(SpacingBetweenSlices="4")])
+def test_no_error_in_what_is_made_of_a_slice_alone(edit: Edit | None, tmp_path: Path) -> None:
+    alone = Gate(takes_single_slice=True)
+    written = _written(planted_finding(tmp_path / "images", SINGLE, edit=edit, gate=alone), tmp_path)
     assert {path.name: run_dciodvfy(path) for path in written} == {path.name: [] for path in written}
     assert _inconsistencies([*sorted((tmp_path / "images").iterdir()), *written]) == []
 

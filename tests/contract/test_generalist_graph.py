@@ -11,21 +11,27 @@ import pytest
 
 from app.errors import GraphFailed
 from app.graph import (
+    IMAGES_CHANNEL,
+    PROMPT_CHANNEL,
     RECORD_FILE,
     SPECIALIST_RECORD_FILE,
     ChannelInput,
     CompletionRecord,
+    EmbeddingsRequest,
     FailureRecord,
     GateRequest,
     GeneralistRequest,
     GraphRequest,
+    PromptRequest,
     specialist_alone,
 )
 from app.jobs.graph_process import GraphProcess
 from app.jobs.verification import verify_results
+from app.settings_prompt import PROMPTED_APPLICATION
 from operators.agreement_limits import AgreementLimits
 from operators.errors import ModelPackageError
 from operators.object_kinds import Kind
+from operators.triton_connection import connect
 from tests.sam_fixture import put_generalist
 from tests.triton_fixture import MODEL_REPOSITORY, running_triton
 from tests.web_fixture import MODEL as BRIGHT_AROUND_POINTS
@@ -128,6 +134,59 @@ def test_points_within_the_segments_and_windows_of_their_own(graphs: GraphProces
     parameters = algorithm.AlgorithmParameters.split(",")
     assert {"prompts=points", "window=by modality", "window of Liver=liver"} < set(parameters)
     assert not any(one.startswith("box_margin") for one in parameters)
+
+
+def _encoded(target: str) -> int:
+    """How many images Triton's encoder was asked for, since it began."""
+    (statistics,) = connect(target).get_inference_statistics(BRIGHT_AROUND_POINTS).model_stats
+    return int(statistics.inference_count)
+
+
+def test_what_the_chain_encoded_is_kept_for_whoever_prompts_its_slices_and_for_a_retry(
+    graphs: GraphProcess, request_for: GraphRequest, target: str, tmp_path: Path
+) -> None:
+    kept = EmbeddingsRequest(tmp_path / "embeddings", 1 << 24)
+    model = request_for.model_folder.parent / BRIGHT_AROUND_POINTS
+    chain = replace(request_for, generalist=GeneralistRequest(model, "liver", 5.0, embeddings=kept))
+    before = _encoded(target)
+    _run(graphs, chain)
+    encoded = _encoded(target)
+    assert encoded > before
+    _run(graphs, replace(chain, output_folder=tmp_path / "again"))
+    assert _encoded(target) == encoded
+
+    def prompted(window: str) -> CompletionRecord:
+        """What a person makes of the specialist's segments, on each slice that has one."""
+        segmentation = ChannelInput(PROMPT_CHANNEL, (chain.output_folder / "segmentation.dcm",))
+        images = ChannelInput(IMAGES_CHANNEL, chain.primary_files)
+        asked = replace(
+            chain,
+            inputs=(images, segmentation),
+            model_folder=model,
+            output_folder=tmp_path / window,
+            generalist=None,
+            prompt=PromptRequest(window, "slice", "box", kept),
+        )
+        return _run(graphs, asked, PROMPTED_APPLICATION)
+
+    (found,) = prompted("liver").findings
+    assert [one.voxels > 0 for one in found.segments] == [True, True]
+    assert _encoded(target) == encoded
+    prompted("lung")  # another picture
+    assert _encoded(target) > encoded
+
+
+def test_without_a_folder_the_chain_keeps_no_embeddings(
+    graphs: GraphProcess, request_for: GraphRequest, target: str
+) -> None:
+    model = request_for.model_folder.parent / BRIGHT_AROUND_POINTS
+    request = replace(request_for, generalist=GeneralistRequest(model, "liver", 5.0))
+    before = _encoded(target)
+    _run(graphs, request)
+    once = _encoded(target) - before
+    _run(graphs, request)
+    assert _encoded(target) == before + 2 * once
+    assert not list(request.output_folder.rglob("*.single"))
 
 
 def test_a_report_says_where_the_two_disagree(graphs: GraphProcess, request_for: GraphRequest) -> None:

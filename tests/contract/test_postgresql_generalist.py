@@ -15,6 +15,7 @@ import pytest
 
 from app.audit.log import verify as verify_audit
 from app.errors import GraphFailed, JobError
+from app.graph import CompletionRecord, EmbeddingsRequest, GraphRequest
 from app.jobs import queue
 from app.jobs.holding import ask_for_decision
 from app.jobs.records import Agreement, Finding
@@ -87,6 +88,24 @@ def test_where_they_agree_the_settings_say_what_is_sent(
         liver = '(10200004, SCT, "Liver")'
         assert made.records.findings(job.id) == [Finding(role, 1, "Liver", liver, 100.0) for role in BOTH]  # type: ignore[arg-type]
         assert made.records.agreement(job.id) == [Agreement(1, "Liver", 0.95, 1.5, -2.0, -2.0, ())]
+
+
+def test_its_graph_keeps_embeddings_where_sessions_do(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[GraphRequest] = []
+    with _bench(tmp_path, url, PlantedGraph()) as made:
+        run = made.graph.run
+
+        def noted(request: GraphRequest, application: str, **more: Any) -> CompletionRecord:
+            asked.append(request)
+            return run(request, application, **more)
+
+        monkeypatch.setattr(made.graph, "run", noted)
+        _run(made)
+        settings = made.settings
+        expected = EmbeddingsRequest(settings.embeddings_folder, settings.web.embedding_bytes)
+        assert [one.generalist.embeddings for one in asked if one.generalist is not None] == [expected]
 
 
 def _delivering(deliver: bool) -> GeneralistSettings:

@@ -22,8 +22,11 @@ from app.graph import (
 from app.jobs.graph_process import PROMPTED_PRELOAD, GraphProcess
 from app.jobs.verification import verify_results
 from app.settings_prompt import PROMPTED_APPLICATION
+from operators.sam.prompted import PromptReach
 from operators.triton_connection import connect
 from tests.ball_segmentation import ball_segmentation
+from tests.judges import run_dciodvfy
+from tests.peers import require
 from tests.prompt_objects import in_patient, presentation_state, rectangle, structure_set
 from tests.triton_fixture import running_triton
 from tests.web_fixture import BALL, MODEL, generalist_repository, write_ball
@@ -131,6 +134,24 @@ def test_without_a_folder_embeddings_last_as_long_as_the_run(
     assert not [path for path in request_for.output_folder.rglob("*") if "embeddings" in path.name]
     _run(graphs, request_for, state, name="second")
     assert _encoded(target) == before + 2
+
+
+@pytest.mark.parametrize("reach", ["slice", "volume"])
+def test_a_series_of_one_slice_is_prompted_as_others_are(
+    graphs: GraphProcess, request_for: GraphRequest, tmp_path: Path, reach: PromptReach
+) -> None:
+    alone = [path for path in request_for.primary_files if pydicom.dcmread(path).InstanceNumber == MIDDLE + 1]
+    inputs = (ChannelInput(IMAGES_CHANNEL, tuple(alone)),)
+    prompt = PromptRequest(reach=reach)
+    request = replace(request_for, inputs=inputs, prompt=prompt, kinds=("segmentation", "report", "structure-set"))
+    state = presentation_state(BALL, MIDDLE, [("POLYLINE", OUTLINE)])
+    record = _run(graphs, request, state)
+    whole = _run(graphs, replace(request_for, prompt=PromptRequest()), state, name="whole")
+    (found,), (expected,) = record.findings[0].segments, whole.findings[0].segments
+    assert (found.voxels, found.volume_ml) == (expected.voxels, expected.volume_ml)
+    require("dciodvfy")
+    for one in record.findings[0].objects:
+        assert run_dciodvfy(tmp_path / "out" / "first" / one.file) == []
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import highdicom
+import numpy as np
 import psutil
 import pydicom
 import pytest
@@ -33,7 +35,7 @@ from app.web.service import WebService, load_generalists
 from tests.database_fixture import fresh_database
 from tests.listening import RecordedAudit
 from tests.triton_fixture import running_triton
-from tests.web_fixture import MODEL, TOKEN, Client, generalist_repository, write_ball
+from tests.web_fixture import BALL, MODEL, TOKEN, Client, from_runs, generalist_repository, write_ball
 
 pytestmark = pytest.mark.timeout(300)
 BOX = {"left": 20, "top": 12, "right": 45, "bottom": 37}
@@ -345,6 +347,34 @@ def test_sessions_that_can_not_be_opened(api: tuple[Client, Part, dict[str, str]
     assert client.refused("POST", "/v1/sessions", lost) == (410, "input-missing")
 
 
+def test_a_series_of_one_slice_is_drawn_on_as_others_are(
+    api: tuple[Client, Part, dict[str, str]], session: str
+) -> None:
+    client, part, _ = api
+    (whole,) = client.ok("POST", f"{session}/prompts", PROMPT)["masks"]
+    files = write_ball(part.folder / "alone", seed=3)
+    alone = part.received([path for path in files if pydicom.dcmread(path).InstanceNumber == 7])  # the stack's slice 5
+    part.decide()
+    opened = client.ok("POST", "/v1/sessions", alone, 201)
+    path, geometry = f"/v1/sessions/{opened['id']}", opened["geometry"]
+    assert (geometry["slices"], abs(geometry["affine"][2][0])) == (1, pytest.approx(BALL.slice_spacing))
+    (mask,) = client.ok("POST", f"{path}/prompts", {**PROMPT, "slice": 0})["masks"]
+    assert mask == whole
+    drawn = from_runs(mask["runs"])
+    client.ok("POST", f"{path}/propagation", {}, 202)
+    deadline = time.monotonic() + 60
+    while (state := client.ok("GET", f"{path}/propagation"))["state"] == "running":
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert (state["state"], state["done"], state["most"]) == ("done", 1, 1)
+    job = client.ok("POST", f"{path}/acceptance", ACCEPTANCES["liver"]["value"], 201)
+    client.ok("DELETE", path, status=204)
+    (written,) = (part.settings.results_folder / job["id"]).rglob("*.dcm")
+    found = highdicom.seg.segread(written).get_volume(combine_segments=True)
+    assert np.array_equal(found.array[0] != 0, drawn)
+    np.testing.assert_allclose(found.affine, geometry["affine"], atol=1e-6)
+
+
 def test_all_sessions_in_use(api: tuple[Client, Part, dict[str, str]]) -> None:
     client, _, ball = api
     paths = [f"/v1/sessions/{client.ok('POST', '/v1/sessions', ball, 201)['id']}" for _ in range(SESSIONS)]
@@ -374,6 +404,22 @@ def test_acceptances_that_make_no_segmentation(
     client.ok("POST", f"{session}/prompts", PROMPT)
     acceptance = {**ACCEPTANCES["liver"]["value"], **changes}
     assert client.refused("POST", f"{session}/acceptance", acceptance) == (422, code)
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("image/png", "image/png"),
+        ("image/png, */*;q=0.8", "image/png"),
+        ("application/json, image/png;q=0.5", "application/json"),
+        ("*/*", "application/json"),
+    ],
+)
+def test_a_mask_is_a_png_where_the_client_asks_for_one(client: Client, session: str, accept: str, kind: str) -> None:
+    client.ok("POST", f"{session}/prompts", PROMPT)
+    reply = client.request("GET", f"{session}/mask?slice=5", Accept=accept)
+    assert (reply.status, reply.headers["content-type"]) == (200, kind)
+    assert reply.body.startswith(b"\x89PNG") == (kind == "image/png")
 
 
 # --- several at once ---

@@ -1,4 +1,4 @@
-"""Our largest component is nnU-Net v2's."""
+"""Our largest component is nnU-Net v2's, and the one that MedSAM2's script takes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from nnunetv2.postprocessing.remove_connected_components import remove_all_but_largest_component_from_segmentation
+from skimage.measure import label
 
+from operators.components import largest_component
 from operators.label_maps import LabelMap
 from operators.nnunet.components import keep_largest_component
 from tests.drawn_labels import label_choices, speckled_labels
@@ -32,3 +34,12 @@ def test_regions(labels: LabelMap, regions: list[list[int]]) -> None:
     expected = remove_all_but_largest_component_from_segmentation(labels, [tuple(region) for region in regions])
     of = [value for region in regions for value in region]
     assert np.array_equal(keep_largest_component(labels, of), expected)
+
+
+@given(speckled_labels())
+def test_the_component_that_medsam2s_script_takes(labels: LabelMap) -> None:
+    """``medsam2_infer_3D_CT.py``: scikit-image's numbers of a mask's components, and of equals the first."""
+    numbers = label(labels > 0)
+    _, *sizes = np.bincount(numbers.ravel())
+    expected = numbers == 1 + np.argmax(sizes) if sizes else np.zeros(labels.shape, bool)
+    assert np.array_equal(largest_component(labels > 0), expected)

@@ -14,10 +14,8 @@ from operators.sam.objects.prompt_object import (
     Drawing,
     Floats,
     Graphic,
-    LeftOut,
     Mask,
     ObjectPrompt,
-    PromptObject,
     Shape,
 )
 from operators.sam.objects.rasters import Pixels, SliceMask, cut
@@ -60,40 +58,6 @@ class PlacedPrompt:
     def key(self) -> PlacedSlice:
         """The slice to begin with: the largest mask or box, of several the first."""
         return max(self.slices, key=lambda one: one.area)
-
-
-@dataclass(frozen=True, eq=False)
-class Placement:
-    """All that an object shows on a series."""
-
-    prompts: tuple[PlacedPrompt, ...]
-    """At least one."""
-    left_out: tuple[LeftOut, ...]
-    """What could not be read, and what could not be placed."""
-
-
-def place(found: PromptObject, series: SeriesVolume) -> Placement:
-    """Return the prompts of `found` on the slices of `series`.
-
-    What can't be placed is left out and named with its reason, as long as something can.
-
-    Raises
-    ------
-    PromptRefused
-        As its first structure, if none can be placed: see `place_object`.
-    """
-    placed: list[PlacedPrompt] = []
-    left_out: list[LeftOut] = []
-    first: PromptRefused | None = None
-    for wanted in found.objects:
-        try:
-            placed.append(place_object(wanted, series))
-        except PromptRefused as error:
-            first = first or error
-            left_out.append(LeftOut(wanted.number, error.code, str(error)))
-    if not placed:
-        raise first or PromptRefused("expected something drawn, and the object holds nothing", code="prompt-empty")
-    return Placement(tuple(placed), (*found.left_out, *left_out))
 
 
 def place_object(wanted: ObjectPrompt, series: SeriesVolume) -> PlacedPrompt:

@@ -27,13 +27,17 @@ from pydicom.uid import (
 )
 
 from operators.errors import SeriesRefused
+from operators.gate.gate import Gate
+from operators.gate.policies import GatePolicies
 from operators.series_geometry import find_geometry
 from operators.series_volume import SeriesVolume, read_series
+from tests.multi_frame import write_enhanced
 from tests.phantom import AXIAL, CORONAL, OBLIQUE, Edit, Phantom, at, setting, value_at, variants, without
 from tests.segmented_phantom import write_segmented
 
 ROUNDING = 0.5001
 """Stored values are integers."""
+ALONE = Gate(takes_single_slice=True)
 
 
 def _truth_error(series: SeriesVolume) -> float:
@@ -219,6 +223,61 @@ def test_300_slices_are_read_in_little_time_and_memory(tmp_path: Path) -> None:
     started = time.process_time()
     read_series(files)
     assert time.process_time() - started < 3.0  # 0.1 s when nothing else runs
+
+
+# --- a slice alone ---
+
+
+@pytest.mark.parametrize("name", variants(Phantom()))
+def test_a_slice_alone_is_where_it_is_in_the_patient(name: str, tmp_path: Path) -> None:
+    phantom = variants(Phantom(slices=1))[name]
+    series = read_series(phantom.write(tmp_path), gate=ALONE)
+    assert series.volume.spatial_shape == (1, 10, 14)
+    assert _truth_error(series) < ROUNDING
+    assert series.volume.spacing == pytest.approx((2.5, 0.8, 0.5))
+    assert (str(series.volume.handedness.value), series.notes) == ("RIGHT_HANDED", ())
+
+
+@pytest.mark.parametrize(
+    ("between", "thickness", "spacing"),
+    [
+        ("4", "3", 4.0),
+        (None, "3", 3.0),
+        ("", "3", 3.0),
+        ("0", "3", 3.0),
+        ("-4", "3", 3.0),
+        ("4", None, 4.0),
+        (None, None, None),
+        (None, "0", None),
+        ("", "", None),
+    ],
+)
+def test_a_slice_alone_has_the_spacing_that_it_states(
+    between: str | None, thickness: str | None, spacing: float | None, tmp_path: Path
+) -> None:
+    edit = setting(SpacingBetweenSlices=between, SliceThickness=thickness)
+    series = read_series(Phantom(slices=1).write(tmp_path, edit=edit), gate=ALONE)
+    assert series.volume.spacing_between_slices == pytest.approx(spacing or 1.0)
+    assert [note.code for note in series.notes] == ([] if spacing else ["slice-spacing-unknown"])
+
+
+def test_a_frame_alone_has_the_spacing_that_its_groups_state(tmp_path: Path) -> None:
+    files = write_enhanced(Phantom(slices=1), tmp_path)
+    assert read_series(files, gate=ALONE).volume.spacing == pytest.approx((2.5, 0.8, 0.5))
+
+
+def test_a_pipeline_may_refuse_a_slice_of_unknown_thickness(tmp_path: Path) -> None:
+    files = Phantom(slices=1).write(tmp_path, edit=setting(SliceThickness=None))
+    gate = Gate(policies=GatePolicies({"slice-spacing-unknown": "refuse"}), takes_single_slice=True)
+    with pytest.raises(SeriesRefused) as caught:
+        read_series(files, gate=gate)
+    assert caught.value.code == "slice-spacing-unknown"
+
+
+def test_where_a_slice_alone_is_taken_a_stack_is_held_to_its_geometry_all_the_same(tmp_path: Path) -> None:
+    with pytest.raises(SeriesRefused) as caught:
+        read_series(Phantom().write(tmp_path, edit=without(2)), gate=ALONE)
+    assert caught.value.code == "slice-missing"
 
 
 # --- what is refused ---

@@ -22,14 +22,22 @@ from operators.series_volume import SeriesVolume, read_series
 from tests.completed_run import ALL_KINDS, completed_results
 from tests.gate_fixture import localizer, write_beside
 from tests.multi_frame import write_concatenation, write_enhanced, write_legacy_converted, write_two_echoes
-from tests.phantom import OBLIQUE, Phantom
+from tests.phantom import OBLIQUE, Phantom, setting
 from tests.segmented_phantom import no_labels
 
 Write = Callable[[Path], list[Path]]
 PHANTOM = Phantom(slices=7, rows=12, columns=20, orientation=OBLIQUE, against_normal=True)
 RESCALED = replace(PHANTOM, slopes=(1.0, 2.0))
 SECOND = Gate(take={"EffectiveEchoTime": 80})
+SINGLE = replace(PHANTOM, slices=1)
+ALONE = Gate(takes_single_slice=True)
 SOURCES: dict[str, tuple[Write, Gate]] = {
+    "a slice alone": (SINGLE.write, ALONE),
+    "a slice alone of unknown thickness": (
+        lambda folder: SINGLE.write(folder, edit=setting(SliceThickness=None)),
+        ALONE,
+    ),
+    "a frame alone": (lambda folder: write_enhanced(SINGLE, folder), ALONE),
     "enhanced": (lambda folder: write_enhanced(PHANTOM, folder, shuffled=True), Gate()),
     "frame by frame": (lambda folder: write_enhanced(PHANTOM, folder, shared=False), Gate()),
     "rescaled otherwise frame by frame": (lambda folder: write_enhanced(RESCALED, folder, shuffled=True), Gate()),

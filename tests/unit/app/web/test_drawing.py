@@ -19,7 +19,14 @@ from operators.series_volume import SeriesVolume, read_series
 from operators.source_identity import with_same_elements
 from tests.multi_frame import write_enhanced
 from tests.phantom import Phantom
-from tests.sam_fixture import BrightInBox, bright_predictor
+from tests.sam_fixture import (
+    MEMORY,
+    SIDE,
+    BrightBesideRemembered,
+    BrightInBox,
+    bright_predictor,
+    remembering_predictor,
+)
 from tests.web_fixture import BALL, ball_mask, write_ball
 
 MIDDLE = 5
@@ -110,6 +117,29 @@ def test_3d_leaves_prompted_slices_alone_and_a_range_is_kept(drawing: Drawing) -
     assert found.facts["slices"] == [4, 6, 8]
     assert whole(drawing)[7] == by_hand
     assert set(whole(drawing)) == {4, 5, 6, 7, 8}
+
+
+@pytest.mark.parametrize(("components", "leak"), [("all", 8), ("largest", 0)])
+def test_3d_drops_what_lies_apart_where_the_variant_does_and_prompted_slices_keep_their_masks(
+    components: str, leak: int, tmp_path: Path
+) -> None:
+    rod = np.zeros((9, SIDE, SIDE), np.uint8)
+    rod[2:7, 10:20, 10:20] = 220
+    rod[4, 10:14, 21:23] = rod[5, 13:18, 21:23] = 220  # beside it, within reach of what is remembered
+    series = read_series(Phantom(slices=9, rows=SIDE, columns=SIDE).write(tmp_path / "ct"))
+    predictor = remembering_predictor(
+        BrightBesideRemembered(), tmp_path / "cache", memory={**MEMORY, "components": components}
+    )
+    shown: Any = rod
+    drawing = Drawing(series, shown, predictor)
+    ask(drawing, 5, SlicePrompt(Box(21, 12, 23, 18)))  # by hand: what lies beside it alone
+    by_hand = whole(drawing)[5]
+    ask(drawing, 3, SlicePrompt(Box(8, 8, 20, 22)))
+    go_on(drawing)
+    found = drawing.labels().array
+    assert np.count_nonzero(found[4, :, 21:]) == leak
+    assert [np.count_nonzero(found[index, :, :20]) for index in (2, 3, 4, 5, 6)] == [100, 100, 100, 0, 100]
+    assert whole(drawing)[5] == by_hand
 
 
 def test_cancelled_3d_leaves_everything_as_it_was(drawing: Drawing) -> None:

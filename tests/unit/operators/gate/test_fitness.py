@@ -17,6 +17,11 @@ def _found(intended: IntendedUse, edit: Edit | None = None, phantom: Phantom = P
     return ", ".join(code for code, _ in mismatches(headers_of(phantom, edit), spacing, intended))
 
 
+def test_a_slice_spacing_that_nothing_states_is_not_held_against_the_card() -> None:
+    ((code, _),) = mismatches(headers_of(Phantom(slices=1)), None, IntendedUse(slice_spacing_mm=Bounds(2, 6)))
+    assert code == "slice-spacing-unknown"
+
+
 def test_a_card_that_states_nothing_excludes_nothing() -> None:
     assert _found(IntendedUse()) == ""
 

@@ -18,12 +18,15 @@ from pydicom.uid import ComprehensiveSRStorage, ExplicitVRLittleEndian, Grayscal
 
 from operators.derived_uids import generalist_identity, instance_uid, series_uid
 from operators.errors import OperatorError
+from operators.gate.gate import Gate
 from operators.label_maps import LabelMap
+from operators.results.binary import write_binary
 from operators.results.finding import PromptingObject, device_uid
 from operators.results.segmentation import segment_numbers
 from operators.results.series_description import say_ai, say_whose
 from operators.segments import Code
 from operators.series_volume import read_series
+from tests.finding_phantom import planted_finding
 from tests.phantom import Phantom, setting, variants
 from tests.segmented_phantom import (
     ALGORITHM,
@@ -63,6 +66,19 @@ def test_each_segment_is_where_its_labels_are_in_the_patient(name: str, tmp_path
         found = read.get_volume(segment_numbers=[number], combine_segments=True, allow_missing_positions=True)
         found = found.match_geometry(labels)
         assert np.array_equal(found.array != 0, labels.array == segment.label_value)
+
+
+@pytest.mark.parametrize("name", variants(Phantom()))
+def test_what_is_found_on_a_slice_alone_is_a_volume_with_the_series_geometry(name: str, tmp_path: Path) -> None:
+    phantom = variants(Phantom(slices=1))[name]
+    finding = planted_finding(tmp_path / "ct", phantom, gate=Gate(takes_single_slice=True))
+    written = write_binary(finding, tmp_path / "seg.dcm")
+    read = highdicom.seg.segread(written.path)
+    for number, segment in enumerate(finding.segments[:2], start=1):
+        found = read.get_volume(segment_numbers=[number], combine_segments=True)
+        np.testing.assert_allclose(found.affine, finding.labels.affine, atol=1e-6)
+        assert np.array_equal(found.array != 0, finding.labels.array == segment.label_value)
+        assert np.any(found.array)
 
 
 def test_corner_voxels_have_the_coordinates_of_their_slices(tmp_path: Path) -> None:

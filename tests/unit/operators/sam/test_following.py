@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 
 from operators.errors import InferenceFailed, PromptRefused
-from operators.sam.following import follow_structure
+from operators.sam.following import follow_structure, kept_parts
 from operators.sam.predictor import Tensors
 from operators.sam.prompts import Box, Point, SlicePrompt
 from tests.sam_fixture import (
+    MEMORY,
     SIDE,
     BrightBesideRemembered,
     BrightInBox,
     bright_predictor,
+    contract,
     remembering_predictor,
 )
 from tests.unit.operators.sam.test_propagation import BOX, COUNT, FIRST, LAST, PIXELS, ROD, START, leaning_rod
@@ -106,6 +108,39 @@ def test_slices_are_encoded_once(tmp_path: Path) -> None:
             assert sum(1 for _ in steps) == LAST - FIRST + 3
         encoded.append(networks.encoded)
     assert encoded == [LAST - FIRST + 2] * 2  # both ends of the rod are the same empty slice
+
+
+LARGEST = {**MEMORY, "components": "largest"}
+
+
+def test_a_variant_keeps_all_of_a_structure_or_its_largest_component() -> None:
+    masks = {index: np.zeros((4, 6), bool) for index in (5, 6, 4, 3)}  # as they come: up, then down
+    masks[5][1:3, 1:3] = masks[4][2, 2] = True
+    masks[6][:, 5] = True  # four voxels, apart from five
+    everything = {index: mask.copy() for index, mask in masks.items()}
+    for variant in (contract(), contract(memory=MEMORY)):
+        assert kept_parts(masks, variant) is masks
+    kept = kept_parts(masks, contract(memory=LARGEST))
+    expected = {**everything, 6: np.zeros((4, 6), bool)}
+    assert sorted(kept) == [3, 4, 5, 6]
+    for index, mask in kept.items():
+        np.testing.assert_array_equal(mask, expected[index])
+        np.testing.assert_array_equal(masks[index], everything[index])
+
+
+def test_of_a_structure_that_was_not_found_nothing_is_kept() -> None:
+    nothing = {3: np.zeros((4, 6), bool)}
+    assert not kept_parts(nothing, contract(memory=LARGEST))[3].any()
+
+
+def test_on_a_slice_alone_the_way_ends_where_it_began(tmp_path: Path) -> None:
+    predictors = {
+        "memory": remembering_predictor(BrightBesideRemembered(), tmp_path / "memory"),
+        "boxes": bright_predictor(BrightInBox(), tmp_path / "boxes"),
+    }
+    for predictor in predictors.values():
+        with closing(follow_structure(predictor, ROD[START : START + 1], 0, BOX)) as steps:
+            assert [(index, int(found.mask.sum())) for index, found in steps] == [(0, PIXELS)]
 
 
 @pytest.mark.parametrize(("start", "slices"), [(COUNT, None), (-1, None), (5, (6, 9))])

@@ -45,6 +45,13 @@ def test_a_variants_contract_can_be_read_once_the_weights_numbers_are_in(name: s
     assert contract.image.size == (512 if name == "medsam2" else 1024)
     assert contract.image.size == contract.prompts.size == 4 * contract.logits.size
     assert content["architecture"]["encoder"]["size"] == contract.image.size
+    assert memory.components == ("largest" if name == "medsam2" else "all")
+
+
+def test_a_manifest_older_than_components_keeps_all() -> None:
+    assert "components" not in MEMORY
+    assert read_memory_contract(MEMORY).components == "all"
+    assert read_memory_contract({**MEMORY, "components": "largest"}).components == "largest"
 
 
 @pytest.mark.parametrize(
@@ -53,6 +60,7 @@ def test_a_variants_contract_can_be_read_once_the_weights_numbers_are_in(name: s
         ("memories", 1, "memory.memories must be a whole number of slices, two at least, not 1"),
         ("resampling", "best", "memory.resampling must be one of pillow-bilinear, .*, not 'best'"),
         ("pointers", "16", "memory.pointers must be"),
+        ("components", "first", "memory.components must be one of all, largest, not 'first'"),
         ("mask_prompt", {**MASK_PROMPT, "kernel": [1.0]}, "kernel must be a square of numbers"),
     ],
 )

@@ -15,7 +15,7 @@ from operators.results.finding import PromptingObject
 from operators.sam.fitting import PromptForm
 from operators.sam.frames import on_image
 from operators.sam.laying import Overlap
-from operators.sam.objects.placing import place
+from operators.sam.objects.placing import place_object
 from operators.sam.objects.prompt_object import Kind, ObjectPrompt
 from operators.sam.objects.reading import read_prompts, referenced_series
 from operators.sam.prompted import (
@@ -102,7 +102,7 @@ def test_what_was_outlined_is_shown_itself_where_that_is_wanted(tmp_path: Path) 
     (request,) = networks.requests
     assert request["has_mask_input"].tolist() == [1]
     assert request["point_labels"].tolist() == [[2, 3]]  # and the box around it
-    placed = place(read_prompts(state), read_series(write_ball(tmp_path / "again"))).prompts[0]
+    placed = place_object(read_prompts(state).objects[0], read_series(write_ball(tmp_path / "again")))
     mask = placed.slices[0].mask
     assert mask is not None
     shown = on_image(request["mask_input"][0], placed.grid.rows, placed.grid.columns, contract())[0] > 0

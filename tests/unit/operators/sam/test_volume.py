@@ -12,7 +12,14 @@ from operators.sam.laying import Overlap
 from operators.sam.prompts import Box, SlicePrompt
 from operators.sam.volume import Shown, VolumePrompt, place_in_volume, segment_volume
 from operators.sam.windowing import Window
-from tests.sam_fixture import SIDE, BrightInBox, bright_predictor
+from tests.sam_fixture import (
+    MEMORY,
+    SIDE,
+    BrightBesideRemembered,
+    BrightInBox,
+    bright_predictor,
+    remembering_predictor,
+)
 
 FRAME = "1.2.3"
 WINDOW = Window(50, 100)
@@ -110,6 +117,21 @@ def test_a_label_map_has_the_volumes_geometry(orientation: str, tmp_path: Path) 
     assert reports == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert len(networks.requests[0]["point_labels"]) == 2, "two prompts on one slice go together"
     assert networks.encoded == 2, "slices with equal pixels are one image: there are two kinds"
+
+
+@pytest.mark.parametrize(("components", "leak"), [("all", 8), ("largest", 0)])
+def test_what_leaks_beside_a_followed_structure_goes_where_the_variant_keeps_the_largest_component(
+    components: str, leak: int, tmp_path: Path
+) -> None:
+    array = rods()
+    array[4, 10:14, 21:23] = 90  # a pixel beside the first rod, within reach of what is remembered
+    volume = volume_of(array)
+    predictor = remembering_predictor(BrightBesideRemembered(), tmp_path, memory={**MEMORY, "components": components})
+    prompts = [VolumePrompt(3, FIRST, 1, reach="structure"), VolumePrompt(6, SECOND, 1)]
+    found = segment_volume(volume, prompts, predictor, Shown(volume, WINDOW)).labels.array
+    assert np.count_nonzero(found[4, :, 21:23]) == leak
+    assert np.count_nonzero(found[2:6, 10:20, 10:20]) == 4 * 100
+    assert np.count_nonzero(found[6]) == 150, "another slice that was drawn on is asked by itself, and keeps its mask"
 
 
 def test_slices_are_shown_when_they_are_asked_for() -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from operators.errors import PromptRefused
-from operators.sam.objects.placing import PlacedPrompt, place
+from operators.sam.objects.placing import PlacedPrompt, place_object
 from operators.sam.objects.reading import read_prompts
 from operators.sam.prompts import Box
 from operators.series_volume import SeriesVolume, read_series
@@ -47,8 +47,8 @@ def _index(phantom: Phantom, series: SeriesVolume, index: int) -> int:
 
 
 def _one(dataset: Dataset, series: SeriesVolume) -> PlacedPrompt:
-    (prompt,) = place(read_prompts(stored(dataset)), series).prompts
-    return prompt
+    (wanted,) = read_prompts(stored(dataset)).objects
+    return place_object(wanted, series)
 
 
 def _near(box: Box | None, expected: Box, tolerance: float = 0.02) -> bool:
@@ -173,5 +173,5 @@ def test_what_is_drawn_on_frames_is_on_their_slices(frames: list[int] | None, tm
 def test_what_is_drawn_on_a_frame_that_is_not_there_lies_outside(tmp_path: Path) -> None:
     series = read_series(write_enhanced(PHANTOM, tmp_path))
     with pytest.raises(PromptRefused) as caught:
-        place(read_prompts(stored(_on_frames(series, [6]))), series)
+        place_object(read_prompts(stored(_on_frames(series, [6]))).objects[0], series)
     assert caught.value.code == "prompt-outside"

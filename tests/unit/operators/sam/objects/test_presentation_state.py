@@ -9,11 +9,12 @@ import pytest
 from pydicom.dataset import Dataset
 
 from operators.errors import PromptRefused
-from operators.sam.objects.placing import PlacedPrompt, place
+from operators.sam.objects.placing import PlacedPrompt, place_object
 from operators.sam.objects.prompt_object import Graphic, Kind, Shape
 from operators.sam.objects.reading import read_prompts
 from operators.series_volume import SeriesVolume, read_series
 from tests.phantom import Phantom
+from tests.placements import placements
 from tests.prompt_objects import Floats, presentation_state, rectangle, stored
 
 PHANTOM = Phantom(slices=3, rows=24, columns=40, row_spacing=0.8, column_spacing=0.5)
@@ -33,8 +34,8 @@ def _drawn(dataset: Dataset) -> Graphic:
 
 
 def _placed(dataset: Dataset, series: SeriesVolume) -> PlacedPrompt:
-    (prompt,) = place(read_prompts(stored(dataset)), series).prompts
-    return prompt
+    (wanted,) = read_prompts(stored(dataset)).objects
+    return place_object(wanted, series)
 
 
 def _edges(prompt: PlacedPrompt) -> list[float]:
@@ -186,12 +187,14 @@ def test_what_cant_be_followed_is_left_out_beside_what_can(series: SeriesVolume)
     graphics = dataset.GraphicAnnotationSequence[0].GraphicObjectSequence
     graphics[0].GraphicType = "SPIRAL"
     graphics[2].GraphicData = far.flatten().tolist()
-    placement = place(read_prompts(dataset), series)
-    assert [prompt.wanted.number for prompt in placement.prompts] == [2]
-    assert [(one.number, one.code) for one in placement.left_out] == [
-        (1, "graphic-unsupported"),
-        (3, "prompt-outside"),
-    ]
+    found = read_prompts(dataset)
+    assert [(one.number, one.code) for one in found.left_out] == [(1, "graphic-unsupported")]
+    here, beyond = found.objects
+    assert (here.number, beyond.number) == (2, 3)
+    assert place_object(here, series).slices
+    with pytest.raises(PromptRefused) as refusal:
+        place_object(beyond, series)
+    assert refusal.value.code == "prompt-outside"
 
 
 def _annotated_thrice() -> Dataset:
@@ -239,7 +242,7 @@ def test_what_is_wrong_with_one_annotation_leaves_the_others_alone(name: str, se
     edit(dataset)
     found = read_prompts(dataset)
     assert found.referenced_series() == PHANTOM.uid("series", "")
-    placement = place(found, series)
+    placement = placements(found, series)
     assert [prompt.wanted.number for prompt in placement.prompts] == [1, 3]
     assert [(one.number, one.code) for one in placement.left_out] == [(2, code)]
 
@@ -247,7 +250,7 @@ def test_what_is_wrong_with_one_annotation_leaves_the_others_alone(name: str, se
 def test_an_image_of_another_series_is_refused(series: SeriesVolume) -> None:
     other = replace(PHANTOM, series="other")
     with pytest.raises(PromptRefused) as refusal:
-        place(read_prompts(presentation_state(other, 1, [OUTLINE])), series)
+        place_object(read_prompts(presentation_state(other, 1, [OUTLINE])).objects[0], series)
     assert refusal.value.code == "prompt-outside"
 
 

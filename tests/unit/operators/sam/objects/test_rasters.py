@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from operators.errors import PromptRefused
@@ -117,7 +117,6 @@ def test_points_of_a_stroke_lie_on_it(corners: list[tuple[float, float]]) -> Non
         assert np.linalg.norm(start + along[:, None] * span - point, axis=1).min() < 1e-5
 
 
-@settings(deadline=None)  # the first curve loads scipy's interpolation
 @given(
     st.sampled_from(
         ["POINT", "MULTIPOINT", "POLYLINE", "INTERPOLATED", "CIRCLE", "ELLIPSE", "POLYGON", "ELLIPSOID", "?"]

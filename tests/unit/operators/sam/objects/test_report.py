@@ -11,12 +11,13 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ComprehensiveSRStorage, MRImageStorage, SegmentationStorage
 
 from operators.errors import PromptRefused
-from operators.sam.objects.placing import place
+from operators.sam.objects.placing import place_object
 from operators.sam.objects.prompt_object import Kind
 from operators.sam.objects.reading import read_prompts
 from operators.segments import Code
 from operators.series_volume import SeriesVolume, read_series
 from tests.phantom import Phantom
+from tests.placements import placements
 from tests.prompt_objects import (
     in_patient,
     line_report,
@@ -46,7 +47,8 @@ def _region(dataset: Dataset) -> Dataset:
 
 
 def _edges(dataset: Dataset, series: SeriesVolume) -> list[float]:
-    (prompt,) = place(read_prompts(stored(dataset)), series).prompts
+    (wanted,) = read_prompts(stored(dataset)).objects
+    prompt = place_object(wanted, series)
     box = prompt.key.prompt.box
     assert box is not None
     return [box.left, box.top, box.right, box.bottom]
@@ -121,7 +123,8 @@ def test_a_circle_and_points(series: SeriesVolume) -> None:
     dataset = report(PHANTOM, [region_group(PHANTOM, 1, "CIRCLE", circle)])
     assert _edges(dataset, series) == pytest.approx([15, 7, 25, 17], abs=0.05)
     _region(dataset).GraphicType, _region(dataset).GraphicData = "MULTIPOINT", [1.0, 2.0, 3.0, 4.0]
-    (prompt,) = place(read_prompts(stored(dataset)), series).prompts
+    (wanted,) = read_prompts(stored(dataset)).objects
+    prompt = place_object(wanted, series)
     assert [(point.x, point.y) for point in prompt.key.prompt.points] == [(1, 2), (3, 4)]
 
 
@@ -228,7 +231,7 @@ def test_what_is_wrong_with_one_group_leaves_the_others_alone(name: str, series:
     edit(dataset)
     found = read_prompts(dataset)
     assert found.referenced_series() == PHANTOM.uid("series", "")
-    placement = place(found, series)
+    placement = placements(found, series)
     assert [prompt.wanted.number for prompt in placement.prompts] == [2, 3]
     assert [(one.number, one.code) for one in placement.left_out] == [(1, code or "prompt-outside")]
 
@@ -237,7 +240,7 @@ def test_one_group_in_another_frame_of_reference_leaves_the_others_alone(series:
     points = in_patient(PHANTOM, 2, OUTLINE)
     dataset = report(PHANTOM, [region_group(PHANTOM, 2, "POLYGON", points, uid=f"{number}") for number in range(2)])
     _region(dataset).ReferencedFrameOfReferenceUID = "2.25.9"
-    placement = place(read_prompts(dataset), series)
+    placement = placements(read_prompts(dataset), series)
     assert [prompt.wanted.number for prompt in placement.prompts] == [2]
     assert [(one.number, one.code) for one in placement.left_out] == [(1, "frame-of-reference-differs")]
 
@@ -246,7 +249,7 @@ def test_too_many_points_are_refused_when_placed(series: SeriesVolume) -> None:
     dataset = report(PHANTOM, [region_group(PHANTOM, 1, "POLYLINE", OUTLINE)])
     _region(dataset).GraphicType, _region(dataset).GraphicData = "MULTIPOINT", [3.0] * 2000
     with pytest.raises(PromptRefused) as refusal:
-        place(read_prompts(dataset), series)
+        place_object(read_prompts(dataset).objects[0], series)
     assert refusal.value.code == "prompt-too-long"
 
 
@@ -256,7 +259,7 @@ def test_another_frame_of_reference_is_refused(series: SeriesVolume) -> None:
     for uid in (PHANTOM.uid("elsewhere"), ""):
         _region(dataset).ReferencedFrameOfReferenceUID = uid
         with pytest.raises(PromptRefused) as refusal:
-            place(read_prompts(dataset), series)
+            place_object(read_prompts(dataset).objects[0], series)
         assert refusal.value.code == "frame-of-reference-differs"
 
 
@@ -264,7 +267,7 @@ def test_a_frame_that_the_image_has_not_is_refused(series: SeriesVolume) -> None
     dataset = report(PHANTOM, [region_group(PHANTOM, 2, "POLYLINE", OUTLINE)])
     _region(dataset).ContentSequence[0].ReferencedSOPSequence[0].ReferencedFrameNumber = 3
     with pytest.raises(PromptRefused) as refusal:
-        place(read_prompts(dataset), series)
+        place_object(read_prompts(dataset).objects[0], series)
     assert refusal.value.code == "prompt-outside"
 
 
@@ -275,5 +278,5 @@ def test_an_outline_across_the_slices_is_refused(series: SeriesVolume, tmp_path:
     dataset = report(PHANTOM, [region_group(PHANTOM, 2, "POLYGON", in_patient(PHANTOM, 2, OUTLINE))])
     _region(dataset).GraphicData = points.flatten().tolist()
     with pytest.raises(PromptRefused) as refusal:
-        place(read_prompts(dataset), series)
+        place_object(read_prompts(dataset).objects[0], series)
     assert refusal.value.code == "graphic-unsupported"

@@ -15,11 +15,12 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import RLELossless, RTStructureSetStorage
 
 from operators.errors import PromptRefused
-from operators.sam.objects.placing import PlacedPrompt, place
+from operators.sam.objects.placing import PlacedPrompt, place_object
 from operators.sam.objects.prompt_object import Kind
 from operators.sam.objects.reading import read_prompts, referenced_series
 from operators.series_volume import SeriesVolume, read_series
 from tests.phantom import CORONAL, OBLIQUE, Phantom, variants
+from tests.placements import placements
 from tests.prompt_objects import stored
 from tests.segmented_phantom import LEFT_KIDNEY, LIVER, asymmetric_labels, write_segmented
 
@@ -47,14 +48,14 @@ def test_each_segment_is_on_its_voxels(name: str, tmp_path: Path) -> None:
     found = read_prompts(dataset)
     assert found.kind is Kind.SEGMENTATION
     assert found.referenced_series() == VARIANTS[name].uid("series", "")
-    placement = place(found, series)
-    assert [(one.wanted.number, one.wanted.label, one.wanted.code) for one in placement.prompts] == [
+    assert [(one.number, one.label, one.code) for one in found.objects] == [
         (1, "Liver", LIVER.type),
         (2, "Left kidney", LEFT_KIDNEY.type),
     ]
-    assert all(one.wanted.tracking_uid for one in placement.prompts)
-    assert [(one.number, one.code) for one in placement.left_out] == [(3, "prompt-empty")]
-    for prompt, value in zip(placement.prompts, (1, 5), strict=True):
+    assert all(one.tracking_uid for one in found.objects)
+    assert [(one.number, one.code) for one in found.left_out] == [(3, "prompt-empty")]
+    for wanted, value in zip(found.objects, (1, 5), strict=True):
+        prompt = place_object(wanted, series)
         assert np.array_equal(_masks(prompt, labels.shape), labels == value)
         for placed in prompt.slices:
             rows, columns = np.nonzero(labels[placed.slice_index] == value)
@@ -69,7 +70,7 @@ def test_a_segmentation_on_another_grid_is_where_it_lies_in_the_patient(tmp_path
     coronal = Phantom(slices=9, rows=20, columns=22, orientation=CORONAL, origin=(-20.0, -12.0, 40.0))
     dataset, source = _written(coronal, tmp_path / "coronal")
     target = read_series(replace(PHANTOM, orientation=OBLIQUE).write(tmp_path / "oblique"))
-    prompts = place(read_prompts(dataset), target).prompts
+    prompts = [place_object(wanted, target) for wanted in read_prompts(dataset).objects]
     labels = asymmetric_labels(source.volume.spatial_shape)
     shape = target.volume.spatial_shape
     indices = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1).reshape(-1, 3)
@@ -116,10 +117,12 @@ def test_fractions_count_from_a_half_on_and_label_maps_as_they_are(series: Serie
     fractions = np.zeros(series.volume.spatial_shape, np.float32)
     fractions[2, 3:9, 4:12], fractions[2, 5:9, 7:12], fractions[4, 3:9, 4:12] = 0.3, 0.8, 0.2
     dataset = _made(series, fractions, "FRACTIONAL", max_fractional_value=200)
-    (prompt,) = place(read_prompts(dataset), series).prompts
+    (wanted,) = read_prompts(dataset).objects
+    prompt = place_object(wanted, series)
     assert np.array_equal(_masks(prompt, fractions.shape), fractions >= 0.5)
     labels = (fractions > 0.5).astype(np.uint8)
-    (prompt,) = place(read_prompts(_made(series, labels, "LABELMAP")), series).prompts
+    (wanted,) = read_prompts(_made(series, labels, "LABELMAP")).objects
+    prompt = place_object(wanted, series)
     assert np.array_equal(_masks(prompt, labels.shape), labels == 1)
 
 
@@ -138,7 +141,8 @@ def test_what_it_refers_to_beside_images_is_no_series_to_draw_on(series: SeriesV
 def test_one_frame_is_enough(series: SeriesVolume) -> None:
     labels = np.zeros(series.volume.spatial_shape, np.uint8)
     labels[3, 5:9, 7:12] = 1
-    (prompt,) = place(read_prompts(_made(series, labels, "BINARY")), series).prompts
+    (wanted,) = read_prompts(_made(series, labels, "BINARY")).objects
+    prompt = place_object(wanted, series)
     assert np.array_equal(_masks(prompt, labels.shape), labels == 1)
 
 
@@ -149,7 +153,7 @@ def test_a_segmentation_elsewhere_is_refused(series: SeriesVolume, tmp_path: Pat
     ):
         dataset, _ = _written(other, tmp_path / code)
         with pytest.raises(PromptRefused) as refusal:
-            place(read_prompts(dataset), series)
+            place_object(read_prompts(dataset).objects[0], series)
         assert refusal.value.code == code
 
 
@@ -180,7 +184,7 @@ def test_a_frame_that_is_damaged_is_one_segments(series: SeriesVolume) -> None:
     dataset.PixelData = encapsulate(
         [b"damaged!" if number == 2 else frame for frame, number in zip(frames, whose, strict=True)]
     )
-    placement = place(read_prompts(dataset), series)
+    placement = placements(read_prompts(dataset), series)
     assert [one.wanted.number for one in placement.prompts] == [1, 3, 4]
     assert [(one.number, one.code) for one in placement.left_out] == [(2, "unreadable")]
     for prompt in placement.prompts:
@@ -190,7 +194,7 @@ def test_a_frame_that_is_damaged_is_one_segments(series: SeriesVolume) -> None:
 def test_a_segment_that_is_described_and_has_no_frame_leaves_the_others_alone(series: SeriesVolume) -> None:
     fractions = np.zeros((*series.volume.spatial_shape, 2), np.float32)
     fractions[2, 3:9, 4:12, 1] = 1.0
-    placement = place(read_prompts(_made(series, fractions, "FRACTIONAL")), series)
+    placement = placements(read_prompts(_made(series, fractions, "FRACTIONAL")), series)
     assert [one.wanted.number for one in placement.prompts] == [2]
     assert [(one.number, one.code) for one in placement.left_out] == [(1, "prompt-empty")]
 

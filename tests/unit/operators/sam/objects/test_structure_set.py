@@ -9,11 +9,12 @@ import pytest
 from pydicom.dataset import Dataset
 
 from operators.errors import PromptRefused
-from operators.sam.objects.placing import PlacedPrompt, place
+from operators.sam.objects.placing import PlacedPrompt, place_object
 from operators.sam.objects.prompt_object import Kind
 from operators.sam.objects.reading import read_prompts
 from operators.series_volume import SeriesVolume, read_series
 from tests.phantom import Phantom
+from tests.placements import placements
 from tests.prompt_objects import Floats, in_patient, rectangle, stored, structure_set
 
 PHANTOM = Phantom(slices=4, rows=24, columns=40, row_spacing=0.8, column_spacing=0.5)
@@ -31,8 +32,8 @@ def _contours(*drawn: tuple[str, int, Floats]) -> list[tuple[str, Floats]]:
 
 
 def _placed(series: SeriesVolume, *drawn: tuple[str, int, Floats]) -> PlacedPrompt:
-    (prompt,) = place(read_prompts(stored(structure_set(PHANTOM, [("organ", _contours(*drawn))]))), series).prompts
-    return prompt
+    (wanted,) = read_prompts(stored(structure_set(PHANTOM, [("organ", _contours(*drawn))]))).objects
+    return place_object(wanted, series)
 
 
 def test_name_number_type_and_references() -> None:
@@ -104,7 +105,8 @@ def test_open_contours_are_lines_and_strokes(series: SeriesVolume) -> None:
 def test_a_contour_between_two_slices_is_on_the_nearer(series: SeriesVolume) -> None:
     places = in_patient(PHANTOM, 1, OUTER) + 0.4 * PHANTOM.axes[0]
     dataset = structure_set(PHANTOM, [("organ", [("CLOSED_PLANAR", places)])])
-    (prompt,) = place(read_prompts(stored(dataset)), series).prompts
+    (wanted,) = read_prompts(stored(dataset)).objects
+    prompt = place_object(wanted, series)
     assert [one.slice_index for one in prompt.slices] == [2]
 
 
@@ -119,7 +121,7 @@ def test_without_references_the_series_is_not_known(series: SeriesVolume) -> Non
     with pytest.raises(PromptRefused) as refusal:
         found.referenced_series()
     assert refusal.value.code == "prompt-references-nothing"
-    assert place(found, series).prompts  # who knows the series can place them all the same
+    assert place_object(found.objects[0], series).slices  # who knows the series can place them all the same
 
 
 OTHER = replace(PHANTOM, series="other")
@@ -165,7 +167,7 @@ def test_of_several_series_the_one_in_the_frame_of_reference_of_the_contours_is_
     _also_of(dataset, replace(OTHER, seed=1))
     found = read_prompts(dataset)
     assert found.referenced_series() == PHANTOM.uid("series", "")
-    assert len(place(found, series).prompts) == 2
+    assert len(placements(found, series).prompts) == 2
     dataset.StructureSetROISequence[1].ReferencedFrameOfReferenceUID = replace(OTHER, seed=1).uid("frame of reference")
     with pytest.raises(PromptRefused) as refusal:  # one in each
         read_prompts(dataset).referenced_series()
@@ -256,7 +258,7 @@ def test_what_is_wrong_with_one_region_leaves_the_others_alone(name: str, series
     drawn = _contours(("CLOSED_PLANAR", 1, OUTER))
     dataset = structure_set(PHANTOM, [("one", drawn), ("bad", drawn), ("other", drawn)])
     edit(dataset)
-    placement = place(read_prompts(dataset), series)
+    placement = placements(read_prompts(dataset), series)
     assert [one.wanted.number for one in placement.prompts] == [7, 9]
     assert [(one.number, one.code) for one in placement.left_out] == [(number, code)]
 
@@ -268,7 +270,7 @@ def test_regions_whose_number_is_not_theirs_alone_are_left_out(of: str, series: 
     dataset = structure_set(PHANTOM, [("one", small), ("large", large), ("small", small)])
     numbers = {"StructureSetROISequence": "ROINumber", "ROIContourSequence": "ReferencedROINumber"}
     setattr(dataset[of].value[2], numbers[of], 8)
-    placement = place(read_prompts(dataset), series)
+    placement = placements(read_prompts(dataset), series)
     assert [one.wanted.label for one in placement.prompts] == ["one"]
     assert [one.number for one in placement.left_out] == ([8, 8] if of == "StructureSetROISequence" else [8, 9])
     assert placement.left_out[0].code == "unreadable"
@@ -287,5 +289,5 @@ def test_another_frame_of_reference_is_refused(series: SeriesVolume) -> None:
     other = replace(PHANTOM, seed=1)
     found = read_prompts(structure_set(other, [("organ", _contours(("CLOSED_PLANAR", 1, OUTER)))]))
     with pytest.raises(PromptRefused) as refusal:
-        place(found, series)
+        place_object(found.objects[0], series)
     assert refusal.value.code == "frame-of-reference-differs"
