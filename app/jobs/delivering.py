@@ -4,6 +4,14 @@ A task only says that something waits. Whoever gets the turn sends everything th
 objects over one association. A destination that can't be reached, lets nobody in, breaks off or has no room closes its
 window: nobody connects to it before the window's end, when one task takes the turn and tries. What waits is not tried
 meanwhile, and does not count attempts. What a destination says about one object is that object's matter alone.
+
+Whether a failure is the object's or the destination's the answer often does not tell: HTTP 500, no room and a broken
+connection are both. What it did with the object before tells. A failure right after it took another is the object's,
+which gets a back-off of its own; one after anything else closes the window. So an outage costs two attempts at most.
+And where nothing was taken just before, as at the begin of a turn, the object that was tried least goes first, then
+what is urgent. So no object starves others: each attempt that closes the window counts for its object and moves it
+behind those that were tried less, until one of these is taken and opens the window for all. An urgent object waits for
+one other at most when an outage ends.
 """
 
 from __future__ import annotations
@@ -114,15 +122,15 @@ class Delivering:
 
     def _serve(self, turn: Turn) -> None:
         """Send and ask until nothing is due; DeliveryError if the destination is found down."""
-        ends, has_told = time.monotonic() + _TURN_SECONDS, False
+        ends, has_told, has_taken = time.monotonic() + _TURN_SECONDS, False, False
         while time.monotonic() < ends and not self._records.is_destination_paused(turn.destination):
             self._keep(turn)
-            due = self._records.due_deliveries(turn.destination, _OVER_ONE_ASSOCIATION)
+            due = self._records.due_deliveries(turn.destination, _OVER_ONE_ASSOCIATION, has_taken=has_taken)
             asked = [one.sending for one in due if one.is_asked]
             if asked:  # an answer does not open the window: one that tells and takes nothing is down
                 has_told = self._asking.settle(asked) or has_told
             elif due:
-                turn = self._send(turn, due, ends)
+                turn, has_taken = self._send(turn, due, ends, has_taken)
             else:
                 turn = self._answers(turn) if has_told else turn
                 turn, has_asked = self._committing.ask(turn, self._answers)
@@ -133,30 +141,36 @@ class Delivering:
                 self._records.give_up_turn(connection, turn)
                 self._queue.defer_turn(connection, turn.destination)
 
-    def _send(self, turn: Turn, due: Sequence[DueDelivery], ends: float) -> Turn:
-        """Send objects over one association, until the turn's time is over."""
+    def _send(self, turn: Turn, due: Sequence[DueDelivery], ends: float, has_taken: bool) -> tuple[Turn, bool]:
+        """Send objects over one association, until the turn's time is over or one fails after another was taken.
+
+        Returns the turn, and whether the destination took what it was sent last.
+        """
         with self._opened(turn.destination, [self._file_of(one.sending, one.path) for one in due]) as send:
             for one in due:
                 self._keep(turn)
-                self._send_one(one.sending, send)
+                had_taken, has_taken = has_taken, self._send_one(one.sending, send, has_taken)
                 turn = self._answers(turn)
-                if time.monotonic() > ends:
+                if had_taken and not has_taken or time.monotonic() > ends:
                     break
-        return turn
+        return turn, has_taken
 
-    def _send_one(self, sending: Sending, send: Send) -> None:
-        """Send one object and record its outcome; DeliveryError if the destination was found down by it."""
+    def _send_one(self, sending: Sending, send: Send, has_taken: bool) -> bool:
+        """Send one object and record its outcome; DeliveryError if the destination was found down by it.
+
+        Returns `has_taken`, whether the destination has just taken an object, as it is after this one.
+        """
         begun = self._records.begin_delivery(sending.job_id, sending.digest, sending.destination)
         job = self._records.job(sending.job_id)
         if begun is None or job is None:
-            return  # it has ended meanwhile
+            return has_taken  # it has ended meanwhile
         one = SentObject.of(job, sending, begun)
         if begun.is_withdrawn:
             self._outcomes.withdrawn(one)
-            return
+            return has_taken
         if job.superseded_by is not None and one.kind != NOTE:  # it was being sent then, and that failed
             self._outcomes.withheld(one, job.superseded_by)
-            return
+            return has_taken
         try:
             self._check_known(sending.destination)
             path = _unchanged(self._file_of(sending, begun.path), sending.digest)
@@ -165,16 +179,19 @@ class Delivering:
         except GROUND:
             raise
         except (DeliveryError, JobError) as error:
+            is_down = is_of_peer(error, has_taken=has_taken)
             if not self._outcomes.replaced(one, error):
-                self._outcomes.failed(one, error)
-            if isinstance(error, DeliveryError) and is_of_peer(error):
+                self._outcomes.failed(one, error, is_down=is_down)
+            if is_down:
                 raise
+            return has_taken and not is_of_peer(error)
         except Exception as error:  # noqa: BLE001 - the workflow's border: a defect is a failed attempt
             _log.error("delivery.defect", job_id=str(job.id), exc_info=True)
             reason = f"an unexpected {type(error).__name__}; the diagnostic log tells where"
             self._outcomes.failed(one, DeliveryError(reason, code=INTERNAL_ERROR))
-        else:
-            self._outcomes.delivered(one)
+            return has_taken
+        self._outcomes.delivered(one)
+        return True
 
     def _file_of(self, sending: Sending, path: str) -> Path:
         file = self._result_files.file_of(sending.job_id, sending.digest, Path(path))

@@ -45,12 +45,21 @@ _OUT_OF_RESOURCES = "status-a7"
 _log = get_logger(__name__)
 
 
-def is_of_peer(error: DeliveryError) -> bool:
+def is_of_peer(error: LimnerError, *, has_taken: bool = False) -> bool:
     """Whether a failure says that the destination is down, and not that it does not like the object.
 
     It can't be reached, lets nobody in, breaks off, or has no room (0xA7xx, PS3.4 section B.2.3).
+
+    Parameters
+    ----------
+    has_taken
+        Whether it took another object just before: then only what was not reached at all is down.
     """
-    return error.retryable and (error.code.startswith(_OUT_OF_RESOURCES) or not error.code.startswith(_OF_THE_OBJECT))
+    if not isinstance(error, DeliveryError) or not error.retryable:
+        return False
+    if has_taken and was_reached(error):
+        return False
+    return error.code.startswith(_OUT_OF_RESOURCES) or not error.code.startswith(_OF_THE_OBJECT)
 
 
 def was_reached(error: LimnerError) -> bool:
@@ -128,10 +137,10 @@ class Outcomes:
         reason = "it was withdrawn before it was sent"
         self._end(replace(one.delivery, code=WITHDRAWN, reason=reason, is_unknown=one.begun.was_unknown), "cancelled")
 
-    def failed(self, one: SentObject, error: LimnerError) -> None:
+    def failed(self, one: SentObject, error: LimnerError, *, is_down: bool = False) -> None:
         """Record that the attempt failed, and have the object sent again if it may pass then.
 
-        Where the destination is down its window says when; else the object has a back-off of its own.
+        Where the destination `is_down`, its window says when; else the object has a back-off of its own.
         """
         delivery, rules = one.delivery, self._rules(one.delivery.destination)
         again = error.retryable and rules is not None and delivery.tries < rules.maximum_attempts
@@ -153,14 +162,13 @@ class Outcomes:
         if rules is None or not again and reached:
             self._end(failed, "failed")
             return
-        waits_for_window = isinstance(error, DeliveryError) and is_of_peer(error)
         wait = back_off_seconds(delivery.tries, rules.retry_first_seconds, rules.retry_longest_seconds)
         wait = max(wait, error.retry_after_seconds or 0.0) if isinstance(error, DeliveryError) else wait
         with self._records.transaction() as connection:
-            at = self._records.postpone_delivery(connection, failed, 0.0 if waits_for_window else wait, counts=reached)
+            at = self._records.postpone_delivery(connection, failed, 0.0 if is_down else wait, counts=reached)
             if at is None:  # its job was cancelled meanwhile
                 begin_commitments(self._records, self._queue, self._settings, connection, one.job.id)
-            if at is not None and not waits_for_window:
+            if at is not None and not is_down:
                 self._queue.defer_deliver(connection, one.job, delivery.digest, delivery.destination, at)
 
     def told(self, one: SentObject, *, is_known: bool, code: str = "", reason: str = "") -> None:
