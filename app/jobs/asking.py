@@ -6,7 +6,7 @@ bytes under the same SOP Instance UID do no harm where they arrive twice, so wha
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from app.audit.events import AuditEvent, Outcome
 from app.audit.log import AuditLog
@@ -31,16 +31,24 @@ class Asking:
         self._destinations = destinations
         self._outcomes = outcomes
 
-    def settle(self, sendings: Sequence[Sending]) -> bool:
+    def settle(self, sendings: Sequence[Sending], keep: Callable[[], None]) -> bool:
         """Ask for each of these objects: what is there is delivered, the rest is due. Whether it told of any.
+
+        Parameters
+        ----------
+        keep
+            Called before each question, each of which may wait for the destination: it keeps the turn.
 
         Raises
         ------
         DeliveryError
             If the destination is found down by it: the object is sent without a question next time.
         """
-        told = [self._settle(sending) for sending in sendings]
-        return any(told)
+        has_told = False
+        for sending in sendings:
+            keep()
+            has_told = self._settle(sending) or has_told
+        return has_told
 
     def _settle(self, sending: Sending) -> bool:
         begun = self._records.begin_delivery(sending.job_id, sending.digest, sending.destination)

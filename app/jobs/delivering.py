@@ -21,11 +21,13 @@ import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 
 from app.audit.events import AuditEvent, Outcome
 from app.audit.log import AuditLog
 from app.delivery.destination import Destination, Send, opened
+from app.delivery.web_service import SLOWEST_BYTES_PER_SECOND
 from app.errors import DeliveryError, JobError
 from app.jobs.asking import Asking
 from app.jobs.committing import Committing
@@ -35,6 +37,7 @@ from app.jobs.outcomes import INTERNAL_ERROR, Outcomes, SentObject, is_of_peer
 from app.jobs.queue import GROUND, TaskQueue, back_off_seconds
 from app.jobs.records import DueDelivery, Records, Sending, Turn
 from app.jobs.result_files import ResultFiles
+from app.jobs.turn_keeping import Overtaken, TurnKeeper, kept
 from app.settings import Settings
 from app.telemetry import get_logger
 from operators.object_kinds import Kind
@@ -46,14 +49,10 @@ _OVER_ONE_ASSOCIATION = 25
 _TURN_SECONDS = 10.0
 """A turn that takes longer is handed to a task of its own, so that a server that stops need not wait for all."""
 _LEASE_TIMEOUTS = 4
-"""A holder that said nothing for so many of the destination's timeouts is gone, or sends what nobody can wait for."""
+"""A holder that said nothing for so many of the destination's timeouts is gone (`app.jobs.turn_keeping`)."""
 _LEASE_LEAST_SECONDS = 60.0
 
 _log = get_logger(__name__)
-
-
-class _Overtaken(Exception):
-    """Another holder has the turn."""
 
 
 class Delivering:
@@ -97,8 +96,9 @@ class Delivering:
         if turn is None:
             return  # whoever has it sends everything; or a task waits for the window's end
         try:
-            self._serve(turn)
-        except _Overtaken:
+            with kept(self._records, turn) as keep:
+                self._serve(turn, keep)
+        except Overtaken:
             _log.warning("destination.overtaken", destination=destination)
         except GROUND:
             raise
@@ -120,20 +120,20 @@ class Delivering:
             with self._records.transaction() as connection:
                 self._queue.defer_turn(connection, destination)
 
-    def _serve(self, turn: Turn) -> None:
+    def _serve(self, turn: Turn, keep: TurnKeeper) -> None:
         """Send and ask until nothing is due; DeliveryError if the destination is found down."""
         ends, has_told, has_taken = time.monotonic() + _TURN_SECONDS, False, False
         while time.monotonic() < ends and not self._records.is_destination_paused(turn.destination):
-            self._keep(turn)
+            keep(turn.lease_seconds)
             due = self._records.due_deliveries(turn.destination, _OVER_ONE_ASSOCIATION, has_taken=has_taken)
             asked = [one.sending for one in due if one.is_asked]
             if asked:  # an answer does not open the window: one that tells and takes nothing is down
-                has_told = self._asking.settle(asked) or has_told
+                has_told = self._asking.settle(asked, partial(keep, turn.lease_seconds)) or has_told
             elif due:
-                turn, has_taken = self._send(turn, due, ends, has_taken)
+                turn, has_taken = self._send(turn, keep, due, ends, has_taken)
             else:
                 turn = self._answers(turn) if has_told else turn
-                turn, has_asked = self._committing.ask(turn, self._answers)
+                turn, has_asked = self._committing.ask(turn, partial(self._answers, keep=keep))
                 if not has_asked and self._gave_up(turn):
                     return
         with self._records.transaction() as connection:
@@ -141,14 +141,17 @@ class Delivering:
                 self._records.give_up_turn(connection, turn)
                 self._queue.defer_turn(connection, turn.destination)
 
-    def _send(self, turn: Turn, due: Sequence[DueDelivery], ends: float, has_taken: bool) -> tuple[Turn, bool]:
+    def _send(
+        self, turn: Turn, keep: TurnKeeper, due: Sequence[DueDelivery], ends: float, has_taken: bool
+    ) -> tuple[Turn, bool]:
         """Send objects over one association, until the turn's time is over or one fails after another was taken.
 
         Returns the turn, and whether the destination took what it was sent last.
         """
-        with self._opened(turn.destination, [self._file_of(one.sending, one.path) for one in due]) as send:
-            for one in due:
-                self._keep(turn)
+        files = [self._file_of(one.sending, one.path) for one in due]
+        with self._opened(turn.destination, files) as send:
+            for one, file in zip(due, files, strict=True):
+                keep(turn.lease_seconds + _longest_seconds(file))
                 had_taken, has_taken = has_taken, self._send_one(one.sending, send, has_taken)
                 turn = self._answers(turn)
                 if had_taken and not has_taken or time.monotonic() > ends:
@@ -209,13 +212,10 @@ class Delivering:
             return nullcontext(lambda path: None)
         return opened(target, paths)
 
-    def _keep(self, turn: Turn) -> None:
-        with self._records.transaction() as connection:
-            if not self._records.keep_turn(connection, turn):
-                raise _Overtaken
-
-    def _answers(self, turn: Turn) -> Turn:
-        """Open the window of a destination that was down, now that it answers."""
+    def _answers(self, turn: Turn, keep: TurnKeeper | None = None) -> Turn:
+        """Open the window of a destination that was down, now that it answers; the turn goes on by it."""
+        if keep is not None:
+            keep(turn.lease_seconds)
         if not turn.failures:
             return turn
         self._audit.append(AuditEvent.DESTINATION_BACK, Outcome.SUCCESS, destination=turn.destination)
@@ -251,6 +251,14 @@ class Delivering:
                 return False
             self._records.give_up_turn(connection, turn)
             return True
+
+
+def _longest_seconds(file: Path) -> float:
+    """How much longer than a small object a file may take to send: who is slower is broken off."""
+    try:
+        return file.stat().st_size / SLOWEST_BYTES_PER_SECOND
+    except OSError:  # said when it is sent
+        return 0.0
 
 
 def _unchanged(path: Path, digest: str) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from app.errors import DeliveryError, DeliveryRefused
 from app.jobs.probing import DestinationProbing
 from app.jobs.queue import TaskQueue
 from app.jobs.records import Job, Records
+from app.jobs.turn_keeping import Overtaken, kept
 from tests.database_fixture import fresh_database
 from tests.job_harness import Bench, PlantedDestination, bench, instance
 
@@ -293,6 +295,46 @@ def test_a_turn_is_taken_over_by_the_same_task_and_after_its_lease(tmp_path: Pat
             assert records.close_window(connection, again, "unreachable", "", 60) is None
             assert records.close_window(connection, other, "unreachable", "", 60) is not None
         assert records.take_turn("archive", "A@h:1", "task 3", 60) is None
+
+
+def test_a_send_that_takes_longer_than_the_lease_keeps_the_turn(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.jobs.delivering._LEASE_LEAST_SECONDS", 1.0)
+    monkeypatch.setattr("app.jobs.delivering.SLOWEST_BYTES_PER_SECOND", 10)  # the planted object has 72 bytes
+    quick = {"timeout_seconds": 0.1}
+    with (
+        bench(tmp_path, url, rule=ONE, destination=quick) as made,
+        bench(tmp_path, url, rule=ONE, destination=quick, name="other") as other,
+    ):
+        counted = _counted(made)
+        counted.seconds = 4.0
+        other.destinations["archive"] = counted
+        _queue(made, 1)
+        sending = threading.Thread(target=made.work, args=(made.all_ended,))
+        sending.start()
+        while not counted.sent:
+            time.sleep(0.05)
+        for task in range(6):  # others look all the time
+            time.sleep(0.5)
+            other.workflow._delivering.run("archive", f"task of another {task}")
+        sending.join()
+        assert counted.connections == 1
+        assert made.job().deliveries[0].attempts == 1
+
+
+def test_a_turn_is_kept_no_longer_than_what_is_sent_may_take(tmp_path: Path, url: str) -> None:
+    with Records(url) as records:
+        turn = records.take_turn("archive", "A@h:1", "task 1", 0.4)
+        assert turn is not None
+        with kept(records, turn) as keep:
+            keep(1.0)
+            time.sleep(0.8)
+            assert records.take_turn("archive", "A@h:1", "task 2", 60) is None
+            time.sleep(1.2)  # as if the sender hung for ever
+            assert records.take_turn("archive", "A@h:1", "task 2", 60) is not None
+            with pytest.raises(Overtaken):
+                keep(1.0)
 
 
 def test_what_nobody_attends_to_is_found(tmp_path: Path, url: str) -> None:
