@@ -61,7 +61,8 @@ class Asking:
             return False
         try:
             held = self._holds(one)
-        except GROUND:
+        except GROUND:  # before the question
+            self._outcomes.not_tried(one)
             raise
         except DeliveryError as error:
             self._not_told(one, str(error))

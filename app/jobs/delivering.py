@@ -32,7 +32,7 @@ from app.errors import DeliveryError, JobError
 from app.jobs.asking import Asking
 from app.jobs.committing import Committing
 from app.jobs.forms import Forms
-from app.jobs.host_faults import check_mounted
+from app.jobs.host_faults import check_mounted, host_faults_waited_for
 from app.jobs.outcomes import INTERNAL_ERROR, Outcomes, SentObject, is_of_peer
 from app.jobs.queue import GROUND, TaskQueue, back_off_seconds
 from app.jobs.records import DueDelivery, Records, Sending, Turn
@@ -179,7 +179,8 @@ class Delivering:
             path = _unchanged(self._file_of(sending, begun.path), sending.digest)
             self._audit.append(AuditEvent.DELIVERY_BEGAN, Outcome.SUCCESS, attempt=begun.attempts, **one.detail)
             send(path)
-        except GROUND:
+        except GROUND:  # of the storage or the audit log, before anything was sent
+            self._outcomes.not_tried(one)
             raise
         except (DeliveryError, JobError) as error:
             is_down = is_of_peer(error, has_taken=has_taken)
@@ -197,9 +198,10 @@ class Delivering:
         return True
 
     def _file_of(self, sending: Sending, path: str) -> Path:
-        file = self._result_files.file_of(sending.job_id, sending.digest, Path(path))
-        if not file.is_file():
-            check_mounted(self._result_files.folder)
+        with host_faults_waited_for():
+            file = self._result_files.file_of(sending.job_id, sending.digest, Path(path))
+            if not file.is_file():
+                check_mounted(self._result_files.folder)
         return file
 
     def _check_known(self, destination: str) -> None:
@@ -264,7 +266,7 @@ def _longest_seconds(file: Path) -> float:
 def _unchanged(path: Path, digest: str) -> Path:
     """Return the result's file if it is still what was verified."""
     found = hashlib.sha256()
-    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+    with host_faults_waited_for(), contextlib.suppress(FileNotFoundError), path.open("rb") as file:
         while block := file.read(1 << 20):
             found.update(block)
     if found.hexdigest() != digest:

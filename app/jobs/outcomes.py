@@ -173,10 +173,17 @@ class Outcomes:
 
     def told(self, one: SentObject, *, is_known: bool, code: str = "", reason: str = "") -> None:
         """Record that the object is to be sent after its destination was asked whether it has it, or could not be."""
-        waiting = replace(one.delivery, code=code, reason=reason, is_unknown=not is_known)
+        self._waits(replace(one.delivery, code=code, reason=reason, is_unknown=not is_known))
+
+    def not_tried(self, one: SentObject) -> None:
+        """Have an object wait as before, since this host failed before it was sent: its destination had no part."""
+        self._waits(replace(one.delivery, is_unknown=one.begun.was_unknown))
+
+    def _waits(self, waiting: Delivery) -> None:
+        """Have an object's turn come at once, by an attempt that does not count."""
         with self._records.transaction() as connection:
             if self._records.postpone_delivery(connection, waiting, 0.0, counts=False) is None:
-                begin_commitments(self._records, self._queue, self._settings, connection, one.job.id)
+                begin_commitments(self._records, self._queue, self._settings, connection, waiting.job_id)
 
     def replaced(self, one: SentObject, error: LimnerError) -> bool:
         """Send the next form of an object whose form the destination does not take; whether there is one."""
