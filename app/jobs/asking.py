@@ -51,12 +51,10 @@ class Asking:
         return has_told
 
     def _settle(self, sending: Sending) -> bool:
-        begun = self._records.begin_delivery(sending.job_id, sending.digest, sending.destination)
-        job = self._records.job(sending.job_id)
-        if begun is None or job is None:
+        one = self._outcomes.begin(sending)
+        if one is None:
             return False  # it has ended meanwhile
-        one = SentObject.of(job, sending, begun)
-        if begun.is_withdrawn:
+        if one.begun.is_withdrawn:
             self._outcomes.withdrawn(one)
             return False
         try:
@@ -69,7 +67,7 @@ class Asking:
             if is_of_peer(error):
                 raise
         except Exception as error:  # noqa: BLE001 - a peer's border: it is sent again instead
-            _log.error("delivery.defect", job_id=str(job.id), exc_info=True)
+            _log.error("delivery.defect", job_id=str(one.job.id), exc_info=True)
             self._not_told(one, f"an unexpected {type(error).__name__}; the diagnostic log tells where")
         else:
             if held:

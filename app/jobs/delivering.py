@@ -33,7 +33,7 @@ from app.jobs.asking import Asking
 from app.jobs.committing import Committing
 from app.jobs.forms import Forms
 from app.jobs.host_faults import check_mounted, host_faults_waited_for
-from app.jobs.outcomes import INTERNAL_ERROR, Outcomes, SentObject, is_of_peer
+from app.jobs.outcomes import INTERNAL_ERROR, Outcomes, is_of_peer
 from app.jobs.queue import GROUND, TaskQueue, back_off_seconds
 from app.jobs.records import DueDelivery, Records, Sending, Turn
 from app.jobs.result_files import ResultFiles
@@ -163,21 +163,19 @@ class Delivering:
 
         Returns `has_taken`, whether the destination has just taken an object, as it is after this one.
         """
-        begun = self._records.begin_delivery(sending.job_id, sending.digest, sending.destination)
-        job = self._records.job(sending.job_id)
-        if begun is None or job is None:
+        one = self._outcomes.begin(sending)
+        if one is None:
             return has_taken  # it has ended meanwhile
-        one = SentObject.of(job, sending, begun)
-        if begun.is_withdrawn:
+        if one.begun.is_withdrawn:
             self._outcomes.withdrawn(one)
             return has_taken
-        if job.superseded_by is not None and one.kind != NOTE:  # it was being sent then, and that failed
-            self._outcomes.withheld(one, job.superseded_by)
+        if one.job.superseded_by is not None and one.kind != NOTE:  # it was being sent then, and that failed
+            self._outcomes.withheld(one, one.job.superseded_by)
             return has_taken
         try:
             self._check_known(sending.destination)
-            path = _unchanged(self._file_of(sending, begun.path), sending.digest)
-            self._audit.append(AuditEvent.DELIVERY_BEGAN, Outcome.SUCCESS, attempt=begun.attempts, **one.detail)
+            path = _unchanged(self._file_of(sending, one.begun.path), sending.digest)
+            self._audit.append(AuditEvent.DELIVERY_BEGAN, Outcome.SUCCESS, attempt=one.begun.attempts, **one.detail)
             send(path)
         except GROUND:  # of the storage or the audit log, before anything was sent
             self._outcomes.not_tried(one)
@@ -190,7 +188,7 @@ class Delivering:
                 raise
             return has_taken and not is_of_peer(error)
         except Exception as error:  # noqa: BLE001 - the workflow's border: a defect is a failed attempt
-            _log.error("delivery.defect", job_id=str(job.id), exc_info=True)
+            _log.error("delivery.defect", job_id=str(one.job.id), exc_info=True)
             reason = f"an unexpected {type(error).__name__}; the diagnostic log tells where"
             self._outcomes.failed(one, DeliveryError(reason, code=INTERNAL_ERROR))
             return has_taken

@@ -120,6 +120,18 @@ class Outcomes:
         self._destinations = destinations
         self._forms = forms
 
+    def begin(self, sending: Sending) -> SentObject | None:
+        """Start the next attempt of a delivery; None if it has ended, as it does now where its job was cancelled."""
+        begun = self._records.begin_delivery(*sending)
+        job = self._records.job(sending.job_id)
+        if begun is not None and job is not None:
+            return SentObject.of(job, sending, begun)
+        with self._records.transaction() as connection:
+            if self._records.lock_job(connection, sending.job_id):
+                self._records.drop_delivery(connection, *sending)
+                begin_commitments(self._records, self._queue, self._settings, connection, sending.job_id)
+        return None
+
     def delivered(self, one: SentObject, reason: str = "") -> None:
         """Record that the destination has the object."""
         why = {"reason": reason} if reason else {}
