@@ -224,7 +224,7 @@ class RetentionWatch:
 
 
 def ask_for_retention(records: Records, *, is_urgent: bool = False) -> None:
-    """Have the server remove what may go, at once if it `is_urgent`; nothing happens if it was asked already."""
+    """Have the server remove what may go, at once if it `is_urgent`; nothing happens if the same was asked already."""
     try:
         with records.transaction() as connection:
             TaskQueue().defer_retain(connection, is_urgent=is_urgent)

@@ -416,6 +416,36 @@ def test_a_request_is_one_task_that_goes_on_until_all_is_removed(bench: SteppedB
     assert not bench.records.retention_is_asked_for()
 
 
+def _queued_first(bench: SteppedBench) -> tuple[int, bool]:
+    """Priority of the task that a worker takes first, and whether it may start now."""
+    with bench.records.transaction() as connection:
+        row = connection.execute(
+            "SELECT priority, coalesce(scheduled_at <= now(), true) AS is_due FROM procrastinate_jobs "
+            "WHERE status = 'todo' ORDER BY scheduled_at > now() NULLS FIRST, priority DESC, id LIMIT 1"
+        ).fetchone()
+    assert row is not None
+    return row["priority"], row["is_due"]
+
+
+@pytest.mark.parametrize("how", ["watch", "command"])
+def test_an_urgent_request_does_not_wait_behind_the_hourly_one(bench: SteppedBench, tmp_path: Path, how: str) -> None:
+    _closed(bench, 1)
+    _age(bench)
+    ask_for_retention(bench.records)  # it waits: behind all else, or for a storage that was away
+    bench.change("UPDATE procrastinate_jobs SET scheduled_at = now() + interval '1 minute' WHERE status = 'todo'")
+    for _ in range(2):
+        if how == "watch":
+            ask_for_retention(bench.records, is_urgent=True)
+        else:
+            _command(bench, tmp_path, "--now")
+    assert bench.queued_tasks() == [("retain", "todo"), ("retain", "todo")]
+    priority, is_due = _queued_first(bench)
+    assert priority > 0
+    assert is_due
+    bench.finish()
+    assert _files(bench) == 0
+
+
 def test_a_run_that_takes_too_long_goes_on_later(bench: SteppedBench) -> None:
     for study in range(3):
         _closed(bench, study)
