@@ -6,8 +6,9 @@ window: nobody connects to it before the window's end, when one task takes the t
 meanwhile, and does not count attempts. What a destination says about one object is that object's matter alone.
 
 Whether a failure is the object's or the destination's the answer often does not tell: HTTP 500, no room and a broken
-connection are both. What it did with the object before tells. A failure right after it took another is the object's,
-which gets a back-off of its own; one after anything else closes the window. So an outage costs two attempts at most.
+connection are both. What the destination did before tells. A failure right after it took another object is the
+object's, which gets a back-off of its own; so is that of an object that failed often, at the begin of a turn at a
+destination that answered last. Any other closes the window, also a second one in a row: an outage costs two attempts.
 And where nothing was taken just before, as at the begin of a turn, the object that was tried least goes first, then
 what is urgent. So no object starves others: each attempt that closes the window counts for its object and moves it
 behind those that were tried less, until one of these is taken and opens the window for all. An urgent object waits for
@@ -33,7 +34,7 @@ from app.jobs.asking import Asking
 from app.jobs.committing import Committing
 from app.jobs.forms import Forms
 from app.jobs.host_faults import check_mounted, host_faults_waited_for
-from app.jobs.outcomes import INTERNAL_ERROR, Outcomes, is_of_peer
+from app.jobs.outcomes import INTERNAL_ERROR, Outcomes, SentObject, is_of_peer, was_reached
 from app.jobs.queue import GROUND, TaskQueue, back_off_seconds
 from app.jobs.records import DueDelivery, Records, Sending, Turn
 from app.jobs.result_files import ResultFiles
@@ -46,6 +47,8 @@ NOTE: Kind = "rejection-note"
 """Of what is superseded, it says that it is."""
 _OVER_ONE_ASSOCIATION = 25
 """Objects; what is urgent and comes meanwhile waits for so many at most."""
+_OFTEN = 3
+"""Tries: an object that failed so often while the destination answers is told from one that met an outage."""
 _TURN_SECONDS = 10.0
 """A turn that takes longer is handed to a task of its own, so that a server that stops need not wait for all."""
 _LEASE_TIMEOUTS = 4
@@ -122,15 +125,15 @@ class Delivering:
 
     def _serve(self, turn: Turn, keep: TurnKeeper) -> None:
         """Send and ask until nothing is due; DeliveryError if the destination is found down."""
-        ends, has_told, has_taken = time.monotonic() + _TURN_SECONDS, False, False
+        ends, has_told, last = time.monotonic() + _TURN_SECONDS, False, None
         while time.monotonic() < ends and not self._records.is_destination_paused(turn.destination):
             keep(turn.lease_seconds)
-            due = self._records.due_deliveries(turn.destination, _OVER_ONE_ASSOCIATION, has_taken=has_taken)
+            due = self._records.due_deliveries(turn.destination, _OVER_ONE_ASSOCIATION, has_taken=last is True)
             asked = [one.sending for one in due if one.is_asked]
             if asked:  # an answer does not open the window: one that tells and takes nothing is down
                 has_told = self._asking.settle(asked, partial(keep, turn.lease_seconds)) or has_told
             elif due:
-                turn, has_taken = self._send(turn, keep, due, ends, has_taken)
+                turn, last = self._send(turn, keep, due, ends, last)
             else:
                 turn = self._answers(turn) if has_told else turn
                 turn, has_asked = self._committing.ask(turn, partial(self._answers, keep=keep))
@@ -142,36 +145,37 @@ class Delivering:
                 self._queue.defer_turn(connection, turn.destination)
 
     def _send(
-        self, turn: Turn, keep: TurnKeeper, due: Sequence[DueDelivery], ends: float, has_taken: bool
-    ) -> tuple[Turn, bool]:
-        """Send objects over one association, until the turn's time is over or one fails after another was taken.
+        self, turn: Turn, keep: TurnKeeper, due: Sequence[DueDelivery], ends: float, last: bool | None
+    ) -> tuple[Turn, bool | None]:
+        """Send objects over one association, until the turn's time is over or the destination fails at one of them.
 
-        Returns the turn, and whether the destination took what it was sent last.
+        Returns the turn, and `last`: whether the destination took what it was sent last; None if it was sent nothing in
+        this turn, or only what it refused for good.
         """
         files = [self._file_of(one.sending, one.path) for one in due]
         with self._opened(turn.destination, files) as send:
             for one, file in zip(due, files, strict=True):
                 keep(turn.lease_seconds + _longest_seconds(file))
-                had_taken, has_taken = has_taken, self._send_one(one.sending, send, has_taken)
+                before, last = last, self._send_one(turn, one.sending, send, last)
                 turn = self._answers(turn)
-                if had_taken and not has_taken or time.monotonic() > ends:
+                if last is False and before is not False or time.monotonic() > ends:
                     break
-        return turn, has_taken
+        return turn, last
 
-    def _send_one(self, sending: Sending, send: Send, has_taken: bool) -> bool:
+    def _send_one(self, turn: Turn, sending: Sending, send: Send, last: bool | None) -> bool | None:
         """Send one object and record its outcome; DeliveryError if the destination was found down by it.
 
-        Returns `has_taken`, whether the destination has just taken an object, as it is after this one.
+        Returns `last` of `_send` as it is after this one.
         """
         one = self._outcomes.begin(sending)
         if one is None:
-            return has_taken  # it has ended meanwhile
+            return last  # it has ended meanwhile
         if one.begun.is_withdrawn:
             self._outcomes.withdrawn(one)
-            return has_taken
+            return last
         if one.job.superseded_by is not None and one.kind != NOTE:  # it was being sent then, and that failed
             self._outcomes.withheld(one, one.job.superseded_by)
-            return has_taken
+            return last
         try:
             self._check_known(sending.destination)
             path = _unchanged(self._file_of(sending, one.begun.path), sending.digest)
@@ -181,17 +185,17 @@ class Delivering:
             self._outcomes.not_tried(one)
             raise
         except (DeliveryError, JobError) as error:
-            is_down = is_of_peer(error, has_taken=has_taken)
+            is_down = is_of_peer(error) and not (was_reached(error) and _is_of_the_object(turn, one, last))
             if not self._outcomes.replaced(one, error):
                 self._outcomes.failed(one, error, is_down=is_down)
             if is_down:
                 raise
-            return has_taken and not is_of_peer(error)
+            return False if is_of_peer(error) else last
         except Exception as error:  # noqa: BLE001 - the workflow's border: a defect is a failed attempt
             _log.error("delivery.defect", job_id=str(one.job.id), exc_info=True)
             reason = f"an unexpected {type(error).__name__}; the diagnostic log tells where"
             self._outcomes.failed(one, DeliveryError(reason, code=INTERNAL_ERROR))
-            return has_taken
+            return last
         self._outcomes.delivered(one)
         return True
 
@@ -251,6 +255,11 @@ class Delivering:
                 return False
             self._records.give_up_turn(connection, turn)
             return True
+
+
+def _is_of_the_object(turn: Turn, one: SentObject, last: bool | None) -> bool:
+    """Whether a failure of which nobody knows whose it is is the object's, by what the destination did before."""
+    return last is True or last is None and not turn.failures and one.delivery.tries > _OFTEN
 
 
 def _longest_seconds(file: Path) -> float:

@@ -45,19 +45,12 @@ _OUT_OF_RESOURCES = "status-a7"
 _log = get_logger(__name__)
 
 
-def is_of_peer(error: LimnerError, *, has_taken: bool = False) -> bool:
-    """Whether a failure says that the destination is down, and not that it does not like the object.
+def is_of_peer(error: LimnerError) -> bool:
+    """Whether a failure may say that the destination is down, and not that it does not like the object.
 
     It can't be reached, lets nobody in, breaks off, or has no room (0xA7xx, PS3.4 section B.2.3).
-
-    Parameters
-    ----------
-    has_taken
-        Whether it took another object just before: then only what was not reached at all is down.
     """
     if not isinstance(error, DeliveryError) or not error.retryable:
-        return False
-    if has_taken and was_reached(error):
         return False
     return error.code.startswith(_OUT_OF_RESOURCES) or not error.code.startswith(_OF_THE_OBJECT)
 

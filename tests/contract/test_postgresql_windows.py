@@ -221,6 +221,34 @@ def test_a_failure_right_after_another_object_was_taken_closes_no_window(tmp_pat
         assert (waiting.next_attempt_at - waiting.created_at).total_seconds() > 500
 
 
+def test_an_object_that_failed_often_closes_no_window_by_itself(tmp_path: Path, url: str) -> None:
+    """It comes up alone where little is sent, and who comes next must not wait for it."""
+    quick = {"retry_first_seconds": 0.5, "retry_longest_seconds": 0.5}
+    with bench(tmp_path, url, rule=ONE, destination=quick) as made:
+        counted = _counted(made)
+        heavy: list[Path] = []
+        tried: list[int] = []
+
+        def choke(path: Path) -> Exception | None:
+            if not heavy:
+                heavy.append(path)
+            if path == heavy[0]:
+                tried.append(made.records.windows()["archive"].failures)
+                return DeliveryError("later", code="http-500")
+            return None
+
+        counted.refusal = choke
+        _queue(made, 1)
+        made.work(lambda: len(tried) >= 4, seconds=20)
+        assert made.records.windows()["archive"].failures >= 3, "nothing told it from a destination that is down"
+        _queue(made, 1, first=1)
+        made.work(lambda: len(counted.got()) == 1, seconds=20)
+        before = len(tried)
+        made.work(lambda: len(tried) >= before + 4, seconds=20)
+        assert tried[before + 1 :] == [0] * (len(tried) - before - 1)
+        assert len(_events(made, "DESTINATION_DOWN")) == 1
+
+
 def test_two_failures_in_a_row_close_the_window(tmp_path: Path, url: str) -> None:
     forever = {"retry_first_seconds": 600, "retry_longest_seconds": 600}
     with bench(tmp_path, url, rule=ONE, destination=forever) as made:
