@@ -23,6 +23,8 @@ from app.terminal import JsonOption, SettingsOption, console, print_json, say, t
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _EVER = datetime(1970, 1, 1, tzinfo=UTC)
 _SWEPT = timedelta(days=7)
+_DISAGREES, _NOT_PROVEN = 1, 3
+"""Exit codes; 2 is that of every command that can't do what it was asked (`app.cli.main`)."""
 
 
 def account_command(
@@ -46,6 +48,8 @@ def account_command(
     as_json: JsonOption = False,
 ) -> None:
     """Prove that records, queue, disk and audit log agree; else name what does not. Exit code 1 then.
+
+    Exit code 3 where nothing disagrees, and somebody whom --ask concerns could not be asked: then that is not proven.
 
     Every received instance, series, job and delivery is in exactly one state, and the sums agree. Nothing is changed;
     a server may be at work meanwhile.
@@ -72,7 +76,9 @@ def account_command(
         for name, reason in unasked.items():
             say((f"{name} can't be asked", "yellow"), f": {reason}")
     if not found.agrees:
-        raise typer.Exit(1)
+        raise typer.Exit(_DISAGREES)
+    if unasked:
+        raise typer.Exit(_NOT_PROVEN)
 
 
 def audit_folders(folder: Path) -> list[Path]:

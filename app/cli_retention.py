@@ -41,7 +41,7 @@ def retention_command(
             _print(plan, is_done=now)
         if not now:
             return
-        ask_for_retention(records)
+        ask_for_retention(records, is_urgent=True)
         if bootstrap.running_server(loaded) is None:
             say("no server runs here: it is removed when one starts")
             return

@@ -261,6 +261,7 @@ async def _take_stock(ground: _Ground, presence: Presence) -> None:
 
     async def first() -> None:
         await asyncio.to_thread(adopt_unrecorded, spool, records)
+        await asyncio.to_thread(records.end_left_open, None)
         await asyncio.to_thread(records.restart_quiet_times)
 
     await asyncio.to_thread(spool.prepare)

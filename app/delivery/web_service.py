@@ -30,7 +30,7 @@ from app.settings import DestinationSettings
 JSON_MEDIA_TYPE = "application/dicom+json"
 _LARGEST_ANSWER = 1 << 20
 """Bytes. What is asked here is about one instance, or a page of a hundred studies."""
-_SLOWEST_BYTES_PER_SECOND = 1 << 16
+SLOWEST_BYTES_PER_SECOND = 1 << 16
 """A request that goes slower than this is broken off: a small hospital's line to its cloud is four times as fast."""
 _LONGEST_RETRY_AFTER = 3600.0
 _BLOCK = 1 << 16
@@ -96,7 +96,7 @@ class WebService:
             "User-Agent": IMPLEMENTATION_VERSION_NAME,
             "Connection": "close",
         }
-        seconds = 2 * self._settings.timeout_seconds + length / _SLOWEST_BYTES_PER_SECOND
+        seconds = 2 * self._settings.timeout_seconds + length / SLOWEST_BYTES_PER_SECOND
         with self._connected() as connection, _cut_after(connection.sock, seconds) as is_cut:
             try:
                 # who refuses may do so before the end of the body, and close: the answer is there all the same

@@ -6,7 +6,7 @@ bytes under the same SOP Instance UID do no harm where they arrive twice, so wha
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from app.audit.events import AuditEvent, Outcome
 from app.audit.log import AuditLog
@@ -31,36 +31,43 @@ class Asking:
         self._destinations = destinations
         self._outcomes = outcomes
 
-    def settle(self, sendings: Sequence[Sending]) -> bool:
+    def settle(self, sendings: Sequence[Sending], keep: Callable[[], None]) -> bool:
         """Ask for each of these objects: what is there is delivered, the rest is due. Whether it told of any.
+
+        Parameters
+        ----------
+        keep
+            Called before each question, each of which may wait for the destination: it keeps the turn.
 
         Raises
         ------
         DeliveryError
             If the destination is found down by it: the object is sent without a question next time.
         """
-        told = [self._settle(sending) for sending in sendings]
-        return any(told)
+        has_told = False
+        for sending in sendings:
+            keep()
+            has_told = self._settle(sending) or has_told
+        return has_told
 
     def _settle(self, sending: Sending) -> bool:
-        begun = self._records.begin_delivery(sending.job_id, sending.digest, sending.destination)
-        job = self._records.job(sending.job_id)
-        if begun is None or job is None:
+        one = self._outcomes.begin(sending)
+        if one is None:
             return False  # it has ended meanwhile
-        one = SentObject.of(job, sending, begun)
-        if begun.is_withdrawn:
+        if one.begun.is_withdrawn:
             self._outcomes.withdrawn(one)
             return False
         try:
             held = self._holds(one)
-        except GROUND:
+        except GROUND:  # before the question
+            self._outcomes.not_tried(one)
             raise
         except DeliveryError as error:
             self._not_told(one, str(error))
             if is_of_peer(error):
                 raise
         except Exception as error:  # noqa: BLE001 - a peer's border: it is sent again instead
-            _log.error("delivery.defect", job_id=str(job.id), exc_info=True)
+            _log.error("delivery.defect", job_id=str(one.job.id), exc_info=True)
             self._not_told(one, f"an unexpected {type(error).__name__}; the diagnostic log tells where")
         else:
             if held:

@@ -45,12 +45,14 @@ _OUT_OF_RESOURCES = "status-a7"
 _log = get_logger(__name__)
 
 
-def is_of_peer(error: DeliveryError) -> bool:
-    """Whether a failure says that the destination is down, and not that it does not like the object.
+def is_of_peer(error: LimnerError) -> bool:
+    """Whether a failure may say that the destination is down, and not that it does not like the object.
 
     It can't be reached, lets nobody in, breaks off, or has no room (0xA7xx, PS3.4 section B.2.3).
     """
-    return error.retryable and (error.code.startswith(_OUT_OF_RESOURCES) or not error.code.startswith(_OF_THE_OBJECT))
+    if not isinstance(error, DeliveryError) or not error.retryable:
+        return False
+    return error.code.startswith(_OUT_OF_RESOURCES) or not error.code.startswith(_OF_THE_OBJECT)
 
 
 def was_reached(error: LimnerError) -> bool:
@@ -111,6 +113,18 @@ class Outcomes:
         self._destinations = destinations
         self._forms = forms
 
+    def begin(self, sending: Sending) -> SentObject | None:
+        """Start the next attempt of a delivery; None if it has ended, as it does now where its job was cancelled."""
+        begun = self._records.begin_delivery(*sending)
+        job = self._records.job(sending.job_id)
+        if begun is not None and job is not None:
+            return SentObject.of(job, sending, begun)
+        with self._records.transaction() as connection:
+            if self._records.lock_job(connection, sending.job_id):
+                self._records.drop_delivery(connection, *sending)
+                begin_commitments(self._records, self._queue, self._settings, connection, sending.job_id)
+        return None
+
     def delivered(self, one: SentObject, reason: str = "") -> None:
         """Record that the destination has the object."""
         why = {"reason": reason} if reason else {}
@@ -128,10 +142,10 @@ class Outcomes:
         reason = "it was withdrawn before it was sent"
         self._end(replace(one.delivery, code=WITHDRAWN, reason=reason, is_unknown=one.begun.was_unknown), "cancelled")
 
-    def failed(self, one: SentObject, error: LimnerError) -> None:
+    def failed(self, one: SentObject, error: LimnerError, *, is_down: bool = False) -> None:
         """Record that the attempt failed, and have the object sent again if it may pass then.
 
-        Where the destination is down its window says when; else the object has a back-off of its own.
+        Where the destination `is_down`, its window says when; else the object has a back-off of its own.
         """
         delivery, rules = one.delivery, self._rules(one.delivery.destination)
         again = error.retryable and rules is not None and delivery.tries < rules.maximum_attempts
@@ -153,22 +167,28 @@ class Outcomes:
         if rules is None or not again and reached:
             self._end(failed, "failed")
             return
-        waits_for_window = isinstance(error, DeliveryError) and is_of_peer(error)
         wait = back_off_seconds(delivery.tries, rules.retry_first_seconds, rules.retry_longest_seconds)
         wait = max(wait, error.retry_after_seconds or 0.0) if isinstance(error, DeliveryError) else wait
         with self._records.transaction() as connection:
-            at = self._records.postpone_delivery(connection, failed, 0.0 if waits_for_window else wait, counts=reached)
+            at = self._records.postpone_delivery(connection, failed, 0.0 if is_down else wait, counts=reached)
             if at is None:  # its job was cancelled meanwhile
                 begin_commitments(self._records, self._queue, self._settings, connection, one.job.id)
-            if at is not None and not waits_for_window:
+            if at is not None and not is_down:
                 self._queue.defer_deliver(connection, one.job, delivery.digest, delivery.destination, at)
 
     def told(self, one: SentObject, *, is_known: bool, code: str = "", reason: str = "") -> None:
         """Record that the object is to be sent after its destination was asked whether it has it, or could not be."""
-        waiting = replace(one.delivery, code=code, reason=reason, is_unknown=not is_known)
+        self._waits(replace(one.delivery, code=code, reason=reason, is_unknown=not is_known))
+
+    def not_tried(self, one: SentObject) -> None:
+        """Have an object wait as before, since this host failed before it was sent: its destination had no part."""
+        self._waits(replace(one.delivery, is_unknown=one.begun.was_unknown))
+
+    def _waits(self, waiting: Delivery) -> None:
+        """Have an object's turn come at once, by an attempt that does not count."""
         with self._records.transaction() as connection:
             if self._records.postpone_delivery(connection, waiting, 0.0, counts=False) is None:
-                begin_commitments(self._records, self._queue, self._settings, connection, one.job.id)
+                begin_commitments(self._records, self._queue, self._settings, connection, waiting.job_id)
 
     def replaced(self, one: SentObject, error: LimnerError) -> bool:
         """Send the next form of an object whose form the destination does not take; whether there is one."""

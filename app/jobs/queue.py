@@ -46,6 +46,7 @@ GROUND = (psycopg.Error, ConnectorException, AuditError, StorageError)
 
 RETAIN_PRIORITY = -1000
 """Whatever else waits in the queue goes first."""
+_RETAIN_NOW = f"{RETAIN}-now"
 _LONGEST_WAIT_SECONDS = 60.0
 _LONGEST_IN_QUEUE = 24
 _SQL = read_statements("queue.sql")
@@ -152,19 +153,21 @@ class TaskQueue:
         self.defer(connection, REPORT, SYSTEM_QUEUE, transaction_uid=transaction_uid)
 
     def defer_retain(self, connection: Connection, *, is_urgent: bool) -> None:
-        """Have what may go removed from the disk: after all else of the queue, or before it where space is wanted.
+        """Have what may go removed from the disk: after all else of the queue, or before it where that `is_urgent`.
+
+        An urgent wish has a task of its own: one that waits already may wait behind all else, or for its next attempt.
 
         Raises
         ------
         procrastinate.exceptions.AlreadyEnqueued
-            If that waits in the queue already; the transaction is over then.
+            If the same waits in the queue already; the transaction is over then.
         """
         self._app.configure_task(
             RETAIN,
             allow_unknown=True,
             queue=SYSTEM_QUEUE,
             priority=-RETAIN_PRIORITY if is_urgent else RETAIN_PRIORITY,
-            queueing_lock=RETAIN,
+            queueing_lock=_RETAIN_NOW if is_urgent else RETAIN,
             connection=connection,
         ).defer()
 

@@ -10,6 +10,7 @@ the recorded digest.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -87,6 +88,10 @@ class ResultFiles:
                 continue  # not ours
         return sizes
 
+    def idle_seconds(self, job_id: uuid.UUID) -> float | None:
+        """Return the seconds since anything was written for a job; None if that can't be told."""
+        return _idle_seconds(self.folder / str(job_id))
+
     def remove(self, job_id: uuid.UUID) -> None:
         """Remove a job's files for good."""
         self.drop_copies(job_id)
@@ -150,6 +155,10 @@ class SharedResultFiles(ResultFiles):
             sizes[job_id] = files + 1, total + size_bytes
         return dict(sizes)
 
+    def idle_seconds(self, job_id: uuid.UUID) -> float | None:
+        """Return None: the storage's clock may be any."""
+        return None
+
     def remove(self, job_id: uuid.UUID) -> None:
         """Remove a job's files from the storage and here; other hosts' copies go when they next look."""
         self._store.remove([name for name, _ in self._store.listed(f"{_RESULTS}{job_id}/")])
@@ -206,3 +215,13 @@ def _size_of(folder: Path) -> tuple[int, int]:
             except FileNotFoundError:
                 continue
     return count, total
+
+
+def _idle_seconds(folder: Path) -> float | None:
+    """How long ago the youngest file or folder in a folder, itself counted, was written; None if it is gone."""
+    youngest: list[float] = []
+    for path, _, names in os.walk(folder):
+        for name in ("", *names):
+            with contextlib.suppress(FileNotFoundError):
+                youngest.append(os.stat(os.path.join(path, name)).st_mtime)
+    return time.time() - max(youngest) if youngest else None

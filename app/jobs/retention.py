@@ -20,7 +20,7 @@ from app.audit.log import AuditLog
 from app.jobs.queue import GROUND, TaskQueue
 from app.jobs.records import Connection, Records
 from app.jobs.result_files import ResultFiles
-from app.jobs.retention_plan import Plan, Refused, Removal, Room, SizedResults, make_plan
+from app.jobs.retention_plan import Plan, Refused, Removal, Room, SizedResults, UnrecordedResults, make_plan
 from app.settings import Settings
 from app.telemetry import get_logger
 
@@ -28,6 +28,7 @@ _BATCH = 500
 _SECONDS = 5.0
 """One run; other tasks of its queue wait so long."""
 _REASONS = {"age": "older than the settings keep it", "space": "the oldest, for want of space"}
+_UNRECORDED = f"{_REASONS['age']}, and no job knows it"
 
 _log = get_logger(__name__)
 
@@ -74,12 +75,14 @@ class Retention:
     def plan(self) -> Plan:
         """Say what would go now, and why the rest stays; nothing is changed."""
         replay = self._settings.retention.replay_seconds
+        results, unrecorded = self._sized_results()
         return make_plan(
             self._settings.retention,
             Room(self._spool.free_bytes(), self._settings.least_free_bytes, self._records.kept_bytes()),
             self._records.kept_studies(self._committing, replay),
-            self._sized_results(),
+            results,
             [Refused(*one) for one in self._spool.refused_files()],
+            unrecorded,
         )
 
     def is_short_of_room(self) -> bool:
@@ -127,6 +130,8 @@ class Retention:
         with self._records.transaction() as connection:
             if removal.job_id is None:
                 self._record_study(connection, removal)
+            elif removal.what == "unrecorded":
+                self._record_unrecorded(connection, removal, removal.job_id)
             else:
                 self._record_results(connection, removal, removal.job_id)
 
@@ -149,6 +154,15 @@ class Retention:
                 self._tell(AuditEvent.RESULTS_REMOVED, removal, removal.count, removal.bytes)
                 self._records.mark_results(connection, job_id)
 
+    def _record_unrecorded(self, connection: Connection, removal: Removal, job_id: uuid.UUID) -> None:
+        """The same of a folder that no job knows; what is accepted once more in the API has its job's folder again."""
+        idle = self._results.idle_seconds(job_id)
+        if idle is None or idle < self._settings.retention.results_seconds:
+            return
+        if not self._records.lock_job(connection, job_id):
+            self._tell(AuditEvent.RESULTS_REMOVED, removal, removal.count, removal.bytes)
+            self._records.mark_results(connection, job_id)
+
     def _is_still_so(self, removal: Removal, idle_seconds: float, needed_by: str) -> bool:
         rules = self._settings.retention
         longest = rules.spool_seconds if removal.what == "instances" else rules.results_seconds
@@ -158,7 +172,7 @@ class Retention:
         detail: dict[str, str] = {} if removal.job_id is None else {"job_id": str(removal.job_id)}
         if removal.study_instance_uid:
             detail["study_instance_uid"] = removal.study_instance_uid
-        reason = _REASONS[removal.why]
+        reason = _UNRECORDED if removal.what == "unrecorded" else _REASONS[removal.why]
         self._log_of_audit().append(event, Outcome.SUCCESS, instances=count, bytes=size_bytes, reason=reason, **detail)
         _log.info("retention.removed", what=removal.what, why=removal.why, count=count, bytes=size_bytes)
 
@@ -188,10 +202,16 @@ class Retention:
                 return False
         return True
 
-    def _sized_results(self) -> Sequence[SizedResults]:
-        sizes = self._results.sizes()
+    def _sized_results(self) -> tuple[Sequence[SizedResults], Sequence[UnrecordedResults]]:
+        """The results of jobs, and those that no job knows."""
+        sizes = self._results.sizes()  # before the records: what is written later has its job later too
         kept = self._records.kept_results(self._committing, self._settings.retention.replay_seconds, list(sizes))
-        return [SizedResults(one, *sizes[one.job_id]) for one in kept]
+        unknown = sizes.keys() - {one.job_id for one in kept}
+        ages = ((one, self._results.idle_seconds(one)) for one in sorted(unknown))
+        return (
+            [SizedResults(one, *sizes[one.job_id]) for one in kept],
+            [UnrecordedResults(one, *sizes[one], idle) for one, idle in ages if idle is not None],
+        )
 
     def _log_of_audit(self) -> AuditLog:
         assert self._audit is not None, "only the server, which writes the audit log, removes"  # noqa: S101
@@ -224,7 +244,7 @@ class RetentionWatch:
 
 
 def ask_for_retention(records: Records, *, is_urgent: bool = False) -> None:
-    """Have the server remove what may go, at once if it `is_urgent`; nothing happens if it was asked already."""
+    """Have the server remove what may go, at once if it `is_urgent`; nothing happens if the same was asked already."""
     try:
         with records.transaction() as connection:
             TaskQueue().defer_retain(connection, is_urgent=is_urgent)

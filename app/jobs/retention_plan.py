@@ -19,6 +19,7 @@ STAYS = {
     "commitment": "a destination has not committed itself yet",
     "replay": "failed, and may be repeated",
     "young": "not old enough",
+    "unrecorded": "not old enough, though no job knows it",
 }
 """Why something stays, in words."""
 
@@ -42,6 +43,16 @@ class SizedResults:
 
 
 @dataclass(frozen=True)
+class UnrecordedResults:
+    """A folder of results of which no job is recorded: who wrote it died before that, or the record is lost."""
+
+    job_id: uuid.UUID
+    files: int
+    bytes: int
+    idle_seconds: float
+
+
+@dataclass(frozen=True)
 class Refused:
     """An object in the quarantine."""
 
@@ -54,7 +65,7 @@ class Refused:
 class Removal:
     """Something that goes."""
 
-    what: Literal["instances", "results", "quarantine"]
+    what: Literal["instances", "results", "unrecorded", "quarantine"]
     why: Why
     count: int
     """Instances or files."""
@@ -112,12 +123,19 @@ def make_plan(
     studies: Sequence[KeptStudy],
     results: Sequence[SizedResults],
     refused: Sequence[Refused],
+    unrecorded: Sequence[UnrecordedResults] = (),
 ) -> Plan:
     """Decide what goes: first what is too old, then, for want of space, what was left alone longest.
 
-    For room the quarantine goes first, then studies, then results; what something needs never goes.
+    For room the quarantine goes first, then studies, then results; what something needs never goes. Nor does, for room,
+    what no job knows: after a database was restored nobody knows what needs it.
     """
     planner = _Planner(settings, room)
+    for each in unrecorded:
+        if each.idle_seconds >= settings.results_seconds:
+            planner.take(Removal("unrecorded", "age", each.files, each.bytes, job_id=each.job_id))
+        else:
+            planner.stay("results", "unrecorded", each.bytes)
     ways = [
         (planner.may_go(one.idle_seconds, settings.quarantine_seconds), one)
         for one in sorted(refused, key=lambda one: -one.idle_seconds)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -42,6 +44,9 @@ _ENDS: Mapping[SeriesState, tuple[AuditEvent, Outcome, str | None]] = {
 """How a series ends for which no job is made."""
 
 _MAKER = "Manufacturer"
+_SILENT_SECONDS = 3600.0
+"""An association that brings nothing for so long, and for ten of its network timeouts, has lost its listener."""
+_LEFT_OPEN_LOOK_SECONDS = 60.0
 _Found = TypeVar("_Found")
 
 _log = get_logger(__name__)
@@ -89,6 +94,8 @@ class CompletionScanner:
         self._questions = questions
         self._settings = settings
         self._patience: dict[str, Patience] = {}
+        self._silent_seconds = max(_SILENT_SECONDS, 10 * settings.listener.network_timeout_seconds)
+        self._looked_for_open = -math.inf
 
     async def run(self, stop: asyncio.Event) -> None:
         """Look every ``scan_seconds`` until `stop` is set. A database that goes away is waited for."""
@@ -102,8 +109,18 @@ class CompletionScanner:
             except TimeoutError:
                 continue
 
+    def _end_left_open(self) -> None:
+        """Have associations end, now and then, whose listener vanished and never came back."""
+        if time.monotonic() - self._looked_for_open < _LEFT_OPEN_LOOK_SECONDS:
+            return
+        self._looked_for_open = time.monotonic()
+        ended = self._records.end_left_open(self._silent_seconds)
+        if ended:
+            _log.warning("transfers.left_open", associations=ended)
+
     def scan(self) -> int:
         """Look once; return how many series were decided."""
+        self._end_left_open()
         judged = [(one, judge_series(one, self._patience_of(one))) for one in self._records.undecided_series()]
         unfinished: dict[str, list[SeenSeries]] = {}
         for series, verdict in judged:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -12,8 +13,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner, Result
 
 from app.audit.events import AuditEvent
+from app.cli import app
 from app.errors import GraphFailed
 from app.jobs.accounting import account
 from app.jobs.discrepancies import CODES
@@ -207,6 +210,28 @@ def test_jobs_without_any_audit_log_are_said_once(bench: SteppedBench, tmp_path:
     _closed(bench)
     found = account(bench.records, bench.kept, bench.files, [tmp_path / "nowhere"], EVER)
     assert [one.code for one in found.discrepancies] == ["audit-log-missing"]
+
+
+def _command(bench: SteppedBench, folder: Path, *arguments: str) -> Result:
+    path = folder / "limner.toml"
+    archive = '[[archive]]\nname = "pacs"\nae_title = "PACS"\nhost = "127.0.0.1"\nport = 1\n'
+    path.write_text(
+        f'data_folder = "."\n[database]\nurl = "{bench.records.url}"\n[listener]\nlow_water_bytes = 0\n{archive}'
+    )
+    return CliRunner().invoke(app, ["account", "--settings", str(path), *arguments])
+
+
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # the toolkit drops what did not connect
+def test_the_exit_code_says_what_is_proven(bench: SteppedBench, tmp_path: Path) -> None:
+    _closed(bench)
+    assert _command(bench, tmp_path).exit_code == 0
+    unasked = _command(bench, tmp_path, "--ask", "pacs")
+    assert "archive pacs can't be asked" in unasked.output.replace("\n", " ")
+    assert unasked.exit_code == 3, unasked.output
+    assert json.loads(_command(bench, tmp_path, "--ask", "pacs", "--json").stdout)["agrees"]
+    _remove_file(bench)
+    assert _command(bench, tmp_path).exit_code == 1
+    assert _command(bench, tmp_path, "--ask", "pacs").exit_code == 1
 
 
 def test_jobs_older_than_the_log_are_not_held_to_it(bench: SteppedBench) -> None:

@@ -53,6 +53,24 @@ def test_what_a_cancelled_job_delivered_is_asked_for(tmp_path: Path, url: str) -
         assert made.job().state == "cancelled"
 
 
+@pytest.mark.parametrize("is_asked", [False, True])
+def test_what_a_cancelled_job_delivered_is_asked_for_though_a_worker_died_sending_the_rest(
+    tmp_path: Path, url: str, is_asked: bool
+) -> None:
+    with stepped_bench(tmp_path, url, rule={**BOTH, **ONE}, destination=PATIENT) as made:
+        _half_delivered(made)
+        (left,) = [one for one in made.job().deliveries if one.state == "waiting"]
+        assert made.records.begin_delivery(left.job_id, left.digest, left.destination) is not None
+        made.change("UPDATE deliveries SET is_unknown = %s WHERE state = 'sending'", is_asked)
+        steering.ask(made.records, "cancel", made.job(), "erika")
+        made.finish()
+        assert _states(made) == ["delivered", "sending"]
+        made.workflow._delivering.attend()
+        made.finish()
+        assert _states(made) == ["cancelled", "committed"]
+        assert made.account().agrees
+
+
 def test_what_a_superseded_job_delivered_is_asked_for(tmp_path: Path, url: str) -> None:
     with stepped_bench(tmp_path, url, rule={**BOTH, **ONE}, destination=PATIENT) as made:
         _half_delivered(made)

@@ -9,21 +9,24 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pydicom
 import pytest
 from procrastinate.exceptions import ConnectorException
 
+from app.errors import AuditError, StorageError
 from app.jobs.probing import DestinationProbing
 from app.jobs.queue import TaskQueue
+from app.jobs.records import Delivery, Job
 from app.jobs.retention import RetentionWatch
 from app.routing.completion import CompletionScanner
 from app.routing.rules import RuleSet
 from app.routing.waiting import explain_waiting
 from tests.contract.test_postgresql_completion import receive
 from tests.database_fixture import fresh_database
-from tests.job_harness import Bench, PlantedGraph, bench, instance
-from tests.stepped_bench import stepped_bench
+from tests.job_harness import Bench, PlantedDestination, PlantedGraph, bench, instance
+from tests.stepped_bench import SteppedBench, stepped_bench
 
 
 @pytest.fixture
@@ -99,6 +102,75 @@ def test_a_file_that_the_disk_does_not_give_keeps_only_its_own_series_waiting(tm
         path.write_bytes(kept)
         _until(lambda: scanner.scan() == 1)
         assert {one.state for one in made.records.series()} == {"routed"}
+
+
+def _sent_at_once(made: SteppedBench) -> tuple[Job, PlantedDestination]:
+    """A job whose object is begun to be sent to the archive by hand, as the test wants it."""
+    made.receive(instance(1))
+    made.create_jobs()
+    made.step()
+    return made.job(), made.destinations["archive"]
+
+
+def _is_untouched(made: Bench, before: Delivery) -> bool:
+    """Whether a delivery waits as before, but for the number of the attempt, which is a fence."""
+    now = made.job().deliveries[0]
+    return (now.state, now.tries, now.is_unknown, now.code) == ("waiting", before.tries, before.is_unknown, before.code)
+
+
+def test_storage_that_is_away_when_an_object_is_to_be_sent_costs_no_attempt(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with stepped_bench(tmp_path, url, graph=PlantedGraph(), rule={"destinations": ("archive",)}) as made:
+        job, archive = _sent_at_once(made)
+        original, calls = made.files.file_of, iter(range(100))
+
+        def file_of(*place: Any) -> Path:
+            if next(calls) == 1:  # it went away after the association had been opened
+                raise StorageError("the shared storage does not answer")
+            return original(*place)
+
+        monkeypatch.setattr(made.files, "file_of", file_of)
+        with pytest.raises(StorageError):
+            made.workflow._delivering.run("archive", "task 1")
+        assert _is_untouched(made, job.deliveries[0])
+        made.workflow._delivering.run("archive", "task 1")
+        assert archive.got() == [job.results[0].digest]
+        assert made.job().deliveries[0].tries == 1
+
+
+def test_a_disk_that_does_not_give_a_result_costs_no_attempt(tmp_path: Path, url: str) -> None:
+    with stepped_bench(tmp_path, url, graph=PlantedGraph(), rule={"destinations": ("archive",)}) as made:
+        job, archive = _sent_at_once(made)
+        path = Path(job.results[0].path)
+        kept = path.read_bytes()
+        path.unlink()
+        path.symlink_to("/proc/self/mem")  # a file whose first bytes can't be read: EIO
+        with pytest.raises(StorageError, match="can't be used"):
+            made.workflow._delivering.run("archive", "task 1")
+        assert _is_untouched(made, job.deliveries[0])
+        path.unlink()
+        path.write_bytes(kept)
+        made.workflow._delivering.run("archive", "task 1")
+        assert archive.got() == [job.results[0].digest]
+
+
+def test_an_audit_log_that_can_not_be_written_costs_no_attempt(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with stepped_bench(tmp_path, url, graph=PlantedGraph(), rule={"destinations": ("archive",)}) as made:
+        job, archive = _sent_at_once(made)
+
+        def fail(*_: object, **__: object) -> None:
+            raise AuditError("no room", code="audit-unwritable")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(made.audit, "append", fail)
+            with pytest.raises(AuditError):
+                made.workflow._delivering.run("archive", "task 1")
+        assert _is_untouched(made, job.deliveries[0])
+        made.workflow._delivering.run("archive", "task 1")
+        assert archive.got() == [job.results[0].digest]
 
 
 def test_a_header_that_the_toolkit_stumbles_over_is_unreadable_whatever_it_says(

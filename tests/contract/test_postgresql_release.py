@@ -2,31 +2,63 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psycopg
 import pytest
 from pynetdicom import AE
 from pynetdicom.association import Association
 
-from app.jobs.records import Records
+from app.bootstrap import serving
+from app.identifiers import UID
+from app.jobs.presence import LISTENERS, Presence
+from app.jobs.records import Records, Transfer
+from app.listener.spool import Spool
 from app.listener.transfers import Transfers
+from app.routing.completion import CompletionScanner
+from app.routing.rules import RuleSet
 from app.routing.waiting import Patience, judge_series
 from tests import peers
 from tests.database_fixture import fresh_database
+from tests.job_harness import Bench, bench, instance
 from tests.listening import CT, Listening, listening, make_ct, write_ct
 
 PATIENCE = Patience(quiet_seconds=60, study_quiet_seconds=60, incomplete_seconds=600, on_release=True)
-STUDY = "1.2.826.0.1.3680043.8.498.1"
+SERIES = "1.2.826.0.1.3680043.8.498"
+STUDY = f"{SERIES}.1"
 
 
 @pytest.fixture
-def records(postgres: str) -> Iterator[Records]:
-    with fresh_database(postgres) as url, Records(url) as made:
+def url(postgres: str) -> Iterator[str]:
+    with fresh_database(postgres) as made:
         yield made
+
+
+@pytest.fixture
+def records(url: str) -> Iterator[Records]:
+    with Records(url) as made:
+        yield made
+
+
+def completion_scanner(made: Bench) -> CompletionScanner:
+    patient = made.settings.routing.model_copy(update={"series_quiet_seconds": 3600.0 * 24})
+    return CompletionScanner(
+        settings=made.settings.model_copy(update={"routing": patient}),
+        records=made.records,
+        audit=made.audit,
+        rules=RuleSet(made.settings.rule),
+        spool_path_of=lambda digest: made.spool / f"{digest}.dcm",
+        create_job=made.workflow.create_job,
+        create_study_job=made.workflow.create_study_job,
+    )
 
 
 @contextmanager
@@ -46,7 +78,7 @@ def associate(port: int, calling: str = "MODALITY") -> Association:
 
 
 def store(association: Association, number: int, *, series: int = 2) -> None:
-    sent = make_ct(number, study=STUDY, series=f"1.2.826.0.1.3680043.8.498.{series}")
+    sent = make_ct(number, study=STUDY, series=f"{SERIES}.{series}")
     assert association.send_c_store(sent).Status == 0
 
 
@@ -167,3 +199,62 @@ def test_what_a_killed_listener_left_open_holds_nothing_up(tmp_path: Path, recor
         assert transfers(records) == [("broken",)]
         assert waits(records) == {2: "quiet"}
         association.abort()
+
+
+def _left_open_elsewhere(records: Records, minutes: int, *, quiet_minutes: int) -> None:
+    """An association of a listener that is no more, that brought something last so long ago."""
+    records.begin_transfer(Transfer(uuid.uuid4(), UID(STUDY), UID(f"{SERIES}.2"), "MODALITY", "a host that is gone"))
+    with psycopg.connect(records.url) as connection:
+        connection.execute("UPDATE transfers SET began_at = now() - make_interval(mins => %s)", (minutes,))
+        connection.execute("UPDATE series SET last_received_at = now() - make_interval(mins => %s)", (quiet_minutes,))
+
+
+def test_what_another_listener_left_open_that_vanished_is_ended_by_who_decides(tmp_path: Path, url: str) -> None:
+    with bench(tmp_path, url) as made:
+        made.receive(replace(instance(1), study_instance_uid=UID(STUDY), series_instance_uid=UID(f"{SERIES}.2")))
+        _left_open_elsewhere(made.records, 600, quiet_minutes=10)
+        scanner = completion_scanner(made)
+        scanner.scan()
+        assert transfers(made.records) == [("open",)], "it brought something a while ago"
+        with psycopg.connect(url) as connection:
+            connection.execute("UPDATE series SET last_received_at = now() - interval '2 hours'")
+        scanner.scan()
+        assert transfers(made.records) == [("open",)], "this is looked at once a minute"
+        completion_scanner(made).scan()
+        assert transfers(made.records) == [("broken",)]
+
+
+def test_the_first_listener_to_start_ends_what_all_others_left_open(tmp_path: Path, records: Records) -> None:
+    spool = Spool(tmp_path / "spool", 0)
+    ground: Any = SimpleNamespace(spool=spool, records=records)
+
+    async def start() -> None:
+        presence = Presence(records.url, LISTENERS)
+        await serving._take_stock(ground, presence)
+        await presence.leave()
+
+    async def start_beside_another() -> None:
+        other = Presence(records.url, LISTENERS)
+        await other.enter(lambda: asyncio.sleep(0))
+        await start()
+        await other.leave()
+
+    _left_open_elsewhere(records, 0, quiet_minutes=0)
+    asyncio.run(start_beside_another())
+    assert transfers(records) == [("open",)]
+    asyncio.run(start())
+    assert transfers(records) == [("broken",)]
+
+
+def test_a_series_that_was_whole_is_released_as_what_was_left_open_beside_it_is_ended(
+    tmp_path: Path, records: Records
+) -> None:
+    with receiving(tmp_path / "spool", records) as made:
+        association = associate(made.port)
+        store(association, 1, series=3)
+        _left_open_elsewhere(records, 0, quiet_minutes=0)
+        association.release()
+        until(lambda: ("released",) in transfers(records))
+        assert waits(records) == {3: "association"}
+        assert records.end_left_open(None) == 1
+        assert waits(records) == {3: ""}

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import shutil
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -403,6 +407,62 @@ def test_one_process_removes_at_a_time(bench: SteppedBench) -> None:
 # --- the task, and room ---------------------------------------------------------------------------------------------
 
 
+def _unrecorded(bench: SteppedBench, days: float, job_id: uuid.UUID | None = None) -> Path:
+    """A folder of results of which no job is recorded: who wrote it died before."""
+    folder = bench.settings.results_folder / str(job_id or uuid.uuid4())
+    (folder / "1").mkdir(parents=True)
+    (folder / "1" / "specialist-segmentation.dcm").write_bytes(b"written")
+    then = time.time() - days * 86400
+    for path in (folder / "1" / "specialist-segmentation.dcm", folder / "1", folder):
+        os.utime(path, (then, then))
+    return folder
+
+
+def test_old_results_that_no_job_knows_go_with_an_audit_line(bench: SteppedBench) -> None:
+    _closed(bench)
+    old, young = _unrecorded(bench, 91), _unrecorded(bench, 89)
+    not_ours = bench.settings.results_folder / "somebody's own"
+    not_ours.mkdir()
+    plan = bench.retention.plan()
+    assert [(one.what, one.why, one.count, one.bytes) for one in plan.removals] == [("unrecorded", "age", 1, 7)]
+    assert plan.stays["results"]["unrecorded"] == 7
+    bench.retention.run()
+    assert not old.exists()
+    assert young.is_dir()
+    assert not_ours.is_dir()
+    (said,) = _audited(bench, AuditEvent.RESULTS_REMOVED)
+    assert said["job_id"] == old.name
+    assert said["reason"] == "older than the settings keep it, and no job knows it"
+    assert bench.account().agrees
+    bench.retention.run()
+    assert len(_audited(bench, AuditEvent.RESULTS_REMOVED)) == 1
+
+
+@pytest.mark.parametrize("comes", ["job", "files"])
+def test_results_that_a_job_comes_for_after_the_plan_stay(bench: SteppedBench, comes: str) -> None:
+    bench.receive_study(1)
+    folder = _unrecorded(bench, 91)
+    plan = bench.retention.plan()
+    if comes == "job":
+        bench.create_jobs()
+        shutil.rmtree(folder)
+        folder = _unrecorded(bench, 91, bench.job().id)
+        plan = replace(plan, removals=tuple(replace(one, job_id=bench.job().id) for one in plan.removals))
+    else:
+        (folder / "1" / "specialist-segmentation.dcm").write_bytes(b"written anew")
+    (removal,) = plan.removals
+    bench.retention._remove(removal)
+    bench.retention.run()
+    assert folder.is_dir()
+    assert _audited(bench, AuditEvent.RESULTS_REMOVED) == []
+
+
+def test_want_of_room_takes_nothing_that_no_job_knows(bench: SteppedBench) -> None:
+    folder = _unrecorded(bench, 1)
+    _ruled(bench, least_free_bytes=1 << 60, least_seconds=0.0).run()
+    assert folder.is_dir()
+
+
 def test_a_request_is_one_task_that_goes_on_until_all_is_removed(bench: SteppedBench) -> None:
     for study in range(5):
         _closed(bench, study)
@@ -414,6 +474,36 @@ def test_a_request_is_one_task_that_goes_on_until_all_is_removed(bench: SteppedB
     bench.finish()
     assert _files(bench) == 0
     assert not bench.records.retention_is_asked_for()
+
+
+def _queued_first(bench: SteppedBench) -> tuple[int, bool]:
+    """Priority of the task that a worker takes first, and whether it may start now."""
+    with bench.records.transaction() as connection:
+        row = connection.execute(
+            "SELECT priority, coalesce(scheduled_at <= now(), true) AS is_due FROM procrastinate_jobs "
+            "WHERE status = 'todo' ORDER BY scheduled_at > now() NULLS FIRST, priority DESC, id LIMIT 1"
+        ).fetchone()
+    assert row is not None
+    return row["priority"], row["is_due"]
+
+
+@pytest.mark.parametrize("how", ["watch", "command"])
+def test_an_urgent_request_does_not_wait_behind_the_hourly_one(bench: SteppedBench, tmp_path: Path, how: str) -> None:
+    _closed(bench, 1)
+    _age(bench)
+    ask_for_retention(bench.records)  # it waits: behind all else, or for a storage that was away
+    bench.change("UPDATE procrastinate_jobs SET scheduled_at = now() + interval '1 minute' WHERE status = 'todo'")
+    for _ in range(2):
+        if how == "watch":
+            ask_for_retention(bench.records, is_urgent=True)
+        else:
+            _command(bench, tmp_path, "--now")
+    assert bench.queued_tasks() == [("retain", "todo"), ("retain", "todo")]
+    priority, is_due = _queued_first(bench)
+    assert priority > 0
+    assert is_due
+    bench.finish()
+    assert _files(bench) == 0
 
 
 def test_a_run_that_takes_too_long_goes_on_later(bench: SteppedBench) -> None:

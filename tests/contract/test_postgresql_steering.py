@@ -159,7 +159,9 @@ def test_a_sending_whose_worker_was_lost_is_not_repeated_for_a_cancelled_job(tmp
         made.workflow._decisions["cancel"](one.job_id, "erika")
         assert made.job().deliveries[0].state == "sending"
         assert made.records.begin_delivery(one.job_id, one.digest, one.destination) is None
-        assert {one.state for one in made.job().deliveries} == {"cancelled"}
+        _up(made, "archive", "viewer")
+        made.work(lambda: {one.state for one in made.job().deliveries} == {"cancelled"})
+        assert _got(made) == {"archive": 0, "viewer": 0}
 
 
 def test_a_job_that_has_ended_is_not_cancelled(tmp_path: Path, url: str) -> None:

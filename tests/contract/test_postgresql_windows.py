@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +17,8 @@ from app.delivery.destination import Send
 from app.errors import DeliveryError, DeliveryRefused
 from app.jobs.probing import DestinationProbing
 from app.jobs.queue import TaskQueue
-from app.jobs.records import Records
+from app.jobs.records import Job, Records
+from app.jobs.turn_keeping import Overtaken, kept
 from tests.database_fixture import fresh_database
 from tests.job_harness import Bench, PlantedDestination, bench, instance
 
@@ -154,6 +157,111 @@ def test_a_receiver_that_chokes_on_one_object_gets_the_others_first(tmp_path: Pa
         assert {job.state for job in made.records.jobs()} == {"closed"}
 
 
+def _make_urgent(made: Bench, job: Job) -> None:
+    with psycopg.connect(made.records.url) as connection:
+        connection.execute("UPDATE jobs SET priority = 10 WHERE id = %s", (job.id,))
+
+
+def _have_wait(made: Bench, jobs: int) -> None:
+    """Have so many jobs' objects wait before the first of them is sent."""
+    with made.records.transaction() as connection:
+        made.records.pause(connection, "destination", "archive", "somebody")
+    _queue(made, jobs)
+    made.work(lambda: _waiting(made) == jobs)
+
+
+def _have_sent(made: Bench) -> None:
+    with made.records.transaction() as connection:
+        made.records.resume(connection, "destination", "archive")
+        TaskQueue().defer_turn(connection, "archive")
+
+
+@pytest.mark.parametrize("code", ["http-500", "status-a700", "no-answer"])
+def test_an_urgent_object_that_never_passes_does_not_hold_up_the_others(tmp_path: Path, url: str, code: str) -> None:
+    with bench(tmp_path, url, rule=ONE, destination=SLOW) as made:
+        counted = _counted(made)
+        (tmp_path / "archive.down").touch()
+        _queue(made, 6)
+        made.work(lambda: _waiting(made) == 6)
+        (tmp_path / "archive.down").unlink()
+        heavy = made.records.jobs()[0]
+        _make_urgent(made, heavy)
+        choked: list[int] = []
+
+        def choke(path: Path) -> Exception | None:
+            if hashlib.sha256(path.read_bytes()).hexdigest() != heavy.results[0].digest:
+                return None
+            choked.append(len(counted.got()))
+            return DeliveryError("later", code=code)
+
+        counted.refusal = choke
+        made.work(lambda: len(counted.got()) == 5, seconds=10)
+        assert choked[0] == 0, "it was not the first, though urgent"
+        assert choked[1] == 1, "more than one object went before it was tried again"
+        assert len(_events(made, "DESTINATION_DOWN")) <= 2  # the planted outage, and its own first attempt
+
+
+def test_a_failure_right_after_another_object_was_taken_closes_no_window(tmp_path: Path, url: str) -> None:
+    forever = {"retry_first_seconds": 600, "retry_longest_seconds": 600}
+    with bench(tmp_path, url, rule=ONE, destination=forever) as made:
+        counted = _counted(made)
+        _have_wait(made, 6)
+        heavy = sorted(made.records.jobs(), key=lambda job: job.deliveries[0].created_at)[2]
+
+        def choke(path: Path) -> Exception | None:
+            is_heavy = hashlib.sha256(path.read_bytes()).hexdigest() == heavy.results[0].digest
+            return DeliveryError("later", code="http-500") if is_heavy else None
+
+        counted.refusal = choke
+        _have_sent(made)
+        made.work(lambda: len(counted.got()) == 5, seconds=10)
+        assert made.records.windows()["archive"].failures == 0
+        (waiting,) = [one for job in made.records.jobs() for one in job.deliveries if one.state == "waiting"]
+        assert waiting.next_attempt_at is not None
+        assert (waiting.next_attempt_at - waiting.created_at).total_seconds() > 500
+
+
+def test_an_object_that_failed_often_closes_no_window_by_itself(tmp_path: Path, url: str) -> None:
+    """It comes up alone where little is sent, and who comes next must not wait for it."""
+    quick = {"retry_first_seconds": 0.5, "retry_longest_seconds": 0.5}
+    with bench(tmp_path, url, rule=ONE, destination=quick) as made:
+        counted = _counted(made)
+        heavy: list[Path] = []
+        tried: list[int] = []
+
+        def choke(path: Path) -> Exception | None:
+            if not heavy:
+                heavy.append(path)
+            if path == heavy[0]:
+                tried.append(made.records.windows()["archive"].failures)
+                return DeliveryError("later", code="http-500")
+            return None
+
+        counted.refusal = choke
+        _queue(made, 1)
+        made.work(lambda: len(tried) >= 4, seconds=20)
+        assert made.records.windows()["archive"].failures >= 3, "nothing told it from a destination that is down"
+        _queue(made, 1, first=1)
+        made.work(lambda: len(counted.got()) == 1, seconds=20)
+        before = len(tried)
+        made.work(lambda: len(tried) >= before + 4, seconds=20)
+        assert tried[before + 1 :] == [0] * (len(tried) - before - 1)
+        assert len(_events(made, "DESTINATION_DOWN")) == 1
+
+
+def test_two_failures_in_a_row_close_the_window(tmp_path: Path, url: str) -> None:
+    forever = {"retry_first_seconds": 600, "retry_longest_seconds": 600}
+    with bench(tmp_path, url, rule=ONE, destination=forever) as made:
+        counted = _counted(made)
+        counted.refusal = lambda path: DeliveryError("full", code="status-a700") if len(counted.got()) >= 2 else None
+        _have_wait(made, 8)
+        _have_sent(made)
+        made.work(lambda: any(one.failures for one in made.records.windows().values()), seconds=10)
+        assert len(counted.got()) == 2
+        assert made.records.windows()["archive"].failures == 1
+        assert sorted(one.tries for job in made.records.jobs() for one in job.deliveries) == [0] * 4 + [1] * 4
+
+
 def test_a_destination_that_is_down_is_not_asked_what_it_takes(tmp_path: Path, url: str) -> None:
     with bench(tmp_path, url, rule=ONE, destination=SLOW) as made:
         address = made.settings.destination_named("archive").address
@@ -215,6 +323,46 @@ def test_a_turn_is_taken_over_by_the_same_task_and_after_its_lease(tmp_path: Pat
             assert records.close_window(connection, again, "unreachable", "", 60) is None
             assert records.close_window(connection, other, "unreachable", "", 60) is not None
         assert records.take_turn("archive", "A@h:1", "task 3", 60) is None
+
+
+def test_a_send_that_takes_longer_than_the_lease_keeps_the_turn(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.jobs.delivering._LEASE_LEAST_SECONDS", 1.0)
+    monkeypatch.setattr("app.jobs.delivering.SLOWEST_BYTES_PER_SECOND", 10)  # the planted object has 72 bytes
+    quick = {"timeout_seconds": 0.1}
+    with (
+        bench(tmp_path, url, rule=ONE, destination=quick) as made,
+        bench(tmp_path, url, rule=ONE, destination=quick, name="other") as other,
+    ):
+        counted = _counted(made)
+        counted.seconds = 4.0
+        other.destinations["archive"] = counted
+        _queue(made, 1)
+        sending = threading.Thread(target=made.work, args=(made.all_ended,))
+        sending.start()
+        while not counted.sent:
+            time.sleep(0.05)
+        for task in range(6):  # others look all the time
+            time.sleep(0.5)
+            other.workflow._delivering.run("archive", f"task of another {task}")
+        sending.join()
+        assert counted.connections == 1
+        assert made.job().deliveries[0].attempts == 1
+
+
+def test_a_turn_is_kept_no_longer_than_what_is_sent_may_take(tmp_path: Path, url: str) -> None:
+    with Records(url) as records:
+        turn = records.take_turn("archive", "A@h:1", "task 1", 0.4)
+        assert turn is not None
+        with kept(records, turn) as keep:
+            keep(1.0)
+            time.sleep(0.8)
+            assert records.take_turn("archive", "A@h:1", "task 2", 60) is None
+            time.sleep(1.2)  # as if the sender hung for ever
+            assert records.take_turn("archive", "A@h:1", "task 2", 60) is not None
+            with pytest.raises(Overtaken):
+                keep(1.0)
 
 
 def test_what_nobody_attends_to_is_found(tmp_path: Path, url: str) -> None:

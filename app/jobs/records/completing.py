@@ -83,3 +83,13 @@ class CompleteRecords(Connections):
         """Have associations count as broken that a listener left open; called before it listens again."""
         with self.transaction() as connection:
             connection.execute(_SQL["break_left_open"], (listener,))
+
+    def end_left_open(self, seconds: float | None) -> int:
+        """Have associations count as broken that have brought nothing for so long, or all of them; return how many.
+
+        A listener ends its own. What one that vanished left open nobody else would.
+        """
+        left = [row["association"] for row in self._rows(_SQL["left_open"], {"seconds": seconds})]
+        for association in left:
+            self.end_transfers(association, released=False)
+        return len(left)

@@ -27,9 +27,11 @@ class ReturnRecords(Connections):
         with self.transaction() as connection:
             self.lock_job(connection, job_id)
             row = connection.execute(_SQL["begin_delivery"], facts).fetchone()
-            if row is None:
-                connection.execute(_SQL["drop_delivery"], facts)
         return None if row is None else BegunDelivery(**row)
+
+    def drop_delivery(self, connection: Connection, job_id: uuid.UUID, digest: str, destination: str) -> None:
+        """End the delivery of a cancelled job that was being sent when its worker was lost. The job must be locked."""
+        connection.execute(_SQL["drop_delivery"], {"job_id": job_id, "digest": digest, "destination": destination})
 
     def postpone_delivery(
         self, connection: Connection, delivery: Delivery, seconds: float, *, counts: bool = True

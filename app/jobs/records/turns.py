@@ -77,9 +77,16 @@ class TurnRecords(Connections):
         """Return how each destination that was ever sent to answers, by its name."""
         return {row["destination"]: DestinationWindow(**row) for row in self._rows(_SQL["windows"], ())}
 
-    def due_deliveries(self, destination: str, limit: int) -> list[DueDelivery]:
-        """Return what is to be sent now, the first first."""
-        rows = self._rows(_SQL["due_deliveries"], {"destination": destination, "limit": limit})
+    def due_deliveries(self, destination: str, limit: int, *, has_taken: bool = True) -> list[DueDelivery]:
+        """Return what is to be sent now, the first first.
+
+        Parameters
+        ----------
+        has_taken
+            Whether the destination has just taken an object. Else what was tried least stands first, urgent or not.
+        """
+        facts = {"destination": destination, "limit": limit, "has_taken": has_taken}
+        rows = self._rows(_SQL["due_deliveries"], facts)
         return [
             DueDelivery(Sending(row["job_id"], row["digest"], row["destination"]), row["path"], row["is_asked"])
             for row in rows

@@ -82,3 +82,11 @@ WHERE study_instance_uid = %(study_instance_uid)s AND calling_ae_title = %(calli
 -- name: break_left_open
 -- What a listener left open that was killed.
 UPDATE transfers SET state = 'broken', ended_at = clock_timestamp() WHERE listener = %s AND state = 'open';
+
+-- name: left_open
+-- Associations that brought nothing for so long, or all that are open.
+SELECT association FROM transfers LEFT JOIN series USING (study_instance_uid, series_instance_uid)
+WHERE transfers.state = 'open'
+GROUP BY association
+HAVING %(seconds)s::float8 IS NULL
+    OR max(greatest(began_at, last_received_at)) < clock_timestamp() - make_interval(secs => %(seconds)s::float8);

@@ -55,14 +55,22 @@ WHERE destination = %(destination)s AND address = %(address)s AND next_attempt_a
 SELECT destination, address, failures, down_since, next_attempt_at, code, reason FROM destination_windows;
 
 -- name: due_deliveries
--- Urgent jobs first, then what was tried least: an object that its receiver chokes on does not stand before the others.
-SELECT deliveries.job_id, deliveries.digest, deliveries.destination, results.path,
-       deliveries.is_unknown AND deliveries.code <> 'not-told' AS is_asked
-FROM deliveries JOIN jobs ON jobs.id = deliveries.job_id
-JOIN results ON results.job_id = deliveries.job_id AND results.digest = deliveries.digest
-WHERE deliveries.destination = %(destination)s AND deliveries.state IN ('waiting', 'sending')
-  AND coalesce(deliveries.next_attempt_at <= clock_timestamp(), true)
-ORDER BY jobs.priority DESC, deliveries.tries, deliveries.created_at, deliveries.digest
+-- Urgent jobs first, then what was tried least. Where the destination did not just take something, what was tried least
+-- of all stands before them: app/jobs/delivering.py says why.
+SELECT job_id, digest, destination, path, is_asked
+FROM (
+    SELECT deliveries.job_id, deliveries.digest, deliveries.destination, results.path,
+           deliveries.is_unknown AND deliveries.code <> 'not-told' AS is_asked,
+           jobs.priority, deliveries.tries, deliveries.created_at,
+           row_number() OVER (
+               ORDER BY deliveries.tries, jobs.priority DESC, deliveries.created_at, deliveries.digest
+           ) = 1 AS is_least_tried
+    FROM deliveries JOIN jobs ON jobs.id = deliveries.job_id
+    JOIN results ON results.job_id = deliveries.job_id AND results.digest = deliveries.digest
+    WHERE deliveries.destination = %(destination)s AND deliveries.state IN ('waiting', 'sending')
+      AND coalesce(deliveries.next_attempt_at <= clock_timestamp(), true)
+) AS due
+ORDER BY is_least_tried AND NOT %(has_taken)s DESC, priority DESC, tries, created_at, digest
 LIMIT %(limit)s;
 
 -- name: something_due
