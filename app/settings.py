@@ -53,7 +53,11 @@ class DestinationSettings(ReturnSettings, SecuredSettings, DicomWebSettings):
         "when asked: `labelmap`, `segmentation` (BINARY), `structure-set`, `capture`, `presentation-state`.",
     )
     probe_seconds: float = Field(default=3600.0, gt=0, description="How often it is asked what it accepts.")
-    timeout_seconds: float = Field(default=30.0, gt=0, description="Longest wait for a connection or an answer.")
+    timeout_seconds: float = Field(
+        default=30.0,
+        gt=0,
+        description="Longest wait for a connection or an answer; an object may take a second more for each 64 KiB.",
+    )
     retry_first_seconds: float = Field(default=5.0, gt=0, description="Wait before the second attempt; doubles after.")
     retry_longest_seconds: float = Field(default=600.0, gt=0, description="The longest wait between attempts.")
     maximum_attempts: int = Field(

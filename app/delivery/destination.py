@@ -11,6 +11,8 @@ from typing import Protocol, runtime_checkable
 from app.identifiers import UID
 from operators.object_kinds import Kind
 
+SLOWEST_BYTES_PER_SECOND = 1 << 16
+"""An object that goes slower than this is broken off: a small hospital's line to its cloud is four times as fast."""
 Send = Callable[[Path], None]
 """Sends one file, as `Destination.deliver` does."""
 

@@ -22,6 +22,7 @@ from pydicom.filereader import read_file_meta_info
 from pynetdicom import AE, _config, build_context, evt
 from pynetdicom.sop_class import Verification
 
+from app.delivery.destination import SLOWEST_BYTES_PER_SECOND
 from app.delivery.statuses import PERMANENT, WARNINGS
 from app.delivery.tls import tls_to
 from app.errors import DeliveryError, DeliveryRefused
@@ -165,6 +166,8 @@ def associated(
 def send_file(association: Association, path: Path, peer: Peer) -> int:
     """Send a file over an association and return the C-STORE status.
 
+    The toolkit counts the wait for the answer from when the file is about to be sent, so it has the time for that too.
+
     Raises
     ------
     DeliveryError
@@ -176,6 +179,7 @@ def send_file(association: Association, path: Path, peer: Peer) -> int:
     if syntax not in accepted_syntaxes(association):
         raise context_refused(peer, [syntax])
     try:
+        association.dimse_timeout = peer.timeout_seconds + path.stat().st_size / SLOWEST_BYTES_PER_SECOND
         status = association.send_c_store(path).get("Status")
     except RuntimeError as error:  # the association is gone
         raise no_answer(peer) from error

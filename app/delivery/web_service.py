@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 
+from app.delivery.destination import SLOWEST_BYTES_PER_SECOND
 from app.errors import DeliveryError
 from app.identifiers import IMPLEMENTATION_VERSION_NAME
 from app.settings import DestinationSettings
@@ -30,8 +31,6 @@ from app.settings import DestinationSettings
 JSON_MEDIA_TYPE = "application/dicom+json"
 _LARGEST_ANSWER = 1 << 20
 """Bytes. What is asked here is about one instance, or a page of a hundred studies."""
-SLOWEST_BYTES_PER_SECOND = 1 << 16
-"""A request that goes slower than this is broken off: a small hospital's line to its cloud is four times as fast."""
 _LONGEST_RETRY_AFTER = 3600.0
 _BLOCK = 1 << 16
 

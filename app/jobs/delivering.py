@@ -27,8 +27,7 @@ from pathlib import Path
 
 from app.audit.events import AuditEvent, Outcome
 from app.audit.log import AuditLog
-from app.delivery.destination import Destination, Send, opened
-from app.delivery.web_service import SLOWEST_BYTES_PER_SECOND
+from app.delivery.destination import SLOWEST_BYTES_PER_SECOND, Destination, Send, opened
 from app.errors import DeliveryError, JobError
 from app.jobs.asking import Asking
 from app.jobs.committing import Committing

@@ -41,12 +41,16 @@ def archive(
     syntaxes: tuple[str, ...] = (EXPLICIT,),
     sop_class: str = str(CTImageStorage),
     entity: AE | None = None,
+    seconds_a_pdu: float = 0.0,
 ) -> Iterator[int]:
-    """A storage SCP that answers as `store` does; yields its port."""
+    """A storage SCP that answers as `store` does, at the end of a line as slow as that; yields its port."""
     entity = entity or AE("PACS")
     entity.add_supported_context(sop_class, list(syntaxes))
     entity.add_supported_context(Verification)
-    server = entity.start_server((HOST, 0), block=False, evt_handlers=[(evt.EVT_C_STORE, store)])
+    handlers: list[Any] = [(evt.EVT_C_STORE, store)]
+    if seconds_a_pdu:
+        handlers.append((evt.EVT_PDU_RECV, lambda _: time.sleep(seconds_a_pdu)))
+    server = entity.start_server((HOST, 0), block=False, evt_handlers=handlers)
     try:
         yield server.server_address[1]
     finally:
@@ -195,6 +199,16 @@ def test_an_archive_that_does_not_answer_in_time(tmp_path: Path) -> None:
             destination(port, seconds=0.5).deliver(write_ct(tmp_path / "ct.dcm"))
         release.set()
     assert caught.value.code == "no-answer"
+
+
+def test_a_large_object_has_the_time_that_a_slow_line_takes(tmp_path: Path) -> None:
+    """The answer is waited for from when the object is on its way, and that may take longer than any answer."""
+    path = write_ct(tmp_path / "large.dcm", size=1200)  # 2.9 MB
+
+    with archive(seconds_a_pdu=0.02) as port:  # of 16 kB: 0.8 MB a second
+        began = time.monotonic()
+        destination(port, seconds=1).deliver(path)
+        assert time.monotonic() - began > 2  # else nothing was shown
 
 
 # --- as a modality sends --------------------------------------------------------------------------------------------
