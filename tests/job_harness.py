@@ -52,6 +52,8 @@ from operators.gate.notes import GateNote
 from operators.object_kinds import NEEDS, Kind
 
 DESTINATIONS = ("archive", "viewer")
+_ALL = 100_000
+"""Jobs: the records tell the newest hundred unless they are asked for more."""
 _PLANTED = {
     "ae_title": "PLANTED",
     "host": "127.0.0.1",
@@ -339,7 +341,7 @@ class Bench:
 
     def all_ended(self) -> bool:
         """Whether every job has ended."""
-        return all(one.ended for one in self.records.jobs())
+        return all(one.ended for one in self.records.jobs(_ALL))
 
     def queued_tasks(self) -> list[tuple[Any, ...]]:
         """What is left in the task queue, but for what the clock put there."""
