@@ -116,7 +116,7 @@ class CompletionScanner:
         self._looked_for_open = time.monotonic()
         ended = self._records.end_left_open(self._silent_seconds)
         if ended:
-            _log.warning("transfers.left_open", associations=ended)
+            _log.warning("transfers.left_open", count=ended)
 
     def scan(self) -> int:
         """Look once; return how many series were decided."""
