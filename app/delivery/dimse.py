@@ -25,6 +25,7 @@ from pynetdicom.sop_class import Verification
 from app.delivery.destination import SLOWEST_BYTES_PER_SECOND
 from app.delivery.statuses import PERMANENT, WARNINGS
 from app.delivery.tls import tls_to
+from app.delivery.toolkit_pause import Checkpoint
 from app.errors import DeliveryError, DeliveryRefused
 from app.identifiers import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, UID, parse_uid
 from app.settings_peer_tls import PeerTlsSettings
@@ -134,6 +135,7 @@ def associated(
         connections.append(connection)
         # a data set that waits for the acknowledgement of its command costs 40 ms an object
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        event.assoc._reactor_checkpoint = Checkpoint(event.assoc)  # noqa: SLF001 - else it loses responses
 
     tls = None if peer.tls is None else tls_to(peer.host, peer.tls)
     contexts = [build_context(one.sop_class_uid, one.transfer_syntax_uid) for one in syntaxes]

@@ -1,0 +1,52 @@
+"""The toolkit's pause of an association's reactor while a request waits for its response, without its race.
+
+pynetdicom's reactor takes messages off the same queue that a request's response comes to, so the requester stops it
+before it sends: it closes a checkpoint and waits until the reactor says that it is paused. The reactor says so before
+it looks at the checkpoint, and takes it back after; where it is interrupted between the look and that, as on a busy
+machine, the requester finds it paused though it goes on, and it takes the response away. The request then waits until
+its time is over, and the association is aborted. Here the look and the taking back are one step.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pynetdicom.association import Association
+
+
+class Checkpoint(threading.Event):
+    """What the reactor of `association` passes in each of its rounds, unless it is closed.
+
+    To be put in the place of the toolkit's own before the association is established. It is not made for an
+    association that is released by its network timeout (``network_timeout_response``): the reactor calls itself then.
+    """
+
+    def __init__(self, association: Association) -> None:
+        super().__init__()
+        self._association = association
+        self._change = threading.Condition()
+        self._is_open = True
+
+    def is_set(self) -> bool:
+        """Whether the reactor may pass."""
+        return self._is_open
+
+    def set(self) -> None:
+        """Let the reactor go on."""
+        with self._change:
+            self._is_open = True
+            self._change.notify_all()
+
+    def clear(self) -> None:
+        """Stop the reactor: it is, as soon as it says that it is paused."""
+        with self._change:
+            self._is_open = False
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Pass, when it is open; from then on the reactor is not paused."""
+        with self._change:
+            self._change.wait_for(self.is_set, timeout)
+            self._association._is_paused = False  # noqa: SLF001 - the toolkit's own flag
+            return self._is_open

@@ -1,0 +1,68 @@
+"""The names of pynetdicom that requests touch, and its race: a response is the request's, however slow the reactor."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import pytest
+from pynetdicom import AE
+from pynetdicom.association import Association
+from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.sop_class import Verification
+
+from app.delivery.dimse import IMPLICIT_VR_LITTLE_ENDIAN, FileSyntax, Peer, associated
+from app.delivery.toolkit_pause import Checkpoint
+from app.identifiers import UID
+
+HOST = "127.0.0.1"
+ECHOES = 3
+
+
+@pytest.fixture
+def interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine: it stops the reactor right before it says that it is not paused any more, and the request between
+    sending and waiting for the response.
+    """
+
+    def said(association: Any, value: bool) -> None:
+        if association.__dict__.get("is_paused") and not value and association.is_requestor:
+            time.sleep(0.1)
+        association.__dict__["is_paused"] = value
+
+    told = property(lambda association: association.__dict__["is_paused"], said)
+    monkeypatch.setattr(Association, "_is_paused", told, raising=False)
+    send = DIMSEServiceProvider.send_msg
+
+    def sent(provider: DIMSEServiceProvider, *message: Any) -> None:
+        send(provider, *message)
+        if provider.assoc.is_requestor:
+            time.sleep(0.3)
+
+    monkeypatch.setattr(DIMSEServiceProvider, "send_msg", sent)
+
+
+@pytest.fixture
+def port() -> Any:
+    entity = AE("PACS")
+    entity.add_supported_context(Verification)
+    server = entity.start_server((HOST, 0), block=False)
+    yield server.server_address[1]
+    server.shutdown()
+
+
+@pytest.mark.usefixtures("interrupted")
+def test_a_response_is_not_taken_by_the_reactor(port: int) -> None:
+    echo = FileSyntax(UID(str(Verification)), IMPLICIT_VR_LITTLE_ENDIAN)
+    with associated(Peer(HOST, port, "PACS", "LIMNER", 2.0), [echo]) as association:
+        assert isinstance(association._reactor_checkpoint, Checkpoint)
+        for _ in range(ECHOES):
+            assert association.send_c_echo().get("Status") == 0x0000
+
+
+def test_what_is_replaced_is_what_the_toolkit_has() -> None:
+    association = Association(AE("LIMNER"), "requestor")
+    assert type(association._reactor_checkpoint) is threading.Event
+    assert association._reactor_checkpoint.is_set()
+    assert association._is_paused is False
