@@ -19,9 +19,9 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 def compiled(function: _Function) -> _Function:
     """Compile a function at its first call, without the interpreter's lock, and keep the result on disk."""
     try:
-        machine_code: Any = numba.njit(cache=True, nogil=True)(function)
+        machine_code: Any = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
     except RuntimeError:  # there is no folder to keep it in, as in a container that can't be written to
-        machine_code = numba.njit(nogil=True)(function)
+        machine_code = numba.njit(nogil=True, error_model="numpy")(function)
     return cast(_Function, machine_code)
 
 
@@ -29,12 +29,9 @@ NOTHING = -1
 """The winner where no region is found: background."""
 UNSURE = -2
 """In place of a winner where neighbours disagree."""
-_BLOCK = 2048
-"""Voxels of a plane that are looked at together: what is known of them stays in the nearest cache."""
-_MAGNITUDE = np.int32(0x7FFFFFFF)
-"""The bits of a number of single precision but its sign: they rise with it as those of an integer do."""
-_INFINITE = np.int32(0x7F800000)
-"""What they are for infinity; more for what is no number."""
+_BLOCK = 8192
+"""Voxels of a plane that are looked at together: what is known of them stays in the cache."""
+_LARGEST = np.finfo(np.float32).max
 
 
 @compiled
@@ -93,30 +90,86 @@ def find_winners(sums: NDArray[np.float32], slot: int, has_regions: bool, winner
     winners
         Gets (y, x).
     """
-    heads, count = sums.shape[0], winners.size
-    lines, found = sums.reshape(heads, sums.shape[1], count), winners.reshape(count)
-    bits = lines.view(np.int32)
-    best, winner = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.int32)
-    largest = np.int32(0)
+    count, last = winners.size, sums.shape[0] - 1
+    lines, found = sums.reshape(sums.shape[0], sums.shape[1], count), winners.reshape(count)
+    bests, heads = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.int32)
+    faults = np.int32(0)
     for start in range(0, count, _BLOCK):
-        length = min(_BLOCK, count - start)
+        stop = min(start + _BLOCK, count)
+        best, winner = bests[: stop - start], heads[: stop - start]
+        best[:] = -np.inf
         winner[:] = NOTHING if has_regions else 0
-        best[:] = 0 if has_regions else -np.inf
-        for head in range(heads):
-            line, raw = lines[head, slot, start : start + length], bits[head, slot, start : start + length]
+        for first in range(0, last + 1, 4):
+            # where there are no four more, the last one stands in for them: it changes nothing a second time
+            second, third, fourth = min(first + 1, last), min(first + 2, last), min(first + 3, last)
+            four = np.int32(first), np.int32(second), np.int32(third), np.int32(fourth)
+            one, two = lines[first, slot, start:stop], lines[second, slot, start:stop]
+            three, other = lines[third, slot, start:stop], lines[fourth, slot, start:stop]
             if has_regions:
-                for x in range(length):
-                    largest = max(largest, raw[x] & _MAGNITUDE)
-                    winner[x] = np.int32(head) if line[x] > 0 else winner[x]
+                faults |= _last_above_zero(one, two, three, other, four, winner)
             else:
-                for x in range(length):
-                    largest = max(largest, raw[x] & _MAGNITUDE)
-                    higher = line[x] > best[x]
-                    best[x] = line[x] if higher else best[x]
-                    winner[x] = np.int32(head) if higher else winner[x]
-        for x in range(length):
-            found[start + x] = winner[x]
-    return bool(largest < _INFINITE)
+                faults |= _first_highest(one, two, three, other, four, best, winner)
+        _copy(winner, found[start:stop])
+    return bool(faults == 0)
+
+
+# Loops of their own over arrays as long as the loop, of which the compiler takes many numbers at a time; what is known
+# of four heads stays in registers.
+
+
+@compiled
+def _copy(source: NDArray[np.int32], target: NDArray[np.int16]) -> None:
+    for x in range(target.size):
+        target[x] = source[x]
+
+
+@compiled
+def _first_highest(
+    one: NDArray[np.float32],
+    two: NDArray[np.float32],
+    three: NDArray[np.float32],
+    four: NDArray[np.float32],
+    heads: tuple[np.int32, np.int32, np.int32, np.int32],
+    best: NDArray[np.float32],
+    winner: NDArray[np.int32],
+) -> np.int32:
+    """Put those of four heads that are higher than `best` into it and `winner`; return 0 if all are finite."""
+    first, second, third, fourth = heads
+    faults = np.int32(0)
+    for x in range(winner.size):
+        a, b, c, d = one[x], two[x], three[x], four[x]
+        lower, lower_head = (b, second) if b > a else (a, first)
+        upper, upper_head = (d, fourth) if d > c else (c, third)
+        highest, head = (upper, upper_head) if upper > lower else (lower, lower_head)
+        is_higher = highest > best[x]
+        best[x] = highest if is_higher else best[x]
+        winner[x] = head if is_higher else winner[x]
+        is_finite = (abs(a) <= _LARGEST) & (abs(b) <= _LARGEST) & (abs(c) <= _LARGEST) & (abs(d) <= _LARGEST)
+        faults |= np.int32(0) if is_finite else np.int32(1)
+    return faults
+
+
+@compiled
+def _last_above_zero(
+    one: NDArray[np.float32],
+    two: NDArray[np.float32],
+    three: NDArray[np.float32],
+    four: NDArray[np.float32],
+    heads: tuple[np.int32, np.int32, np.int32, np.int32],
+    winner: NDArray[np.int32],
+) -> np.int32:
+    """Put the last of four heads that is above 0 into `winner`; return 0 if all are finite."""
+    first, second, third, fourth = heads
+    faults = np.int32(0)
+    for x in range(winner.size):
+        a, b, c, d = one[x], two[x], three[x], four[x]
+        head = first if a > 0 else winner[x]
+        head = second if b > 0 else head
+        head = third if c > 0 else head
+        winner[x] = fourth if d > 0 else head
+        is_finite = (abs(a) <= _LARGEST) & (abs(b) <= _LARGEST) & (abs(c) <= _LARGEST) & (abs(d) <= _LARGEST)
+        faults |= np.int32(0) if is_finite else np.int32(1)
+    return faults
 
 
 @compiled

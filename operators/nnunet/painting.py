@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 
 from operators.nnunet.kernels import NOTHING, UNSURE, compiled
 
-Layer = tuple[NDArray[np.float32], int, NDArray[np.float32], NDArray[np.int16]]
-"""A plane: sums (head, ring of planes, y, x) and its place in the ring, shares and winners (y, x)."""
+Layer = tuple[NDArray[np.float32], int, NDArray[np.float32], NDArray[np.int64], NDArray[np.int16]]
+"""A plane: sums (head, ring of planes, y, x) and its place in the ring, weights of tiles (plane of a tile, y, x) and
+which of these planes add up to those of its voxels, winners (y, x)."""
 Rows = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]
 """For each output row: its two neighbours, and its distance from the first as a share of theirs."""
-Columns = tuple[NDArray[np.uint32], NDArray[np.float32]]
+Columns = tuple[NDArray[np.uint32], NDArray[np.float32], NDArray[np.uint32]]
 """For each output column: its first neighbour, from left to right, and its distance from it as a share of that between
-it and the next one, which is the second neighbour: or else the share is 0."""
+it and the next one, which is the second neighbour: or else the share is 0. For each column of the network's grid, and
+for the end of them: the first output column whose first neighbour is it or one after it."""
 
 
 @compiled
@@ -99,49 +101,90 @@ def paint_plane(
         Gets (row, column).
     """
     row_first, row_second, row_share = rows
-    column_first, column_share = columns
+    column_first, column_share, column_start = columns
     heads, width, count = below[0].shape[0], below[0].shape[3], painted.shape[1]
-    agreed = agreed_cells(below[3], above[3])
-    cells, named = np.empty(width, np.int16), np.empty(width, painted.dtype)
-    line, unsure, edges = np.empty(count, painted.dtype), np.empty(count, np.uint32), np.empty(count, np.uint32)
-    mixed, shares = np.empty((heads, width), np.float32), np.empty((4, width), np.float32)
+    agreed = agreed_cells(below[4], above[4])
+    cells, line = np.empty(width, np.int16), np.empty(count, painted.dtype)
+    unsure, corners = np.empty((count, 2), np.uint32), np.empty(width, np.uint32)
+    shares, mixed = np.empty((4, width), np.float32), np.empty((heads, width), np.float32)
     best, winner = np.empty(width, np.float32), np.empty(width, np.int32)
-    unsure_count = 0
+    unsure_count = corner_count = 0
     for row in range(painted.shape[0]):
         y, y_next = row_first[row], row_second[row]
         if row == 0 or y != row_first[row - 1] or y_next != row_second[row - 1]:
-            unsure_count = 0
             if _cells_between(agreed[y], agreed[y_next], cells):
-                line[:] = values[cells[0] + 2]
-            else:
-                for x in range(width):
-                    named[x] = values[cells[x] + 2]
+                value = values[cells[0] + 2]
                 for column in range(count):
-                    line[column] = named[column_first[column]]
-                    unsure[unsure_count] = column
-                    unsure_count += cells[column_first[column]] == UNSURE
-        painted[row] = line
+                    line[column] = value
+                unsure_count = corner_count = 0
+            else:
+                unsure_count, corner_count = _fill_line(cells, columns, values, line, unsure, corners)
+        for column in range(count):
+            painted[row, column] = line[column]
         if unsure_count == 0:
             continue
-        span = column_first[unsure[0]], min(column_first[unsure[unsure_count - 1]] + 2, width)
         between = y, y_next, row_share[row]
-        _mix(below, above, np.float32(height), between, span, has_regions, (mixed, shares, best, winner))
-        edge_count = 0
+        found = shares, mixed, best, winner
+        _mix(below, above, np.float32(height), between, corners[:corner_count], has_regions, found)
         for index in range(unsure_count):
-            column = unsure[index]
-            x = column_first[column]
-            painted[row, column] = values[winner[x] + 2]
-            edges[edge_count] = column
-            edge_count += winner[x] != winner[min(x + 1, width - 1)]
-        for index in range(edge_count):
-            column = edges[index]
-            x, right = column_first[column], column_share[column]
-            painted[row, column] = values[_winner_between(mixed, x, right, has_regions) + 2]
+            column, corner = unsure[index, 0], unsure[index, 1]
+            head = winner[corner]
+            if head != winner[min(corner + 1, corner_count - 1)]:
+                head = _winner_between(mixed, corner, column_share[column], has_regions)
+            painted[row, column] = values[head + 2]
+
+
+@compiled
+def _fill_line(
+    cells: NDArray[np.int16],
+    columns: Columns,
+    values: NDArray[np.unsignedinteger],
+    line: NDArray[np.unsignedinteger],
+    unsure: NDArray[np.uint32],
+    corners: NDArray[np.uint32],
+) -> tuple[int, int]:
+    """Paint the voxels of a row that lie in cells which agree on a winner.
+
+    Parameters
+    ----------
+    cells
+        What each cell agrees on.
+    columns, values
+        As `paint_plane` takes them.
+    line
+        Gets (column).
+    unsure, corners
+        Get the columns of the other voxels, each with the place of its first neighbour among the corners of their
+        cells (voxel, 2), and these corners' columns of the network's grid.
+
+    Returns
+    -------
+    How many these are.
+    """
+    column_first, _, column_start = columns
+    unsure_count, corner_count, x, width = 0, 0, 0, cells.size
+    while x < width:
+        start, cell = x, cells[x]
+        x += 1
+        while x < width and cells[x] == cell:
+            x += 1
+        if cell != UNSURE:
+            value = values[cell + 2]
+            for column in range(column_start[start], column_start[x]):
+                line[column] = value
+            continue
+        for column in range(column_start[start], column_start[x]):
+            unsure[unsure_count, 0], unsure[unsure_count, 1] = column, column_first[column] - start + corner_count
+            unsure_count += 1
+        for corner in range(start, min(x + 1, width)):
+            corners[corner_count] = corner
+            corner_count += 1
+    return unsure_count, corner_count
 
 
 @compiled
 def _winner_between(mixed: NDArray[np.float32], x: np.uint32, right: np.float32, has_regions: bool) -> int:
-    """Return the winner between x and x + 1 of a row of logits (head, x)."""
+    """Return the winner between a corner and the next of a row of logits (head, corner)."""
     left, following = np.float32(1) - right, np.uint64(x) + np.uint64(1)
     winner, best = (NOTHING, np.float32(0)) if has_regions else (0, np.float32(-np.inf))
     for head in range(mixed.shape[0]):
@@ -157,11 +200,11 @@ def _mix(
     above: Layer,
     up: np.float32,
     between: tuple[int, int, np.float32],
-    span: tuple[int, int],
+    corners: NDArray[np.uint32],
     has_regions: bool,
     found: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]],
 ) -> None:
-    """Interpolate logits across a row, at the columns of the network's grid within `span`, and find their winners.
+    """Interpolate logits across a row, at some columns of the network's grid, and find their winners.
 
     Parameters
     ----------
@@ -171,41 +214,48 @@ def _mix(
         How far the row is above the lower plane, as a share of their distance.
     between
         The rows of the planes that it lies between, and its distance from the first as a share of theirs.
+    corners
+        The columns.
+    has_regions
+        Whether the winner is the last head above 0, or the first of the highest.
     found
-        Gets the logits (head, x), the shares of the four sums (4, x), the highest logit (x) and the winners (x).
+        Gets what the four sums count for in the logits (4, corner), the logits (head, corner), the highest (corner)
+        and the winners (corner).
     """
-    lower, lower_slot, lower_shares, _ = below
-    upper, upper_slot, upper_shares, _ = above
+    lower, lower_slot, weights, lower_places, _ = below
+    upper, upper_slot, _, upper_places, _ = above
     y, y_next, down = np.uint64(between[0]), np.uint64(between[1]), between[2]
     low, high = np.uint64(lower_slot), np.uint64(upper_slot)
-    start, stop = np.uint64(span[0]), np.uint64(span[1])
-    mixed, shares, best, winner = found
+    shares, mixed, best, winner = found
     one = np.float32(1)
     # a loop for each array that is written: of more the compiler does not see that they don't overlap, and takes one
     # number at a time
-    for x in range(start, stop):
-        shares[0, x] = (one - up) * (one - down) * lower_shares[y, x]
-    for x in range(start, stop):
-        shares[1, x] = (one - up) * down * lower_shares[y_next, x]
-    for x in range(start, stop):
-        shares[2, x] = up * (one - down) * upper_shares[y, x]
-    for x in range(start, stop):
-        shares[3, x] = up * down * upper_shares[y_next, x]
-    winner[start:stop] = NOTHING if has_regions else 0
-    best[start:stop] = 0 if has_regions else -np.inf
+    for side in range(4):
+        places = lower_places if side < 2 else upper_places
+        row = y if side % 2 == 0 else y_next
+        share = (one - up if side < 2 else up) * (one - down if side % 2 == 0 else down)
+        for corner in range(corners.size):
+            shares[side, corner] = 0
+        for index in range(places.size):
+            place = np.uint64(places[index])
+            for corner in range(corners.size):
+                shares[side, corner] += weights[place, row, corners[corner]]
+        for corner in range(corners.size):
+            shares[side, corner] = share * (one / shares[side, corner])
+    for corner in range(corners.size):
+        winner[corner] = NOTHING if has_regions else 0
+    for corner in range(corners.size):
+        best[corner] = 0 if has_regions else -np.inf
     for head in range(np.uint64(mixed.shape[0])):
-        for x in range(start, stop):
-            mixed[head, x] = (
-                lower[head, low, y, x] * shares[0, x]
-                + lower[head, low, y_next, x] * shares[1, x]
-                + upper[head, high, y, x] * shares[2, x]
-                + upper[head, high, y_next, x] * shares[3, x]
+        for corner in range(corners.size):
+            x = corners[corner]
+            mixed[head, corner] = (
+                lower[head, low, y, x] * shares[0, corner]
+                + lower[head, low, y_next, x] * shares[1, corner]
+                + upper[head, high, y, x] * shares[2, corner]
+                + upper[head, high, y_next, x] * shares[3, corner]
             )
-        if has_regions:
-            for x in range(start, stop):
-                winner[x] = np.int32(head) if mixed[head, x] > 0 else winner[x]
-        else:
-            for x in range(start, stop):
-                higher = mixed[head, x] > best[x]
-                best[x] = mixed[head, x] if higher else best[x]
-                winner[x] = np.int32(head) if higher else winner[x]
+        for corner in range(corners.size):
+            is_higher = mixed[head, corner] > best[corner]
+            winner[corner] = np.int32(head) if is_higher else winner[corner]
+            best[corner] = mixed[head, corner] if is_higher and not has_regions else best[corner]

@@ -28,18 +28,22 @@ class OutputGrid:
     planes: Neighbours
     rows: Neighbours
     columns: Neighbours
+    network_width: int
+    """Columns of the network's grid."""
 
     @classmethod
     def of(cls, placement: Placement, configuration: Configuration) -> OutputGrid:
         """Return the grid to which a network's logits are brought back."""
         plan = configuration.logits_resampling
         apart = separate_axis(placement.network_spacing, placement.spacing, plan)
-        return cls(*grid_neighbours(placement.network_shape, placement.cropped_shape, plan.order, apart))
+        planes, rows, columns = grid_neighbours(placement.network_shape, placement.cropped_shape, plan.order, apart)
+        return cls(planes, rows, columns, network_width=placement.network_shape[2])
 
     def rows_and_columns(self) -> tuple[Rows, Columns]:
         """Return rows and columns as the loops of `painting` take them."""
-        columns = self.columns.of(np.float32)
-        return self.rows.of(np.float32), (columns[0].astype(np.uint32), columns[2])
+        first, _, share = self.columns.of(np.float32)
+        starts = np.searchsorted(first, np.arange(self.network_width + 1))
+        return self.rows.of(np.float32), (first.astype(np.uint32), share, starts.astype(np.uint32))
 
     def pairs(self, planes: Iterable[Plane]) -> Iterator[tuple[int, Plane, Plane]]:
         """Yield each output plane with the two of `planes` that it lies between, as soon as both are there."""
@@ -87,8 +91,8 @@ def paint_labels(
     painted = np.empty((len(grid.rows.first), len(grid.columns.first)), canvas.labels.dtype)
     for index, below, above in grid.pairs(planes):
         paint_plane(
-            (below.ring, below.slot, below.shares, below.winners),
-            (above.ring, above.slot, above.shares, above.winners),
+            (below.ring, below.slot, below.weights, below.places, below.winners),
+            (above.ring, above.slot, above.weights, above.places, above.winners),
             float(grid.planes.share[index]),
             rows,
             columns,

@@ -40,15 +40,19 @@ class Plane:
     """(head, ring of planes, y, x): the answers for each voxel, weighted and summed up."""
     slot: int
     """Where in the ring the plane lies."""
-    shares: NDArray[np.float32]
-    """(y, x): one by the sum of a voxel's weights. Only where heads are mixed between voxels does it matter."""
+    weights: NDArray[np.float32]
+    """(plane of a tile, y, x): of all answers to the tiles that begin at one plane."""
+    places: NDArray[np.int64]
+    """Which planes of `weights` add up to those of this plane. Only where heads are mixed between voxels do they
+    matter."""
     winners: NDArray[np.int16]
     """(y, x): the head with the highest logit; with regions the last one above 0, -1 where there is none."""
 
     @property
     def logits(self) -> NDArray[np.float32]:
         """(head, y, x), the weighted mean of the answers."""
-        return self.ring[:, self.slot] * self.shares
+        first, *others = (self.weights[place] for place in self.places)
+        return np.asarray(self.ring[:, self.slot] * np.reciprocal(sum(others, first)))
 
 
 class TilePlan:
@@ -137,9 +141,11 @@ class Blending:
         self._has_regions = configuration.labels.has_regions
         depth, height, width = plan.tile[0], *plan.padded_shape[1:]
         self._weights = gaussian_weights(configuration.patch_size).reshape(plan.tile)
-        self._layer = _layer_weights(plan, self._weights)
+        (_, top, left), (_, rows, columns) = plan.before, plan.shape
+        self._window = slice(top, top + rows), slice(left, left + columns)
+        self._layer = np.ascontiguousarray(_layer_weights(plan, self._weights)[:, *self._window])
         self._ring = np.zeros((configuration.labels.heads, depth + 1, height, width), np.float32)
-        self._planes = [(np.empty((height, width), np.float32), np.empty((height, width), np.int16)) for _ in range(2)]
+        self._winners = [np.empty((height, width), np.int16) for _ in range(2)]
         self._next = 0
         self._cleared = 0
 
@@ -166,27 +172,14 @@ class Blending:
 
     def _plane(self, position: int, index: int) -> Plane:
         """Return the plane at `position` of the padded image, `index` of the image."""
-        slot, (shares, winners) = position % self._ring.shape[1], self._planes[index % 2]
+        slot, winners = position % self._ring.shape[1], self._winners[index % 2]
         if not find_winners(self._ring, slot, self._has_regions, winners):
             raise InferenceFailed("the network answered with numbers that are not finite", code="logits-not-finite")
-        self._find_shares(position, shares)
-        if self._plan.padded_shape[1:] == self._plan.shape[1:]:
-            return Plane(index, self._ring, slot, shares, winners)
-        (_, top, left), (_, height, width) = self._plan.before, self._plan.shape
-        rows, columns = slice(top, top + height), slice(left, left + width)
-        image = self._ring[:, slot : slot + 1, rows, columns].copy()
-        return Plane(index, image, 0, shares[rows, columns].copy(), winners[rows, columns].copy())
-
-    def _find_shares(self, position: int, shares: NDArray[np.float32]) -> None:
-        """Put one by the sum of the weights of each voxel of a plane into `shares`."""
-        first, *others = (
-            self._layer[position - start]
-            for start in self._plan.starts[0]
-            if start <= position < start + len(self._layer)
-        )
-        for other in others:
-            first = np.add(first, other, out=shares)
-        np.reciprocal(first, out=shares)
+        ring, tile = self._ring, len(self._layer)
+        places = np.array([position - start for start in self._plan.starts[0] if start <= position < start + tile])
+        if self._plan.padded_shape[1:] != self._plan.shape[1:]:
+            ring, winners, slot = ring[:, slot : slot + 1, *self._window].copy(), winners[self._window].copy(), 0
+        return Plane(index, ring, slot, self._layer, places, winners)
 
 
 def _layer_weights(plan: TilePlan, weights: NDArray[np.float32]) -> NDArray[np.float32]:

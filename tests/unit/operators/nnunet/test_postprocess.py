@@ -26,13 +26,14 @@ def planes_of(logits: NDArray[np.float32], labels: LabelScheme) -> Iterator[Plan
     """The planes as `Blending` gives them: sums of any weights, in a ring that is used over and over."""
     shape = logits.shape[2:]
     ring = np.empty((len(logits), 2, *shape), np.float32)
-    held = [(np.empty(shape, np.float32), np.empty(shape, np.int16)) for _ in range(2)]
+    weights = np.random.default_rng(0).choice(np.array([0.25, 0.5, 2], np.float32), (4, *shape))
+    held = [np.empty(shape, np.int16) for _ in range(2)]
     for index in range(logits.shape[1]):
         slot = index % 2
-        shares, winners = held[slot]
-        shares[...] = np.random.default_rng(index).choice([0.25, 0.5, 2], shape)
-        ring[:, slot], winners[...] = logits[:, index] / shares, winners_of(logits[:, index], labels)
-        yield Plane(index, ring, slot, shares, winners)
+        places = np.arange(index % 4 + 1)[::-1]
+        ring[:, slot] = logits[:, index] * weights[places].sum(axis=0)
+        held[slot][...] = winners_of(logits[:, index], labels)
+        yield Plane(index, ring, slot, weights, places, held[slot])
 
 
 def winners_of(logits: NDArray[np.float32], labels: LabelScheme) -> NDArray[np.int16]:
