@@ -25,6 +25,12 @@ def compiled(function: _Function) -> _Function:
     return cast(_Function, machine_code)
 
 
+def inlined(function: _Function) -> _Function:
+    """Let a function be written out wherever compiled ones call it: a call counts references to each array it takes."""
+    written_out: Any = numba.njit(nogil=True, error_model="numpy", inline="always")(function)
+    return cast(_Function, written_out)
+
+
 NOTHING = -1
 """The winner where no region is found: background."""
 UNSURE = -2

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from operators.nnunet.kernels import NOTHING, UNSURE, compiled
+from operators.nnunet.kernels import NOTHING, UNSURE, compiled, inlined
 
 Layer = tuple[NDArray[np.float32], int, NDArray[np.float32], NDArray[np.int64], NDArray[np.int16]]
 """A plane: sums (head, ring of planes, y, x) and its place in the ring, weights of tiles (plane of a tile, y, x) and
@@ -40,7 +40,7 @@ def agreed_cells(below: NDArray[np.int16], above: NDArray[np.int16]) -> NDArray[
     return agreed
 
 
-@compiled
+@inlined
 def _cells_between(first: NDArray[np.int16], second: NDArray[np.int16], cells: NDArray[np.int16]) -> bool:
     """Put into `cells` on what two rows of agreed cells agree; return whether it is one winner all along."""
     unsure, others = np.int16(UNSURE), np.int16(0)
@@ -134,7 +134,7 @@ def paint_plane(
             painted[row, column] = values[head + 2]
 
 
-@compiled
+@inlined
 def _fill_line(
     cells: NDArray[np.int16],
     columns: Columns,
@@ -182,7 +182,7 @@ def _fill_line(
     return unsure_count, corner_count
 
 
-@compiled
+@inlined
 def _winner_between(mixed: NDArray[np.float32], x: np.uint32, right: np.float32, has_regions: bool) -> int:
     """Return the winner between a corner and the next of a row of logits (head, corner)."""
     left, following = np.float32(1) - right, np.uint64(x) + np.uint64(1)
@@ -194,7 +194,7 @@ def _winner_between(mixed: NDArray[np.float32], x: np.uint32, right: np.float32,
     return winner
 
 
-@compiled
+@inlined
 def _mix(
     below: Layer,
     above: Layer,
