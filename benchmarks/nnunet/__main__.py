@@ -16,7 +16,7 @@ import psutil
 from benchmarks.driver import Pythons, Steps
 from benchmarks.figures import Figure
 from benchmarks.folders import CACHE, REPOSITORY_ROOT
-from benchmarks.nnunet.cases import CASES, FULL_5, FULL_25, FULL_BYTES, QUICK_CASES, Case, Spacing
+from benchmarks.nnunet.cases import CASES, FULL_25, FULL_BYTES, QUICK_CASES, Case, Spacing
 from benchmarks.nnunet.figures import across_cases, case_figures
 from benchmarks.nnunet.folders import repository_of
 from benchmarks.nnunet.measure import Bench, Measured
@@ -74,8 +74,10 @@ def _chosen(cases: Sequence[Case], names: Sequence[str] | None) -> list[Case]:
     if unknown := set(names or ()) - set(known):
         sys.exit(f"there is no case {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     chosen = [case for case in cases if not names or case.name in names]
-    is_too_large = psutil.virtual_memory().available < FULL_BYTES
-    return [FULL_5 if case is FULL_25 and is_too_large else case for case in chosen]
+    if FULL_25 in chosen and psutil.virtual_memory().available < FULL_BYTES:
+        print(f"{FULL_25.name} is left out: it needs {FULL_BYTES >> 30} GiB of free memory", flush=True)
+        chosen.remove(FULL_25)
+    return chosen
 
 
 def measure(

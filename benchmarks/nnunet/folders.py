@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.folders import REPOSITORY_ROOT
-from benchmarks.nnunet.cases import CASES, DEFAULT_5, DEMO_MODEL, QUICK_CASES
+from benchmarks.nnunet.cases import CASES, DEMO_MODEL, QUICK_CASES
 
 DEMO_FOLDER = REPOSITORY_ROOT / "triton_models" / DEMO_MODEL
-MODELS = {case.model.name: case.model for case in (*CASES, *QUICK_CASES) if case.model} | {DEFAULT_5.name: DEFAULT_5}
+MODELS = {case.model.name: case.model for case in (*CASES, *QUICK_CASES) if case.model}
 """The networks that are made, by name."""
 
 
