@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -18,6 +16,7 @@ from app.serving.postgres import EmbeddedPostgres
 from tests import peers
 from tests.chaos.figures import Figures
 from tests.chaos.receiving import OUT_OF_RESOURCES, SUCCESS, Sender, receiving
+from tests.chaos.small_disks import fill, small_disk
 from tests.chaos.workers import WorkerProcess, audit_problems, read_history, wait_until
 from tests.job_harness import DESTINATIONS, Bench
 
@@ -118,32 +117,17 @@ def _answers(url: str) -> bool:
         return False
 
 
-@contextmanager
-def _small_disk(folder: Path) -> Iterator[Path]:
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={_DISK_BYTES}", "tmpfs", str(folder)], check=True)
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def _fill(path: Path) -> bool:
-    """Take all the room that is left, that too which the database gave back since the last time."""
-    with path.open("ab", buffering=0) as filler, contextlib.suppress(OSError):
-        while filler.write(bytes(4096)):
-            pass
-    return True
-
-
 @pytest.mark.timeout(600)
 def test_nothing_is_stuck_when_the_databases_disk_was_full(tmp_path: Path, figures: Figures) -> None:
     peers.require("root")
     promise = "2. Database's disk full"
-    with _small_disk(tmp_path / "disk") as disk, EmbeddedPostgres(disk / "database", tmp_path / "run") as url:
+    with (
+        small_disk(tmp_path / "disk", _DISK_BYTES) as disk,
+        EmbeddedPostgres(disk / "database", tmp_path / "run") as url,
+    ):
         with _under_load(tmp_path, url, figures, promise) as (_, sender):
             filler = disk / "filler"
-            wait_until(lambda: _fill(filler) and sender.statuses[OUT_OF_RESOURCES] > 0, 120, "it is full")
+            wait_until(lambda: fill(filler) and sender.statuses[OUT_OF_RESOURCES] > 0, 120, "it is full")
             time.sleep(figures.of(short=3, full=120))
             filler.unlink()
             wait_until(lambda: _answers(url), 60, "it takes connections")

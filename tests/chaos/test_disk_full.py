@@ -3,35 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.chaos.figures import Figures
+from tests.chaos.small_disks import small_disk
 from tests.database_fixture import fresh_database
-from tests.peers import require
 from tests.storing import Receiver, Slices, StoreSender
 
-DISK_BYTES = 48 << 20
 FILLER_BYTES = 16 << 20
 OUT_OF_RESOURCES = 0xA700
-
-
-@contextmanager
-def small_disk(folder: Path) -> Iterator[Path]:
-    """A tmpfs of 48 MB."""
-    require("root", "mount")
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", folder], check=True)
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", folder], check=True)
 
 
 @pytest.mark.parametrize(

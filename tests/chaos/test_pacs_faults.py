@@ -22,6 +22,7 @@ from app.delivery.storage import DimseDestination
 from tests import peers
 from tests.chaos.delivering import arrived, queue_jobs, results_of, wait_until, working
 from tests.chaos.figures import Figures
+from tests.chaos.small_disks import disk_without_room
 from tests.database_fixture import fresh_database
 from tests.dicom_results import ARCHIVE, DicomGraph, read_back, same_object
 from tests.job_harness import Bench, bench
@@ -96,9 +97,8 @@ def test_faults_of_a_receiver(
 ) -> None:
     peers.require("storescp", "root")
     seconds, each = figures.of(short=3, full=40), figures.of(short=3, full=25)
-    received, aside, early = tmp_path / "kept", tmp_path / "aside", tmp_path / "early"
+    received = tmp_path / "kept"
     received.mkdir()
-    aside.mkdir()
     attempts = Attempts(monkeypatch, network.peer_address, PORT)
     slowest_viewer = beyond = 0.0
     codes: set[str] = set()
@@ -113,15 +113,14 @@ def test_faults_of_a_receiver(
         fresh_database(postgres) as url,
         peers.running_storescp(network, tmp_path / "viewer", ae_title="VIEWER", port=PORT + 1),
         _two_destinations(tmp_path, url, network.peer_address, PORT, PORT + 1) as made,
+        disk_without_room(tmp_path / "full") as full,
         working(made, ARCHIVE, VIEWER),
     ):
         for number, (fault, options) in enumerate(faults.items()):
-            has_no_room = fault == "out of resources"
             with contextlib.ExitStack() as stack:
                 if options is not None:
-                    stack.enter_context(_storescp(network, aside if has_no_room else received, *options))
-                if has_no_room:
-                    aside.rename(early)  # it can't write any more: status 0xA700
+                    folder = full if fault == "out of resources" else received
+                    stack.enter_context(_storescp(network, folder, *options))
                 began = time.monotonic()
                 queue_jobs(made, number * each, each)
                 took = wait_until(lambda count=(number + 1) * each: arrived(made, VIEWER) == count, 120)  # type: ignore[misc]
@@ -133,7 +132,7 @@ def test_faults_of_a_receiver(
         with _storescp(network, received):
             drained = wait_until(made.all_ended, 120)
         results = results_of(made)
-    _show(figures, "storescp", results, {_uid(path): path for path in (*received.iterdir(), *early.iterdir())})
+    _show(figures, "storescp", results, {_uid(path): path for path in received.iterdir()})
     assert codes >= {"unreachable", "association-rejected", "no-answer", "status-a700"}
     figures.show(PROMISE, "storescp: connections beyond one a window", seen=beyond, exactly=0)
     figures.show(PROMISE, "storescp: results that waited at the end", seen=waiting, least=len(faults) * each - 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,25 +22,14 @@ from app.settings_retention import RetentionSettings
 from tests import peers
 from tests.chaos.figures import Figures
 from tests.chaos.living import Living, living
+from tests.chaos.small_disks import small_disk
 from tests.database_fixture import fresh_database
 from tests.job_harness import DESTINATIONS, PlantedDestination, PlantedGraph, settings_for
 from tests.listening import make_ct, wait_until
 
-_DISK_BYTES = 48 << 20
 _LOW_WATER_BYTES = 4 << 20
 _LEAST_FREE_BYTES = 12 << 20
 _PROMISE = "2. Disk of 48 MB kept free under load"
-
-
-@contextmanager
-def _small_disk(folder: Path) -> Iterator[None]:
-    folder.mkdir(parents=True)
-    options = f"size={_DISK_BYTES},mode=0700"
-    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=True, capture_output=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True, capture_output=True)
 
 
 @dataclass
@@ -133,7 +121,7 @@ def test_a_small_disk_under_load_keeps_what_lives(tmp_path: Path, postgres: str,
     graph = _Reading(seconds=0.01)
     down = tmp_path / "viewer.down"
     with (
-        _small_disk(settings.spool_folder),
+        small_disk(settings.spool_folder, mode=0o700),
         fresh_database(postgres) as url,
         living(tmp_path, url, settings, destinations=destinations, graph=graph) as server,
     ):
