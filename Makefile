@@ -28,7 +28,7 @@ test-chaos: ## break things on purpose, many times over: what is lost by it, as 
 
 test-oracle: ## the tests that need torch and nnU-Net itself, in the exporter environment
 	@deploy/environment.sh exporter
-	@.exporter/bin/python -m pytest tests/oracle
+	@.exporter/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/oracle
 
 bench-nnunet: ## nnU-Net's own predictor beside Limner: seconds, memory, labels; 30 minutes at most
 	@deploy/environment.sh server triton exporter

@@ -88,7 +88,8 @@ def planes_of(logits: NDArray[np.float32], *, has_regions: bool) -> Iterator[Pla
             winners = np.where(found.any(axis=0), last, NOTHING)
         else:
             winners = plane.argmax(axis=0)
-        yield Plane(index, plane[:, None], 0, np.ones(winners.shape, np.float32), winners.astype(np.int16))
+        weights = np.ones((1, *winners.shape), np.float32)
+        yield Plane(index, plane[:, None], 0, weights, np.zeros(1, np.int64), winners.astype(np.int16))
 
 
 def smooth_logits(generator: np.random.Generator, heads: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
