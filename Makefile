@@ -6,6 +6,8 @@ SHELL := /bin/bash
 .PHONY: help demo test test-chaos test-oracle bench-nnunet bench-sam bench-receive bench-segmentation check environment exporter lite-medsam image clean
 
 VENV := .venv/bin
+# tests wait more than they compute: one worker more than the two cores that they are written for
+WORKERS ?= 3
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -18,7 +20,7 @@ test: ## the whole test suite; as root on Debian or Ubuntu it installs the peers
 	@tests/install_peers.sh
 	@deploy/environment.sh server triton development tools exporter
 	@$(MAKE) --no-print-directory check
-	@$(VENV)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST)
+	@$(VENV)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST)
 	@$(MAKE) --no-print-directory test-oracle
 
 test-chaos: ## break things on purpose, many times over: what is lost by it, as a table; an hour, as root
