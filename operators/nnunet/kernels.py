@@ -38,6 +38,7 @@ UNSURE = -2
 _BLOCK = 8192
 """Voxels of a plane that are looked at together: what is known of them stays in the cache."""
 _LARGEST = np.finfo(np.float32).max
+"""Of the numbers of single precision that are finite."""
 
 
 @compiled
@@ -98,23 +99,23 @@ def find_winners(sums: NDArray[np.float32], slot: int, has_regions: bool, winner
     """
     count, last = winners.size, sums.shape[0] - 1
     lines, found = sums.reshape(sums.shape[0], sums.shape[1], count), winners.reshape(count)
-    bests, heads = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.int32)
+    bests, winning = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.int32)
     faults = np.int32(0)
     for start in range(0, count, _BLOCK):
         stop = min(start + _BLOCK, count)
-        best, winner = bests[: stop - start], heads[: stop - start]
+        best, winner = bests[: stop - start], winning[: stop - start]
         best[:] = -np.inf
         winner[:] = NOTHING if has_regions else 0
         for first in range(0, last + 1, 4):
             # where there are no four more, the last one stands in for them: it changes nothing a second time
             second, third, fourth = min(first + 1, last), min(first + 2, last), min(first + 3, last)
-            four = np.int32(first), np.int32(second), np.int32(third), np.int32(fourth)
+            numbers = np.int32(first), np.int32(second), np.int32(third), np.int32(fourth)
             one, two = lines[first, slot, start:stop], lines[second, slot, start:stop]
-            three, other = lines[third, slot, start:stop], lines[fourth, slot, start:stop]
+            three, four = lines[third, slot, start:stop], lines[fourth, slot, start:stop]
             if has_regions:
-                faults |= _last_above_zero(one, two, three, other, four, winner)
+                faults |= _last_above_zero(one, two, three, four, numbers, winner)
             else:
-                faults |= _first_highest(one, two, three, other, four, best, winner)
+                faults |= _first_highest(one, two, three, four, numbers, best, winner)
         _copy(winner, found[start:stop])
     return bool(faults == 0)
 
@@ -127,6 +128,13 @@ def find_winners(sums: NDArray[np.float32], slot: int, has_regions: bool, winner
 def _copy(source: NDArray[np.int32], target: NDArray[np.int16]) -> None:
     for x in range(target.size):
         target[x] = source[x]
+
+
+@inlined
+def _fault(a: np.float32, b: np.float32, c: np.float32, d: np.float32) -> np.int32:
+    """Return 0 if all four are finite, else 1."""
+    is_finite = (abs(a) <= _LARGEST) & (abs(b) <= _LARGEST) & (abs(c) <= _LARGEST) & (abs(d) <= _LARGEST)
+    return np.int32(0) if is_finite else np.int32(1)
 
 
 @compiled
@@ -150,8 +158,7 @@ def _first_highest(
         is_higher = highest > best[x]
         best[x] = highest if is_higher else best[x]
         winner[x] = head if is_higher else winner[x]
-        is_finite = (abs(a) <= _LARGEST) & (abs(b) <= _LARGEST) & (abs(c) <= _LARGEST) & (abs(d) <= _LARGEST)
-        faults |= np.int32(0) if is_finite else np.int32(1)
+        faults |= _fault(a, b, c, d)
     return faults
 
 
@@ -173,8 +180,7 @@ def _last_above_zero(
         head = second if b > 0 else head
         head = third if c > 0 else head
         winner[x] = fourth if d > 0 else head
-        is_finite = (abs(a) <= _LARGEST) & (abs(b) <= _LARGEST) & (abs(c) <= _LARGEST) & (abs(d) <= _LARGEST)
-        faults |= np.int32(0) if is_finite else np.int32(1)
+        faults |= _fault(a, b, c, d)
     return faults
 
 

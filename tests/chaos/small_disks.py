@@ -9,11 +9,11 @@ from pathlib import Path
 
 from tests import peers
 
-DISK_BYTES = 48 << 20
+_DISK_BYTES = 48 << 20
 
 
 def small_disk(
-    folder: Path, size_bytes: int = DISK_BYTES, mode: int = 0o1777
+    folder: Path, size_bytes: int = _DISK_BYTES, mode: int = 0o1777
 ) -> contextlib.AbstractContextManager[Path]:
     """A file system of so many bytes, mounted as the folder, which is made."""
     return _mounted(folder, f"size={size_bytes},mode={mode:o}")
