@@ -20,6 +20,7 @@ import structlog
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 from pynetdicom import AE, _config, build_context, evt
+from pynetdicom.pdu import A_ASSOCIATE_RJ
 from pynetdicom.sop_class import Verification
 
 from app.delivery.destination import SLOWEST_BYTES_PER_SECOND
@@ -33,6 +34,7 @@ from app.settings_peer_tls import PeerTlsSettings
 if TYPE_CHECKING:
     from pynetdicom.association import Association
     from pynetdicom.events import Event, EventHandlerType
+    from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 IMPLICIT_VR_LITTLE_ENDIAN = UID("1.2.840.10008.1.2")
 
@@ -129,6 +131,7 @@ def associated(
     entity.connection_timeout = entity.acse_timeout = peer.timeout_seconds
     entity.dimse_timeout = entity.network_timeout = peer.timeout_seconds
     connections: list[socket.socket] = []
+    rejections: list[A_ASSOCIATE] = []
 
     def on_connected(event: Event) -> None:
         connection = event.assoc.dul.socket.socket
@@ -136,6 +139,11 @@ def associated(
         # a data set that waits for the acknowledgement of its command costs 40 ms an object
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         event.assoc._reactor_checkpoint = Checkpoint(event.assoc)  # noqa: SLF001 - else it loses responses
+
+    def on_pdu(event: Event) -> None:
+        # kept here: a requester that looks after the rejection sees its connection closed, and nothing else
+        if isinstance(event.pdu, A_ASSOCIATE_RJ):
+            rejections.append(event.pdu.to_primitive())
 
     tls = None if peer.tls is None else tls_to(peer.host, peer.tls)
     contexts = [build_context(one.sop_class_uid, one.transfer_syntax_uid) for one in syntaxes]
@@ -145,7 +153,7 @@ def associated(
             peer.port,
             contexts=contexts,
             ae_title=peer.called_ae_title,
-            evt_handlers=[(evt.EVT_CONN_OPEN, on_connected), *handlers],
+            evt_handlers=[(evt.EVT_CONN_OPEN, on_connected), (evt.EVT_PDU_RECV, on_pdu), *handlers],
             tls_args=tls,
         )
     except OSError as error:  # a name that does not resolve
@@ -153,6 +161,8 @@ def associated(
     try:
         if tls is not None and tls[0].failure is not None:
             raise _not_secured(peer, tls[0].failure)
+        if rejections:
+            raise _rejected(rejections[0], peer)
         if not association.is_established:
             raise _not_established(association, peer, bool(connections))
         yield association
@@ -245,15 +255,16 @@ def _end(association: Association) -> None:
         association.abort()
 
 
+def _rejected(answer: A_ASSOCIATE, peer: Peer) -> DeliveryError:
+    kind = "for now" if answer.result == _REJECTED_TRANSIENT else "until something is changed"
+    return DeliveryError(
+        f"{peer} rejected the association {kind}: {answer.reason_str}; "
+        f"check that it knows the calling AE title {peer.calling_ae_title} and this host, and is called by its own",
+        code="association-rejected",
+    )
+
+
 def _not_established(association: Association, peer: Peer, connected: bool) -> DeliveryError:
-    if association.is_rejected:
-        answer = association.acceptor.primitive
-        kind = "for now" if answer.result == _REJECTED_TRANSIENT else "until something is changed"
-        return DeliveryError(
-            f"{peer} rejected the association {kind}: {answer.reason_str}; "
-            f"check that it knows the calling AE title {peer.calling_ae_title} and this host, and is called by its own",
-            code="association-rejected",
-        )
     if not connected:
         return _unreachable(peer)
     if association.rejected_contexts and not association.accepted_contexts:

@@ -1,4 +1,4 @@
-"""The names of pynetdicom that requests touch, and its race: a response is the request's, however slow the reactor."""
+"""The names of pynetdicom that requests touch, and its races: a response is the request's, a rejection is one."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ import time
 from typing import Any
 
 import pytest
-from pynetdicom import AE
+from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.sop_class import Verification
 
 from app.delivery.dimse import IMPLICIT_VR_LITTLE_ENDIAN, FileSyntax, Peer, associated
 from app.delivery.toolkit_pause import Checkpoint
+from app.errors import DeliveryError
 from app.identifiers import UID
 
 HOST = "127.0.0.1"
 ECHOES = 3
+ECHO = FileSyntax(UID(str(Verification)), IMPLICIT_VR_LITTLE_ENDIAN)
 
 
 @pytest.fixture
@@ -47,6 +49,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
 def port() -> Any:
     entity = AE("PACS")
     entity.add_supported_context(Verification)
+    entity.require_calling_aet = ["LIMNER"]
     server = entity.start_server((HOST, 0), block=False)
     yield server.server_address[1]
     server.shutdown()
@@ -54,11 +57,22 @@ def port() -> Any:
 
 @pytest.mark.usefixtures("interrupted")
 def test_a_response_is_not_taken_by_the_reactor(port: int) -> None:
-    echo = FileSyntax(UID(str(Verification)), IMPLICIT_VR_LITTLE_ENDIAN)
-    with associated(Peer(HOST, port, "PACS", "LIMNER", 2.0), [echo]) as association:
+    with associated(Peer(HOST, port, "PACS", "LIMNER", 2.0), [ECHO]) as association:
         assert isinstance(association._reactor_checkpoint, Checkpoint)
         for _ in range(ECHOES):
             assert association.send_c_echo().get("Status") == 0x0000
+
+
+def test_a_rejection_that_comes_before_the_requester_looks_is_one(port: int) -> None:
+    """The toolkit's requester finds the connection closed, and takes that for none that came about."""
+    stranger = Peer(HOST, port, "PACS", "STRANGER", 2.0)
+    busy = (evt.EVT_REQUESTED, lambda _: time.sleep(0.5))
+    with (
+        pytest.raises(DeliveryError, match="Calling AE title not recognised") as caught,
+        associated(stranger, [ECHO], [busy]),
+    ):
+        pass
+    assert caught.value.code == "association-rejected"
 
 
 def test_what_is_replaced_is_what_the_toolkit_has() -> None:
