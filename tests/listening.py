@@ -79,11 +79,17 @@ def listening(
     spool = Spool(folder, low_water_bytes)
     spool.prepare()
     instances: list[Instance] = []
+
+    def remember(instance: Instance) -> bool:
+        before = {one.digest for one in instances if one.sop_instance_uid == instance.sop_instance_uid}
+        instances.append(instance)
+        return bool(before) and instance.digest not in before
+
     audit = RecordedAudit()
     listener = Listener(
         ListenerSettings.model_validate({"port": 0, "shutdown_seconds": 5, **settings}),
         spool,
-        record or instances.append,
+        record or remember,
         audit,  # type: ignore[arg-type]
         backlog or (lambda: 0),
         transfers,

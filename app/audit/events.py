@@ -87,6 +87,11 @@ class AuditEvent(Enum):
         _own("instance-refused", "Instance refused"),
         "An instance was answered with a failure status.",
     )
+    INSTANCE_CHANGED = (
+        _INSTANCES_TRANSFERRED,
+        _own("instance-changed", "Instance changed"),
+        "An instance came with other content than it had before; both are kept, and the later one counts.",
+    )
     INSTANCES_RECEIVED = (
         _INSTANCES_TRANSFERRED,
         None,

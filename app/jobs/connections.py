@@ -18,8 +18,21 @@ RECONNECT_SECONDS = 5.0
 """A pool that can't connect gives up after this time, and tries anew when it is asked. Else its tries would become ever
 rarer, and a database that is back not be noticed for minutes."""
 
+LINE: Mapping[str, Any] = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+}
+"""For every connection (libpq's, of TCP alone): a line that is cut without a word is missed within 25 s. By the operating
+system's own limits whoever asked over it would wait for a quarter of an hour, and whoever listens for ever."""
+
 UNPREPARED: Mapping[str, Any] = {"prepare_threshold": None}
 """For connections that last: a prepared statement fails, each time, once a newer program has added a column."""
+
+_KEEP_ALIVE = "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3"
+"""So soon, in seconds and tries, the database frees what the connection of a machine held that is gone without a word."""
 
 Connection = psycopg.Connection[DictRow]
 """A connection in a transaction of `Connections.transaction`."""
@@ -29,6 +42,13 @@ def read_statements(file_name: str) -> dict[str, str]:
     """Return the statements of a file of the ``sql`` folder by the names in its ``-- name:`` lines."""
     sections = Path(__file__).with_name("sql").joinpath(file_name).read_text().split("-- name: ")[1:]
     return {name.strip(): text.strip().rstrip(";") for name, text in (one.split("\n", 1) for one in sections)}
+
+
+async def connect_alone(url: str, **facts: Any) -> psycopg.AsyncConnection:
+    """Open a connection outside of any pool, each statement a transaction of its own; its locks end with it."""
+    connection = await psycopg.AsyncConnection.connect(url, autocommit=True, **LINE, **facts)
+    await connection.execute(_KEEP_ALIVE)
+    return connection
 
 
 _SILENT_SECONDS = 30
@@ -56,9 +76,11 @@ class Connections:
 
     def __init__(self, url: str, *, maximum_connections: int = 16, timeout_seconds: float = 10.0) -> None:
         self.url = url
+        self.answer_seconds = timeout_seconds
+        """Longest wait for a statement, where a peer waits for what it says."""
         self._pool: ConnectionPool[Connection] = ConnectionPool(
             url,
-            kwargs={"row_factory": dict_row, "connect_timeout": 5, **UNPREPARED},
+            kwargs={"row_factory": dict_row, **LINE, **UNPREPARED},
             min_size=1,
             max_size=maximum_connections,
             timeout=timeout_seconds,
@@ -91,6 +113,13 @@ class Connections:
     def transaction(self) -> Iterator[Connection]:
         """Give a connection whose work is committed at the end, or rolled back by an exception."""
         with self._pool.connection() as connection:
+            yield connection
+
+    @contextmanager
+    def answered_transaction(self) -> Iterator[Connection]:
+        """The same for a peer that waits for an answer: a statement that meets somebody's lock gives up in time."""
+        with self.transaction() as connection:
+            connection.execute(f"SET LOCAL statement_timeout = '{self.answer_seconds}s'")
             yield connection
 
     def _rows(self, statement: str, parameters: Sequence[Any] | Mapping[str, Any]) -> list[DictRow]:

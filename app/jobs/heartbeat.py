@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import psycopg
 from procrastinate.worker import Worker as QueueWorker
 
-from app.jobs.connections import read_statements
+from app.jobs.connections import connect_alone, read_statements
 from app.telemetry import get_logger
 
 _SQL = read_statements("rescuing.sql")
@@ -56,9 +56,7 @@ class Heartbeat:
         """Show it until cancelled. A database that goes away is waited for."""
         while True:
             try:
-                async with await psycopg.AsyncConnection.connect(
-                    self._url, autocommit=True, connect_timeout=5
-                ) as connection:
+                async with await connect_alone(self._url) as connection:
                     while True:
                         async with asyncio.timeout(2 * self._seconds):
                             await self._beat(connection)

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 
 import psycopg
 
+from app.jobs.connections import connect_alone
 from app.telemetry import get_logger
 
 LISTENERS = 0x4C494D4C  # the numbers of advisory locks: the letters of the project and one for the kind
@@ -82,7 +83,7 @@ class Presence:
             self._connection = None
 
     async def _connect(self) -> psycopg.AsyncConnection:
-        self._connection = await psycopg.AsyncConnection.connect(self._url, autocommit=True, connect_timeout=5)
+        self._connection = await connect_alone(self._url)
         return self._connection
 
 
@@ -110,9 +111,7 @@ class Turn:
         """Wait for the turn and run the service, again and again, until `stop` is set. A database is waited for."""
         while not stop.is_set():
             try:
-                async with await psycopg.AsyncConnection.connect(
-                    self._url, autocommit=True, connect_timeout=5
-                ) as connection:
+                async with await connect_alone(self._url) as connection:
                     await self._take_turns(connection, stop)
             except (psycopg.Error, OSError) as error:
                 _log.warning("turn.lost", error=type(error).__name__)

@@ -20,7 +20,7 @@ from procrastinate.job_context import JobContext
 from procrastinate.middleware import AsyncCallNext
 from procrastinate.worker import Worker as QueueWorker
 
-from app.jobs.connections import read_statements
+from app.jobs.connections import connect_alone, read_statements
 from app.jobs.heartbeat import Heartbeat
 from app.jobs.presence import WORKERS, Presence
 from app.settings_worker import WorkerSettings
@@ -161,7 +161,7 @@ class Rescuer:
 
     async def _open(self) -> psycopg.AsyncConnection:
         if self._connection is None or self._connection.closed or self._connection.broken:
-            self._connection = await psycopg.AsyncConnection.connect(self._url, autocommit=True, connect_timeout=5)
+            self._connection = await connect_alone(self._url)
         return self._connection
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import psycopg
 
+from app.jobs.connections import connect_alone
 from app.jobs.queue import GRAPH_QUEUE
 from app.settings import Settings
 from app.settings_slots import DEFAULT_SLOTS, SlotsSettings
@@ -26,7 +27,7 @@ _WAIT_SECONDS = 1.0  # between looks for a free slot
 _SETTLE_SECONDS = 2.0  # after a slot was taken: who had it before must have ended its graph
 _LOOK_SECONDS = 0.5  # how soon a lost slot is noticed
 _AGAIN_SECONDS = 0.2
-_CONNECT_SECONDS = 5
+_NAME = "limner slot"
 
 _log = get_logger(__name__)
 
@@ -110,7 +111,7 @@ class _Slot:
     @classmethod
     async def take(cls, url: str, slots: str, at_once: int) -> _Slot:
         """Wait until one is free, and take it."""
-        connection = await _connect(url)
+        connection = await connect_alone(url, application_name=_NAME)
         try:
             while True:
                 for number in range(at_once):
@@ -139,7 +140,7 @@ class _Slot:
     async def _take_back(self) -> bool:
         while True:
             try:
-                connection = await _connect(self._url)
+                connection = await connect_alone(self._url, application_name=_NAME)
                 # the database may not have noticed yet that the connection was cut
                 await connection.execute(_END_OWN, (self._slots, self.number, self._process))
                 taken = await _lock(connection, self._slots, self.number)
@@ -151,8 +152,6 @@ class _Slot:
             return taken
 
 
-_KEEP_ALIVE = "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3"
-"""So soon, in seconds and tries, the database frees the slot of a machine that is gone without a word."""
 _LOCK = "SELECT pg_try_advisory_lock(hashtext('limner slots ' || %s), %s)"
 _END_OWN = """
 SELECT pg_terminate_backend(pid, 1000) FROM pg_locks
@@ -160,14 +159,6 @@ WHERE locktype = 'advisory' AND objsubid = 2 AND granted
   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
   AND classid::bigint = (hashtext('limner slots ' || %s)::bigint & 4294967295) AND objid::bigint = %s AND pid = %s
 """
-
-
-async def _connect(url: str) -> psycopg.AsyncConnection:
-    connection = await psycopg.AsyncConnection.connect(
-        url, autocommit=True, connect_timeout=_CONNECT_SECONDS, application_name="limner slot"
-    )
-    await connection.execute(_KEEP_ALIVE)
-    return connection
 
 
 async def _lock(connection: psycopg.AsyncConnection, slots: str, number: int) -> bool:

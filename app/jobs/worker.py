@@ -15,7 +15,7 @@ from procrastinate import PsycopgConnector
 from procrastinate.exceptions import ConnectorException
 from procrastinate.worker import Worker as QueueWorker
 
-from app.jobs.connections import RECONNECT_SECONDS, UNPREPARED
+from app.jobs.connections import LINE, RECONNECT_SECONDS, UNPREPARED
 from app.jobs.heartbeat import Heartbeat
 from app.jobs.queue import SYSTEM_QUEUE, delivery_queue
 from app.jobs.records import Records
@@ -98,7 +98,7 @@ class Worker:
                 min_size=1,
                 max_size=len(queues) + len(self._lanes) + 4,
                 reconnect_timeout=RECONNECT_SECONDS,
-                kwargs=dict(UNPREPARED),
+                kwargs={**LINE, **UNPREPARED},
             )
         )
         self._tasks.register(app)

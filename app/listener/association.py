@@ -115,7 +115,7 @@ class Listener:
         self,
         settings: ListenerSettings,
         spool: Spool,
-        record: Callable[[Instance], None],
+        record: Callable[[Instance], bool],
         audit: AuditLog,
         backlog: Callable[[], int] = lambda: 0,
         transfers: Transfers | None = None,

@@ -56,7 +56,8 @@ class StorageHandlers:
     spool
         Where the bytes go.
     record
-        Commits an instance to the ledger, also one that it has already. May raise OutOfResources.
+        Commits an instance to the ledger, also one that it has already; returns whether it came with other content
+        before. May raise OutOfResources.
     audit
         Where refusals and the begin of transfers are written.
     sessions
@@ -70,7 +71,7 @@ class StorageHandlers:
     def __init__(
         self,
         spool: Spool,
-        record: Callable[[Instance], None],
+        record: Callable[[Instance], bool],
         audit: AuditLog,
         sessions: Sessions,
         maximum_object_bytes: int,
@@ -150,6 +151,16 @@ class StorageHandlers:
         """Record that an association brings a series, before its first instance; OutOfResources if it can't be."""
         if self._transfers is not None:
             self._transfers.begin(session, study_instance_uid, series_instance_uid)
+
+    def audit_change(self, session: Session, instance: Instance) -> None:
+        """Write an instance that came with other content than before to the audit log; AuditError if it can't be."""
+        self._audit.append(
+            AuditEvent.INSTANCE_CHANGED,
+            Outcome.SUCCESS,
+            **session.participants(),
+            study_instance_uid=instance.study_instance_uid,
+            sop_instance_uid=instance.sop_instance_uid,
+        )
 
     def audit_refusal(self, session: Session, status: int, code: str, sop_instance_uid: str = "") -> None:
         """Write an instance that is refused to the audit log."""

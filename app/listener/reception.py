@@ -149,19 +149,19 @@ class Reception:
         kept = self._file.keep()
         self._handlers.begin_study(session, header.study_instance_uid)
         self._handlers.begin_series(session, header.study_instance_uid, header.series_instance_uid)
-        self._handlers.record(
-            Instance(
-                sop_instance_uid=self._sop_instance_uid,
-                sop_class_uid=self._sop_class_uid,
-                transfer_syntax_uid=self._transfer_syntax_uid,
-                series_instance_uid=header.series_instance_uid,
-                study_instance_uid=header.study_instance_uid,
-                digest=kept.digest,
-                size_bytes=kept.size_bytes,
-                calling_ae_title=session.calling_ae_title,
-                source_host=session.source_host,
-            )
+        instance = Instance(
+            sop_instance_uid=self._sop_instance_uid,
+            sop_class_uid=self._sop_class_uid,
+            transfer_syntax_uid=self._transfer_syntax_uid,
+            series_instance_uid=header.series_instance_uid,
+            study_instance_uid=header.study_instance_uid,
+            digest=kept.digest,
+            size_bytes=kept.size_bytes,
+            calling_ae_title=session.calling_ae_title,
+            source_host=session.source_host,
         )
+        if self._handlers.record(instance):
+            self._handlers.audit_change(session, instance)
         if not self._handlers.spool.holds(kept):
             raise OutOfResources(
                 "the instance was here already, and retention removed it before its record came back; send it again",

@@ -48,7 +48,7 @@ def reporting(made: Bench, *, host: str = HOST, title: str = "PACS") -> Iterator
     keeping = ReportKeeping(made.records, TaskQueue())
     reports = CommitmentReports({title: [ARCHIVE]}, keeping.keep, audit)  # type: ignore[arg-type]
     settings = ListenerSettings(port=0, host=host, shutdown_seconds=1)
-    listener = Listener(settings, spool, lambda _: None, audit, reports=reports)  # type: ignore[arg-type]
+    listener = Listener(settings, spool, lambda _: False, audit, reports=reports)  # type: ignore[arg-type]
     listener.start()
     try:
         yield listener.port, audit
@@ -277,7 +277,7 @@ def test_a_report_that_can_not_be_kept_is_not_acknowledged(tmp_path: Path) -> No
     spool.prepare()
     audit = RecordedAudit()
     reports = CommitmentReports({"PACS": [ARCHIVE]}, keep, audit)  # type: ignore[arg-type]
-    listener = Listener(ListenerSettings(port=0), spool, lambda _: None, audit, reports=reports)  # type: ignore[arg-type]
+    listener = Listener(ListenerSettings(port=0), spool, lambda _: False, audit, reports=reports)  # type: ignore[arg-type]
     listener.start()
     try:
         information = Dataset()

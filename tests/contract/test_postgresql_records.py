@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
@@ -68,8 +68,10 @@ def test_the_backlog_counts_series_and_jobs_that_wait(records: Records, url: str
 
 
 def test_other_content_of_an_instance_counts_from_then_on(records: Records) -> None:
-    records.record_instance(instance(1))
-    records.record_instance(instance(1, content="corrected"))
+    assert not records.record_instance(instance(1))
+    assert records.record_instance(instance(1, content="corrected"))
+    assert not records.record_instance(instance(1, content="corrected"))
+    assert not records.record_instance(instance(1))
     (series,) = records.undecided_series()
     with records.transaction() as connection:
         inputs = records.series_inputs(connection, series)
@@ -165,6 +167,27 @@ def test_a_database_that_only_reads_asks_the_sender_to_try_again(records: Record
     with pytest.raises(OutOfResources, match="ReadOnlySqlTransaction"):
         records.begin_transfer(transfer)
     assert records.backlog() == 0
+
+
+@pytest.mark.parametrize("table", ["instances", "series", "transfers", "jobs"])
+def test_a_database_that_is_locked_asks_the_sender_to_try_again(url: str, table: str) -> None:
+    """By whoever mends it by hand, or by a long VACUUM FULL: a sender is answered before it takes us for dead."""
+    transfer = Transfer(uuid.uuid4(), "1.2.3", "1.2.3.1", "MODALITY", "here 104")
+    with Records(url, timeout_seconds=0.5) as impatient:
+        impatient.record_instance(instance(1))
+        asked: dict[str, Callable[[], object]] = {
+            "instances": lambda: impatient.record_instance(instance(2)),
+            "series": lambda: impatient.record_instance(instance(2)),
+            "transfers": lambda: impatient.begin_transfer(transfer),
+            "jobs": impatient.backlog,
+        }
+        with psycopg.connect(url) as other:
+            other.execute(f"LOCK TABLE {table}")
+            with pytest.raises(OutOfResources, match="QueryCanceled") as refused:
+                asked[table]()
+            other.rollback()
+        assert refused.value.dimse_status == 0xA700
+        asked[table]()
 
 
 def test_a_lost_connection_is_replaced(records: Records, postgres: str) -> None:

@@ -156,8 +156,11 @@ def test_changed_content_under_the_same_uid_is_kept_beside(tmp_path: Path) -> No
     image.PatientName = "Roe^Jane"
     image.save_as(tmp_path / "b.dcm", enforce_file_format=True)
     with listening(tmp_path / "spool") as at:
-        assert send(at, first, tmp_path / "b.dcm") == [0, 0]
+        assert send(at, first, tmp_path / "b.dcm", first) == [0, 0, 0]
     assert len(list(at.spool.all_digests())) == 2
+    [changed] = at.audit.of(AuditEvent.INSTANCE_CHANGED)
+    assert changed["sop_instance_uid"] == image.SOPInstanceUID
+    assert "Roe" not in str(changed)
 
 
 def test_below_the_watermark_a_repeat_is_acknowledged_and_the_rest_told_to_come_again(tmp_path: Path) -> None:

@@ -53,11 +53,11 @@ class CompleteRecords(Connections):
         Raises
         ------
         OutOfResources
-            If the database can't be reached, has no room or only reads, as a standby does: the sender should try again
-            later.
+            If the database can't be reached, is locked, has no room or only reads, as a standby does: the sender should
+            try again later.
         """
         try:
-            with self.transaction() as connection:
+            with self.answered_transaction() as connection:
                 connection.execute(_SQL["begin_transfer"], transfer._asdict())
         except (psycopg.OperationalError, psycopg.InterfaceError, ReadOnlySqlTransaction) as error:
             raise OutOfResources(f"the records can't be written: {type(error).__name__}") from error

@@ -8,12 +8,12 @@ from dataclasses import asdict, fields
 from typing import Any
 
 import psycopg
-from psycopg.errors import ReadOnlySqlTransaction
+from psycopg.errors import QueryCanceled, ReadOnlySqlTransaction
 from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool, PoolClosed
 
 from app.errors import OutOfResources
-from app.jobs.connections import Connection, Connections, read_statements
+from app.jobs.connections import LINE, RECONNECT_SECONDS, Connection, Connections, read_statements
 from app.jobs.entries import Instance
 
 _SQL = read_statements("receiving.sql")
@@ -33,26 +33,32 @@ class ReceiveRecords(Connections):
         super().__init__(url, maximum_connections=maximum_connections, timeout_seconds=timeout_seconds)
         self._receiving_lock = threading.Lock()
         self._receiving: ConnectionPool[Connection] | None = None
-        self._receiving_seconds = timeout_seconds
         self._is_closed = False
 
-    def record_instance(self, instance: Instance) -> None:
+    def record_instance(self, instance: Instance) -> bool:
         """Record a kept instance; committed when this returns. A known one (UID and digest) changes nothing.
+
+        Returns
+        -------
+        bool
+            Whether it came with other content before: from now on this one counts.
 
         Raises
         ------
         OutOfResources
-            If the database can't be reached, has no room or only reads, as a standby does: the sender should try again
-            later.
+            If the database can't be reached, is locked, has no room or only reads, as a standby does: the sender should
+            try again later.
         """
         facts = {name: getattr(instance, name) for name in _FACTS}
         try:
             try:
-                self._commit(facts)
+                return self._commit(facts)
+            except QueryCanceled:  # somebody holds a lock: another try would wait as long
+                raise
             except (psycopg.OperationalError, psycopg.InterfaceError):
                 # a connection may be one that the database has ended since; what is recorded twice is recorded once
-                self._receiving_pool().check()
-                self._commit(facts)
+                self._receiving_pool().drain()
+                return self._commit(facts)
         except (psycopg.OperationalError, psycopg.InterfaceError, ReadOnlySqlTransaction) as error:
             raise OutOfResources(f"the records can't be written: {type(error).__name__}") from error
 
@@ -65,9 +71,10 @@ class ReceiveRecords(Connections):
             pool.close()
         super().close()
 
-    def _commit(self, facts: dict[str, Any]) -> None:
+    def _commit(self, facts: dict[str, Any]) -> bool:
         with self._receiving_pool().connection() as connection:
-            connection.execute(_SQL["record_instance"], facts)
+            row = connection.execute(_SQL["record_instance"], facts).fetchone()
+        return row is not None and bool(row["is_other"])
 
     def _receiving_pool(self) -> ConnectionPool[Connection]:
         """Return connections on which a statement is its own transaction: one message there and back an instance.
@@ -81,15 +88,21 @@ class ReceiveRecords(Connections):
             if self._receiving is None:
                 self._receiving = ConnectionPool(
                     self.url,
-                    kwargs={"row_factory": dict_row, "connect_timeout": 5, "autocommit": True},
+                    kwargs={"row_factory": dict_row, **LINE, "autocommit": True},
                     min_size=1,
                     max_size=_RECEIVING_CONNECTIONS,
-                    timeout=self._receiving_seconds,
+                    timeout=self.answer_seconds,
+                    reconnect_timeout=RECONNECT_SECONDS,
+                    configure=self._limit_statements,
                     num_workers=1,
                     name="receiving",
                     open=True,
                 )
             return self._receiving
+
+    def _limit_statements(self, connection: Connection) -> None:
+        """Have a sender be answered where a statement waits for somebody's lock, before it takes us for dead."""
+        connection.execute(f"SET statement_timeout = '{self.answer_seconds}s'")
 
     def backlog(self) -> int:
         """Return how many series are undecided and how many jobs are queued, together.
@@ -100,7 +113,9 @@ class ReceiveRecords(Connections):
             If the database can't be reached.
         """
         try:
-            return int(self._rows(_SQL["backlog"], ())[0]["waiting"])
+            with self.answered_transaction() as connection:
+                (row,) = connection.execute(_SQL["backlog"]).fetchall()
+            return int(row["waiting"])
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             raise OutOfResources(f"the records can't be read: {type(error).__name__}") from error
 

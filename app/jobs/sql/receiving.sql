@@ -3,7 +3,7 @@
 -- name: record_instance
 -- One statement, one commit: the instance's row, and its series back to receiving. A known instance changes nothing,
 -- unless its file was removed for its age: then it is received anew, as content is that comes after the decision, and
--- makes a new revision of the series.
+-- makes a new revision of the series. Returns whether it is content other than was known of the instance.
 WITH fresh AS (
     INSERT INTO instances (sop_instance_uid, digest, sop_class_uid, transfer_syntax_uid, series_instance_uid,
                            study_instance_uid, size_bytes, calling_ae_title, source_host)
@@ -11,14 +11,17 @@ WITH fresh AS (
             %(study_instance_uid)s, %(size_bytes)s, %(calling_ae_title)s, %(source_host)s)
     ON CONFLICT (sop_instance_uid, digest) DO UPDATE SET pruned_at = NULL WHERE instances.pruned_at IS NOT NULL
     RETURNING study_instance_uid, series_instance_uid, calling_ae_title
+), receiving AS (
+    INSERT INTO series (study_instance_uid, series_instance_uid, state, calling_ae_title)
+    SELECT study_instance_uid, series_instance_uid, 'receiving', calling_ae_title FROM fresh
+    ON CONFLICT (study_instance_uid, series_instance_uid) DO UPDATE SET
+        last_received_at = clock_timestamp(),
+        calling_ae_title = EXCLUDED.calling_ae_title,
+        revision = series.revision + CASE WHEN series.state IN ('receiving', 'waiting-for-study') THEN 0 ELSE 1 END,
+        state = 'receiving'
 )
-INSERT INTO series (study_instance_uid, series_instance_uid, state, calling_ae_title)
-SELECT study_instance_uid, series_instance_uid, 'receiving', calling_ae_title FROM fresh
-ON CONFLICT (study_instance_uid, series_instance_uid) DO UPDATE SET
-    last_received_at = clock_timestamp(),
-    calling_ae_title = EXCLUDED.calling_ae_title,
-    revision = series.revision + CASE WHEN series.state IN ('receiving', 'waiting-for-study') THEN 0 ELSE 1 END,
-    state = 'receiving';
+SELECT EXISTS (SELECT FROM fresh)
+   AND EXISTS (SELECT FROM instances WHERE sop_instance_uid = %(sop_instance_uid)s AND digest <> %(digest)s) AS is_other;
 
 -- name: unknown_digests
 -- Also those that came back and were not recorded; not those that are about to be removed.
