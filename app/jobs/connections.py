@@ -23,7 +23,7 @@ LINE: Mapping[str, Any] = {
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
-    "tcp_user_timeout": 15_000,
+    "tcp_user_timeout": 10_000,
 }
 """For every connection (libpq's, of TCP alone): a line that is cut without a word is missed within 25 s. By the operating
 system's own limits whoever asked over it would wait for a quarter of an hour, and whoever listens for ever."""

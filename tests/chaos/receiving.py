@@ -74,6 +74,8 @@ class Sender:
     statuses: Counter[int] = field(default_factory=Counter)
     lost_associations: int = 0
     acknowledged: int = 0
+    slowest_seconds: float = 0.0
+    """Longest wait for an answer."""
     _over: threading.Event = field(default_factory=threading.Event)
 
     def send_until_over(self) -> None:
@@ -94,7 +96,9 @@ class Sender:
         if not association.is_established:
             self.lost_associations += 1
             return False
+        began = time.monotonic()
         status = association.send_c_store(dataset)
+        self.slowest_seconds = max(self.slowest_seconds, time.monotonic() - began)
         association.release()
         if "Status" not in status:
             self.lost_associations += 1

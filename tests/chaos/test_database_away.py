@@ -1,7 +1,8 @@
-"""The database is stopped, killed, or has a full disk, while instances come and jobs run."""
+"""The database is stopped, killed, behind a line that is cut, or has a full disk, while instances come and jobs run."""
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from tests.job_harness import DESTINATIONS, Bench
 _DISK_BYTES = 128 << 20
 _BACK_SECONDS = 60.0
 _NAMES = ("a", "b")
+_LINE_PORT = 15432
 
 
 @contextmanager
@@ -107,6 +109,41 @@ def test_nothing_is_stuck_after_the_databases_crash_recovery(tmp_path: Path, fig
                 time.sleep(2)
                 wait_until(lambda: _answers(url), 60, "it is back")
         figures.show(promise, "kills of its server", seen=kills, least=1)
+
+
+@pytest.mark.timeout(600)
+def test_nothing_is_stuck_when_the_line_to_the_database_was_cut(
+    tmp_path: Path, network: peers.PeerNetwork, figures: Figures
+) -> None:
+    """Nobody is told: what is sent is lost, and nothing comes."""
+    promise = "2. Database's line cut"
+    seconds = figures.of(short=25, full=150)
+    with (
+        EmbeddedPostgres(tmp_path / "database", tmp_path / "run") as url,
+        _line_to(url, tmp_path, network) as distant,
+        _under_load(tmp_path, distant, figures, promise) as (_, sender),
+    ):
+        taken = sender.statuses[OUT_OF_RESOURCES]
+        network.cut()
+        try:
+            wait_until(lambda: sender.statuses[OUT_OF_RESOURCES] > taken, 60, "a sender is told to come again")
+            time.sleep(seconds)
+        finally:
+            network.join()
+    figures.show(promise, "seconds that it was cut", seen=seconds, least=25)
+    figures.show(promise, "instances answered 0xA700 meanwhile", seen=sender.statuses[OUT_OF_RESOURCES], least=1)
+    figures.show(promise, "longest that a sender waited for an answer, s", seen=sender.slowest_seconds, most=60)
+
+
+@contextmanager
+def _line_to(url: str, folder: Path, network: peers.PeerNetwork) -> Iterator[str]:
+    """Have the database be reached over the network's line, by the address that is given."""
+    facts = psycopg.conninfo.conninfo_to_dict(url)
+    path = next(Path(str(facts["host"])).glob(".s.PGSQL.*[0-9]"))
+    command = [sys.executable, "-m", "tests.chaos.database_line", str(path), network.peer_address, str(_LINE_PORT)]
+    log = folder / "line.log"
+    with peers.running_process(network.command(*command), log, network.peer_address, _LINE_PORT):
+        yield f"postgresql://{facts['user']}@{network.peer_address}:{_LINE_PORT}/{facts['dbname']}"
 
 
 def _answers(url: str) -> bool:
