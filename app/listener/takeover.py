@@ -6,8 +6,8 @@ and bounds of their own.
 The association keeps its thread, its place among the active ones and its events: who listens to them sees no
 difference.
 
-What is private of pynetdicom here is pinned by a contract test: `Association._run_reactor`,
-`DULServiceProvider._is_transport_event` and `RequestHandler._create_association`.
+What is private of pynetdicom here, and in the other modules of this package, is pinned by a contract test
+(tests/contract/test_pynetdicom_listener.py).
 """
 
 from __future__ import annotations

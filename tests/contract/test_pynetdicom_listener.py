@@ -554,6 +554,9 @@ def test_the_toolkits_names_that_are_relied_on() -> None:
     assert association.dul.state_machine.current_state == "Sta1"
     assert association.dul.socket is None
     assert ACTIONS[TRANSITION_TABLE["Evt7", "Sta3"]][2] == "Sta6", "an association is established in another state"
+    # where a peer has gone before it asked for anything, so that nobody waits on for its request
+    association.dul.to_user_queue.put(None)
+    assert association.dul.receive_pdu(wait=True) is None
     # where the toolkit's own loop is bounded
     assert TRANSITION_TABLE["Evt19", "Sta6"] == "AA-8", "app/listener/toolkit_bounds.py must abort in another way"
     assert association.dul.event_queue.empty()
