@@ -50,7 +50,7 @@ class ListenerSettings(Section):
         default=1 << 30, ge=0, description="Free space below which instances are answered with 0xA700."
     )
     backlog_limit: int = Field(
-        default=0,
+        default=10_000,
         ge=0,
         description="Undecided series and queued jobs from which on associations are rejected for now; 0: no limit.",
     )
