@@ -25,14 +25,14 @@ LINE: Mapping[str, Any] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
-"""For every connection (libpq's, of TCP alone): a line that is cut without a word is missed within 25 s. By the operating
-system's own limits whoever asked over it would wait for a quarter of an hour, and whoever listens for ever."""
+"""For every connection (of TCP alone): a line that is cut without a word is missed within half a minute. By the
+operating system's own limits whoever asked would wait for a quarter of an hour, and whoever listens for ever."""
 
 UNPREPARED: Mapping[str, Any] = {"prepare_threshold": None}
 """For connections that last: a prepared statement fails, each time, once a newer program has added a column."""
 
 _KEEP_ALIVE = "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3"
-"""So soon, in seconds and tries, the database frees what the connection of a machine held that is gone without a word."""
+"""So soon, in seconds and tries, the database frees what a connection held whose machine is gone without a word."""
 
 Connection = psycopg.Connection[DictRow]
 """A connection in a transaction of `Connections.transaction`."""
