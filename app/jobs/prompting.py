@@ -18,6 +18,7 @@ from operators.sam.objects.reading import referenced_series, structure_count
 
 IMAGES_NOT_HELD = "images-not-held"
 """As ``images-not-found``, it ends when the images come: `app.jobs.records.Records.reopen_prompts`."""
+_UNREADABLE = "a prompt object can't be read; send it again"
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,10 @@ def bind_prompts(files: Sequence[Path], study: Sequence[SeenSeries], *, most_str
                 named.add(referenced_series(dataset))
         except PromptRefused as error:
             first = first or error
+        except (OSError, MemoryError):
+            raise  # of the disk or the host, and not of the object
+        except Exception:  # noqa: BLE001 - a stranger's bytes: they end with a recorded refusal, whatever is wrong
+            first = first or PromptRefused(_UNREADABLE, code="unreadable")
     if structures > most_structures:
         return PromptBinding(None, _too_many(structures, most_structures))
     if first is not None and not named:
@@ -107,4 +112,4 @@ def _read(path: Path) -> pydicom.Dataset:
     try:
         return pydicom.dcmread(path, stop_before_pixels=True)
     except (OSError, *PARSE_ERRORS) as error:
-        raise PromptRefused("a prompt object can't be read; send it again", code="unreadable") from error
+        raise PromptRefused(_UNREADABLE, code="unreadable") from error

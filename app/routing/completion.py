@@ -20,7 +20,9 @@ from app.jobs.host_faults import disk_failed
 from app.jobs.queue import GROUND
 from app.jobs.records import Records, SeenSeries, SeriesState
 from app.routing.asking import ArchiveQuestions
+from app.routing.defects import DefectiveDecisions
 from app.routing.rules import Decision, RuleSet
+from app.routing.values import read_values
 from app.routing.waiting import Patience, Verdict, judge_series, judge_study
 from app.settings import Settings
 from app.settings_pipeline import RuleSettings
@@ -96,6 +98,7 @@ class CompletionScanner:
         self._patience: dict[str, Patience] = {}
         self._silent_seconds = max(_SILENT_SECONDS, 10 * settings.listener.network_timeout_seconds)
         self._looked_for_open = -math.inf
+        self._defects = DefectiveDecisions()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Look every ``scan_seconds`` until `stop` is set. A database that goes away is waited for."""
@@ -121,7 +124,9 @@ class CompletionScanner:
     def scan(self) -> int:
         """Look once; return how many series were decided."""
         self._end_left_open()
-        judged = [(one, judge_series(one, self._patience_of(one))) for one in self._records.undecided_series()]
+        undecided = self._records.undecided_series()
+        self._defects.forget_others(undecided)
+        judged = [(one, judge_series(one, self._patience_of(one))) for one in undecided]
         unfinished: dict[str, list[SeenSeries]] = {}
         for series, verdict in judged:
             if not verdict.complete:
@@ -130,13 +135,18 @@ class CompletionScanner:
                 self._ask(series)
         decided = 0
         for series, verdict in judged:
-            if not verdict.complete:
+            if not verdict.complete or self._defects.must_wait(series):
                 continue
             study = judge_study(series, self._patience_of(series), unfinished.get(series.study_instance_uid, ()))
             try:
                 count = self._look_at(series, verdict, study)
             except (StorageError, OSError) as error:
                 self._put_off(series, error)
+                continue
+            except GROUND:
+                raise  # of the database or the audit log: no other series can be decided either
+            except Exception as error:  # noqa: BLE001 - one series must not keep all others waiting
+                self._records.explain_waiting(series, self._defects.put_off(series, error))
                 continue
             if count:  # what came may be the images that prompts lacked
                 self._records.reopen_prompts(series.study_instance_uid)
@@ -213,8 +223,7 @@ class CompletionScanner:
         """
         if self._records.has_own_results(series):
             return True
-        maker = self._read(series, lambda path: pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[_MAKER]))
-        return maker is not None and str(maker.get(_MAKER, "")) == MANUFACTURER
+        return self._read(series, _maker) == (MANUFACTURER,)
 
     def _read(self, series: SeenSeries, look: Callable[[Path], _Found]) -> _Found | None:
         """What is found in a series' first file; None if it is none that can be read, whatever is wrong with it."""
@@ -242,6 +251,12 @@ class CompletionScanner:
             **({"reason": reason} if reason else {}),
         )
         return self._records.conclude_series(series, state, reason=reason)
+
+
+def _maker(path: Path) -> tuple[str, ...]:
+    """The manufacturer that a file names; nobody where it can't be read as text."""
+    header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[_MAKER])
+    return read_values(header, _MAKER).texts
 
 
 def _incomplete(series: SeenSeries) -> str:

@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from app.identifiers import UID
+from app.jobs.entries import SeenSeries
 from app.routing.completion import CompletionScanner
 from app.routing.rules import RuleSet
+from app.routing.waiting import explain_waiting
 from app.settings_listener import ListenerSettings, SourceSettings
 from app.settings_pipeline import RuleSettings
 from tests.database_fixture import fresh_database
@@ -71,6 +74,25 @@ def _scan_until(scanner: CompletionScanner, decided: int) -> None:
         decided -= scanner.scan()
         time.sleep(0.02)
     assert decided == 0
+
+
+def _quiet(made: Bench) -> None:
+    """Wait until nothing came for the quiet time."""
+    deadline = time.monotonic() + 20
+    quiet = made.settings.routing.series_quiet_seconds
+    while any(one.quiet_seconds < quiet for one in made.records.undecided_series()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+async def _run_until(made: Bench, decided: list[str]) -> None:
+    """Run a scanner as the server does until the series are in these states."""
+    stop = asyncio.Event()
+    running = asyncio.create_task(_scanner(made).run(stop))
+    while states(made) != decided and not running.done():
+        await asyncio.sleep(0.02)
+    stop.set()
+    await asyncio.wait_for(running, 10)
 
 
 def audited(made: Bench, event_type: str) -> list[dict[str, Any]]:
@@ -133,6 +155,53 @@ def test_a_result_that_comes_back_starts_no_job(tmp_path: Path, url: str) -> Non
         assert len(audited(made, "own-result-returned")) == 2
 
 
+def test_a_manufacturer_that_is_no_text_is_nobody_and_ends_nothing(tmp_path: Path, url: str) -> None:
+    with bench(tmp_path, url) as made:
+        receive(made, 1, series=1, manufacturer="ACME")
+        receive(made, 2, series=2)
+        path = made.spool / f"{instance(1, series=1).digest}.dcm"
+        whole = path.read_bytes()
+        path.write_bytes(whole.replace(b"\x08\x00\x70\x00LO", b"\x08\x00\x70\x00FD"))  # a number of 4 bytes: none is
+        assert path.read_bytes() != whole
+        asyncio.run(asyncio.wait_for(_run_until(made, ["routed", "routed"]), 30))
+
+
+def test_an_error_of_ours_keeps_only_its_own_series_waiting(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with bench(tmp_path, url) as made, structlog.testing.capture_logs() as logs:
+        receive(made, 1, series=1)
+        receive(made, 2, series=2)
+        (first, _) = made.records.undecided_series()
+        original, calls = made.workflow.create_job, []
+
+        def stumble(series: SeenSeries, rule: RuleSettings) -> bool:
+            if series.series_instance_uid != first.series_instance_uid:
+                return original(series, rule)
+            calls.append(series)
+            raise ZeroDivisionError("CanaryPatient")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(made.workflow, "create_job", stumble)
+            scanner = _scanner(made)
+        _scan_until(scanner, 1)
+        assert [scanner.scan() for _ in range(3)] == [0, 0, 0]
+        assert len(calls) == 1  # the next time is a minute away
+        (left,) = made.records.undecided_series()
+        (verdict,) = explain_waiting([left], made.settings).values()
+        (line,) = [one for one in logs if one["event"] == "completion.defect"]
+        assert (line["code"], line["digest"]) == ("decision-failed", first.lowest_digest)
+        assert "decision-failed" in verdict.waits_for
+        assert line["log_id"] in verdict.waits_for
+        assert "CanaryPatient" not in str(verdict) + str({**line, "exc_info": None})
+        receive(made, 3, series=1)  # what comes has it decided anew at once
+        _quiet(made)
+        assert scanner.scan() == 0
+        assert len(calls) == 2
+        _scan_until(_scanner(made), 1)  # as by a version that mends it
+        assert states(made) == ["routed", "routed"]
+
+
 def test_a_rule_may_take_results_on_purpose(tmp_path: Path, url: str) -> None:
     with bench(tmp_path, url) as made:
         receive(made, 1, modality="SEG", manufacturer="Limner")
@@ -165,14 +234,6 @@ def test_a_late_instance_makes_a_second_job_of_the_whole(tmp_path: Path, url: st
 
 
 def test_it_runs_until_it_is_stopped(tmp_path: Path, url: str) -> None:
-    async def run_until_decided(made: Bench) -> None:
-        stop = asyncio.Event()
-        running = asyncio.create_task(_scanner(made).run(stop))
-        while states(made) != ["routed"]:
-            await asyncio.sleep(0.02)
-        stop.set()
-        await asyncio.wait_for(running, 10)
-
     with bench(tmp_path, url) as made:
         receive(made, 1)
-        asyncio.run(asyncio.wait_for(run_until_decided(made), 30))
+        asyncio.run(asyncio.wait_for(_run_until(made, ["routed"]), 30))

@@ -71,6 +71,18 @@ def test_an_object_that_can_not_be_read_does_not_refuse_the_others_of_its_series
     assert _bound(tmp_path, nameless, _points(1)).images == _IMAGES
 
 
+def test_an_object_that_the_toolkit_stumbles_over_is_unreadable_whatever_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stumble(_: Dataset) -> int:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("app.jobs.prompting.structure_count", stumble)
+    problem = _bound(tmp_path, _points(1)).problem
+    assert problem is not None
+    assert problem.code == "unreadable"
+
+
 def test_more_structures_than_a_series_of_prompts_may_ask_for_are_refused(tmp_path: Path) -> None:
     assert _bound(tmp_path, _points(100)).problem is None
     binding = _bound(tmp_path, _points(100), _points(1))  # all objects of a series are one job
