@@ -156,12 +156,11 @@ def explain(
     """Say which rule takes a file and why the others don't. Shows values of the file: mind who looks on."""
     loaded = load_settings(settings)
     try:
-        dataset = pydicom.dcmread(file, stop_before_pixels=True)
+        decision = RuleSet(loaded.rule).decide_file(file)
     except (pydicom.errors.InvalidDicomError, OSError, ValueError) as error:
         raise LimnerError(
             f"{file} can't be read as DICOM: {type(error).__name__}", code="unreadable-instance"
         ) from error
-    decision = RuleSet(loaded.rule).decide(dataset)
     if as_json:
         print_json(_decision_as_json(decision))
     else:

@@ -60,6 +60,8 @@ _OF_THE_FRAMES = (
 )
 """What the instance's own header does not lend to its frames: the Standard has these in their groups alone, or sums
 them up in the header, as MIXED where frames differ (PS3.3 C.8.13.3.1.1)."""
+FIRST_FRAME_KEYWORDS = ("SOPClassUID", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+"""What `first_frame_header` needs of an instance, beside what its header is to lend to the frame."""
 _NEVER_OF_A_FRAME = frozenset(
     (*IDENTITY_KEYWORDS, "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 )

@@ -23,6 +23,7 @@ from pydicom.uid import (
 )
 
 from operators.errors import SeriesRefused
+from operators.headers import before_pixels
 from operators.parse_errors import PARSE_ERRORS
 from operators.pixel_decoders import decoder_for
 
@@ -56,7 +57,7 @@ _MOST_PADDING = 2
 
 
 def read_header(path: Path) -> pydicom.Dataset:
-    """Return the data set before its pixel data (PS3.10 section 7).
+    """Return the data set before its pixel data (PS3.10 section 7), very long values but those used here left unread.
 
     Raises
     ------
@@ -107,7 +108,7 @@ def unreadable(why: str) -> SeriesRefused:
 def _before_pixels(path: Path) -> tuple[pydicom.Dataset, int | None]:
     """The header, and how many bytes of pixel data there are; None if there are none."""
     with path.open("rb") as file:
-        dataset = pydicom.dcmread(file, stop_before_pixels=True)
+        dataset = before_pixels(file)
         decoder_for(dataset.file_meta.TransferSyntaxUID)
         there = _pixel_data_length(file, dataset)
     if dataset.file_meta.TransferSyntaxUID == DeflatedExplicitVRLittleEndian:

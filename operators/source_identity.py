@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import pydicom
 from pydicom.valuerep import DA, TM, DSfloat
 
+from operators.headers import is_unread
 from operators.parse_errors import PARSE_ERRORS
 
 IDENTITY_KEYWORDS = (
@@ -38,10 +39,13 @@ def with_same_elements(dataset: pydicom.Dataset) -> pydicom.Dataset:
     """Return another data set of the same elements, which can be given others in their place.
 
     (``copy.copy`` of a pydicom data set is no such thing: the table of the elements is one for both.) What can't be
-    parsed is left out. The elements themselves are shared, so that they must not be changed.
+    parsed, or was left in the file for its length, is left out. The elements themselves are shared, so that they must
+    not be changed.
     """
     found = pydicom.Dataset()
     for tag in dataset.keys():  # noqa: SIM118 - a data set iterates over its elements, which parses them
+        if is_unread(dataset, tag):
+            continue
         with contextlib.suppress(*PARSE_ERRORS):
             found[tag] = dataset[tag]
     if hasattr(dataset, "file_meta"):
@@ -61,14 +65,17 @@ def normalised_headers(headers: Sequence[pydicom.Dataset], spacing: float) -> li
 
 
 def readable_copy(header: pydicom.Dataset) -> pydicom.Dataset:
-    """Return a copy without what can't be parsed.
+    """Return a copy without what can't be parsed, or was left in the file for its length.
 
     It is a deep one: a shallow copy of a pydicom data set shares its elements with the original.
     """
     copied = copy.deepcopy(header)
     for tag in list(copied.keys()):
         try:
-            copied[tag]
+            if is_unread(copied, tag):
+                del copied[tag]
+            else:
+                copied[tag]
         except PARSE_ERRORS:
             del copied[tag]
     return copied

@@ -11,6 +11,7 @@ from pathlib import Path
 from app.errors import StorageError
 
 DISK_FAILED = "disk-failed"
+MEMORY_SHORT = "memory-short"
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _MOUNT_AWAY = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EREMOTEIO)
@@ -27,6 +28,17 @@ def is_of_the_host(error: BaseException) -> bool:
 def disk_failed(error: OSError) -> StorageError:
     """Return the error that has the queue try again."""
     return disk_failed_by(os.strerror(error.errno) if error.errno else type(error).__name__)
+
+
+def host_failed(error: OSError | MemoryError) -> StorageError:
+    """Return the same, also of a host without the memory to read what lies there."""
+    if isinstance(error, OSError):
+        return disk_failed(error)
+    return StorageError(
+        "this host has too little free memory to read it; give it more, or stop what takes it: what waits for it goes "
+        "on by itself",
+        code=MEMORY_SHORT,
+    )
 
 
 def disk_failed_by(why: str) -> StorageError:

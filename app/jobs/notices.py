@@ -24,6 +24,7 @@ from app.jobs.result_files import ResultFiles
 from app.settings import Settings
 from app.telemetry import get_logger
 from operators.errors import OperatorError
+from operators.headers import read_before_pixels, without_unread
 from operators.object_kinds import Kind
 from operators.parse_errors import PARSE_ERRORS
 
@@ -118,7 +119,7 @@ class Notices:
         headers: list[pydicom.Dataset] = []
         for one in images:
             try:
-                headers.append(pydicom.dcmread(self._spool_path_of(one.digest), stop_before_pixels=True))
+                headers.append(without_unread(read_before_pixels(self._spool_path_of(one.digest))))
             except (OSError, *PARSE_ERRORS):
                 continue
         if not headers:

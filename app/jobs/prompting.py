@@ -13,6 +13,7 @@ from app.jobs.entries import SeenSeries
 from app.settings import Settings
 from app.settings_prompt import PromptSettings
 from operators.errors import PromptRefused
+from operators.headers import read_before_pixels
 from operators.parse_errors import PARSE_ERRORS
 from operators.sam.objects.reading import referenced_series, structure_count
 
@@ -110,6 +111,6 @@ def _too_many(structures: int, most: int) -> PromptRefused:
 
 def _read(path: Path) -> pydicom.Dataset:
     try:
-        return pydicom.dcmread(path, stop_before_pixels=True)
+        return read_before_pixels(path)
     except (OSError, *PARSE_ERRORS) as error:
         raise PromptRefused(_UNREADABLE, code="unreadable") from error

@@ -34,6 +34,7 @@ from operators.derived_uids import (
     series_uid,
 )
 from operators.gate.policies import CHECKS
+from operators.headers import read_before_pixels
 from operators.label_maps import is_label_type, label_counts
 from operators.model_folder import file_digest
 from operators.object_kinds import NEEDS, REPORTS, SEGMENTATIONS, Kind
@@ -99,7 +100,7 @@ def verify_results(record: CompletionRecord, folder: Path, source_files: Sequenc
             "found nothing still writes an object"
         )
     try:
-        sources = _kept([pydicom.dcmread(path, specific_tags=list(_SOURCE_KEYWORDS)) for path in source_files], record)
+        sources = _kept([read_before_pixels(path, _SOURCE_KEYWORDS) for path in source_files], record)
         return tuple(one for finding in record.findings for one in _verify_finding(finding, record, folder, sources))
     except (OSError, IndexError, *PARSE_ERRORS) as error:
         # what is missing or mangled shows as any of these; the text of some holds values

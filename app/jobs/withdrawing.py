@@ -28,6 +28,7 @@ from app.jobs.result_files import ResultFiles
 from app.settings import Settings
 from app.telemetry import get_logger
 from operators.errors import OperatorError
+from operators.headers import read_before_pixels, without_unread
 from operators.object_kinds import Kind
 from operators.parse_errors import PARSE_ERRORS
 from operators.rejection_reasons import SENTENCES, RejectionReason
@@ -226,7 +227,7 @@ class Withdrawing:
         for one in theirs:
             try:
                 path = self._result_files.file_of(one.job_id, one.digest, Path(one.path))
-                return pydicom.dcmread(path, stop_before_pixels=True)
+                return without_unread(read_before_pixels(path))
             except (OSError, *PARSE_ERRORS):
                 continue
         raise VerificationFailed("none of the withdrawn objects' files can be read, so that a note belongs to no study")

@@ -10,13 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-import pydicom
-
 from app.audit.events import AuditEvent, Outcome
 from app.audit.log import AuditLog
 from app.errors import StorageError
 from app.jobs.binding import StudyBinding, TakenSeries
-from app.jobs.host_faults import disk_failed
+from app.jobs.host_faults import host_failed
 from app.jobs.queue import GROUND
 from app.jobs.records import Records, SeenSeries, SeriesState
 from app.routing.asking import ArchiveQuestions
@@ -27,6 +25,7 @@ from app.routing.waiting import Patience, Verdict, judge_series, judge_study
 from app.settings import Settings
 from app.settings_pipeline import RuleSettings
 from app.telemetry import get_logger
+from operators.headers import read_before_pixels
 from operators.object_kinds import MANUFACTURER
 
 _ENDS: Mapping[SeriesState, tuple[AuditEvent, Outcome, str | None]] = {
@@ -140,7 +139,7 @@ class CompletionScanner:
             study = judge_study(series, self._patience_of(series), unfinished.get(series.study_instance_uid, ()))
             try:
                 count = self._look_at(series, verdict, study)
-            except (StorageError, OSError) as error:
+            except (StorageError, OSError, MemoryError) as error:
                 self._put_off(series, error)
                 continue
             except GROUND:
@@ -153,9 +152,9 @@ class CompletionScanner:
             decided += count
         return decided
 
-    def _put_off(self, series: SeenSeries, error: StorageError | OSError) -> None:
+    def _put_off(self, series: SeenSeries, error: StorageError | OSError | MemoryError) -> None:
         """Say of a series whose file can't be had now why it waits; the others are decided meanwhile."""
-        why = str(error if isinstance(error, StorageError) else disk_failed(error))
+        why = str(error if isinstance(error, StorageError) else host_failed(error))
         if series.waits_for != why:
             _log.error("completion.put_off", digest=series.lowest_digest, error=type(error).__name__)
             self._records.explain_waiting(series, why)
@@ -214,7 +213,7 @@ class CompletionScanner:
 
     def _decide(self, series: SeenSeries) -> Decision | None:
         """What the rules say of a series' header; None if it can't be read."""
-        return self._read(series, lambda path: self._rules.decide(pydicom.dcmread(path, stop_before_pixels=True)))
+        return self._read(series, self._rules.decide_file)
 
     def _is_own(self, series: SeenSeries) -> bool:
         """Whether the series is a result that came back, of this server or of another one like it.
@@ -255,8 +254,7 @@ class CompletionScanner:
 
 def _maker(path: Path) -> tuple[str, ...]:
     """The manufacturer that a file names; nobody where it can't be read as text."""
-    header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[_MAKER])
-    return read_values(header, _MAKER).texts
+    return read_values(read_before_pixels(path, [_MAKER]), _MAKER).texts
 
 
 def _incomplete(series: SeenSeries) -> str:

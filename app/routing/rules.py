@@ -9,6 +9,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
+from pathlib import Path
 from typing import Any, Protocol
 
 from pydicom import Dataset
@@ -18,9 +19,12 @@ from app.errors import SettingsError
 from app.routing.patterns import Pattern
 from app.routing.values import Values, read_values
 from app.settings_pipeline import RuleSettings
-from operators.functional_groups import first_frame_header
+from operators.functional_groups import FIRST_FRAME_KEYWORDS, first_frame_header
+from operators.headers import read_before_pixels
 
 _NUMERIC = {"DS", "IS", "FL", "FD", "SL", "SS", "SV", "UL", "US", "UV", "US or SS"}
+_ASKED_OF_ALL = frozenset((*FIRST_FRAME_KEYWORDS, "PixelRepresentation", "BitsAllocated"))
+"""What is looked at whatever the rules say: the last two tell how some numbers are encoded (VR US or SS)."""
 _BINARY = {"OB", "OD", "OF", "OL", "OV", "OW", "OB or OW", "UN", "US or OW", "US or SS or OW"}
 
 
@@ -210,6 +214,16 @@ class RuleSet:
             or "any series that the rule takes"
             for channel, conditions in found.channels.items()
         }
+
+    def decide_file(self, path: Path) -> Decision:
+        """Return the same as `decide` of a file, of which no more is read than the rules look at.
+
+        Raises
+        ------
+        OSError, PARSE_ERRORS
+            If it can't be read, or is no DICOM file.
+        """
+        return self.decide(read_before_pixels(path, self.keywords | _ASKED_OF_ALL))
 
     def decide(self, dataset: Dataset) -> Decision:
         """Return the first rule whose conditions all hold for `dataset`, and for every rule why or why not.

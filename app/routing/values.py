@@ -11,6 +11,8 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.errors import BytesLengthException
 from pydicom.tag import Tag
 
+from operators.headers import is_unread
+
 _SHOWN = 80
 _LEADING_SPACE_COUNTS = {"LT", "ST", "UC", "UR", "UT"}
 _FILE_META_GROUP = 0x0002
@@ -54,6 +56,7 @@ class Values:
 _MISSING = Values(False, note="not in the data set")
 _EMPTY = Values(False, note="no value")
 _UNREADABLE = Values(True, note="a value that can't be read")
+_TOO_LONG = Values(True, note="a value that is too long to be compared")
 
 
 def read_values(dataset: Dataset, keyword: str) -> Values:
@@ -65,6 +68,8 @@ def read_values(dataset: Dataset, keyword: str) -> Values:
     holder = getattr(dataset, "file_meta", None) if tag.group == _FILE_META_GROUP else dataset
     if holder is None or tag not in holder:
         return _MISSING
+    if is_unread(holder, tag):
+        return _TOO_LONG
     try:
         element = holder[tag]
         value, representation = element.value, element.VR

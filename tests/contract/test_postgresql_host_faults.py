@@ -7,6 +7,7 @@ import errno
 import os
 import shutil
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,10 @@ from app.jobs.retention import RetentionWatch
 from app.routing.completion import CompletionScanner
 from app.routing.rules import RuleSet
 from app.routing.waiting import explain_waiting
+from operators.headers import read_before_pixels
 from tests.contract.test_postgresql_completion import receive
 from tests.database_fixture import fresh_database
+from tests.huge_values import add_private_value
 from tests.job_harness import Bench, PlantedDestination, PlantedGraph, bench, instance
 from tests.stepped_bench import SteppedBench, stepped_bench
 
@@ -102,6 +105,48 @@ def test_a_file_that_the_disk_does_not_give_keeps_only_its_own_series_waiting(tm
         path.write_bytes(kept)
         _until(lambda: scanner.scan() == 1)
         assert {one.state for one in made.records.series()} == {"routed"}
+
+
+def test_memory_that_is_short_keeps_only_the_series_waiting_that_needs_it(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with bench(tmp_path, url) as made:
+        receive(made, 1, series=1)
+        receive(made, 2, series=2)
+        (first, _) = made.records.undecided_series()
+        original = read_before_pixels
+
+        def read(path: Path, *rest: Any) -> Any:
+            if path.stem == first.lowest_digest:
+                raise MemoryError
+            return original(path, *rest)
+
+        scanner = _scanner(made, made.spool)
+        with monkeypatch.context() as patched:
+            patched.setattr("app.routing.rules.read_before_pixels", read)
+            _until(lambda: scanner.scan() == 1)
+            (left,) = made.records.undecided_series()
+            (verdict,) = explain_waiting([left], made.settings).values()
+            assert left.series_instance_uid == first.series_instance_uid
+            assert "memory" in verdict.waits_for
+        _until(lambda: scanner.scan() == 1)
+        assert {one.state for one in made.records.series()} == {"routed"}
+
+
+def test_values_of_gigabytes_are_not_read_to_decide(tmp_path: Path, url: str) -> None:
+    with bench(tmp_path, url) as made:
+        receive(made, 1)
+        (series,) = made.records.undecided_series()
+        add_private_value(made.spool / f"{series.lowest_digest}.dcm")
+        scanner = _scanner(made, made.spool)
+        tracemalloc.start()
+        try:
+            _until(lambda: scanner.scan() == 1)
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert most < 64 << 20
+        assert [one.state for one in made.records.series()] == ["routed"]
 
 
 def _sent_at_once(made: SteppedBench) -> tuple[Job, PlantedDestination]:

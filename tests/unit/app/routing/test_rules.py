@@ -13,12 +13,13 @@ from pydicom import Dataset, dcmread
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileMetaDataset
 from pydicom.tag import Tag
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from app.errors import SettingsError
 from app.routing.rules import RuleSet
 from app.settings import load_settings
 from app.settings_pipeline import URGENT_PRIORITY, RuleSettings
+from operators.headers import LONGEST_BYTES
 from tests.multi_frame import enhanced
 from tests.phantom import Phantom
 
@@ -330,9 +331,36 @@ def test_any_of_several_values_matches_any_of_several_members(values: list[str],
         ({"SamplingFrequency": {"present": False}}, True),
     ],
 )
-def test_an_enhanced_image_is_asked_of_its_first_frame_too(match: dict[str, Any], holds: bool) -> None:
+def test_an_enhanced_image_is_asked_of_its_first_frame_too(tmp_path: Path, match: dict[str, Any], holds: bool) -> None:
     dataset = enhanced(Phantom(), range(4))
-    assert (RuleSet([rule(**match)]).decide(dataset).rule is not None) == holds
+    rules = RuleSet([rule(**match)])
+    assert (rules.decide(dataset).rule is not None) == holds
+    dataset.save_as(tmp_path / "enhanced.dcm", enforce_file_format=True)
+    assert rules.decide_file(tmp_path / "enhanced.dcm") == rules.decide(dataset)
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+def test_a_file_is_decided_on_as_its_header_is(tmp_path: Path, syntax: UID) -> None:
+    dataset = Phantom().dataset(0)
+    dataset.add_new("SmallestImagePixelValue", "SS", -5)  # in Implicit VR something else says whether it has a sign
+    dataset.PixelRepresentation = 1
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.save_as(tmp_path / "one.dcm", enforce_file_format=True)
+    rules = RuleSet([rule(SmallestImagePixelValue=-5, Modality="CT", PatientName={"present": True})])
+    decision = rules.decide_file(tmp_path / "one.dcm")
+    assert decision.rule is not None
+    assert decision == rules.decide(dcmread(tmp_path / "one.dcm", stop_before_pixels=True))
+
+
+def test_a_very_long_value_is_present_and_not_read(tmp_path: Path) -> None:
+    dataset = Phantom().dataset(0)
+    dataset.add_new("EncapsulatedDocument", "OB", bytes(LONGEST_BYTES + 2))
+    dataset.TextValue = "long" * LONGEST_BYTES
+    dataset.save_as(tmp_path / "long.dcm", enforce_file_format=True)
+    rules = RuleSet([rule(EncapsulatedDocument={"present": True}), rule(TextValue={"pattern": "(long)+"})])
+    present, text = rules.decide_file(tmp_path / "long.dcm").explanations
+    assert (present.holds, text.holds) == (True, False)
+    assert text.conditions[0].found == "a value that is too long to be compared"
 
 
 def test_an_enhanced_image_without_functional_groups_is_asked_of_itself() -> None:
