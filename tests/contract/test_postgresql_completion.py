@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import structlog
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -49,9 +50,17 @@ def rule(**changed: Any) -> RuleSettings:
 
 
 def receive(
-    made: Bench, number: int, *, series: int = 1, modality: str = "CT", manufacturer: str = "", uid: str = ""
+    made: Bench,
+    number: int,
+    *,
+    series: int = 1,
+    modality: str = "CT",
+    manufacturer: str = "",
+    uid: str = "",
+    digest: str = "",
 ) -> None:
     one = instance(number, series=series)
+    one = replace(one, digest=digest) if digest else one
     one = replace(one, sop_instance_uid=UID(uid)) if uid else one
     made.receive(one)
     dataset = Dataset()
@@ -129,6 +138,31 @@ def test_no_rule_is_a_recorded_outcome(tmp_path: Path, url: str) -> None:
         assert states(made) == ["no-rule"]
         assert made.records.jobs() == []
         assert len(audited(made, "no-rule-applies")) == 1
+
+
+@pytest.mark.parametrize(("first", "corrected"), [("0", "f"), ("f", "0")])
+def test_a_rule_sees_what_an_instance_was_corrected_to(tmp_path: Path, url: str, first: str, corrected: str) -> None:
+    with bench(tmp_path, url) as made:
+        receive(made, 1, modality="MR", digest=first * 64)
+        receive(made, 1, modality="CT", digest=corrected * 64)
+        (seen,) = made.records.undecided_series()
+        assert made.records.series_of_study(seen.study_instance_uid)[0].lowest_digest == seen.lowest_digest
+        assert [one.digest for one in made.records.latest_inputs(seen)] == [seen.lowest_digest] == [corrected * 64]
+        _scan_until(_scanner(made, rule(match={"Modality": "CT"})), 1)
+        assert states(made) == ["routed"]
+
+
+def test_of_what_retention_removed_nothing_is_read_while_there_is_more(tmp_path: Path, url: str) -> None:
+    with bench(tmp_path, url) as made, psycopg.connect(url, autocommit=True) as connection:
+        receive(made, 1, digest="1" * 64)
+        receive(made, 1, digest="0" * 64)
+        receive(made, 2, digest="2" * 64)
+        connection.execute("UPDATE instances SET pruned_at = clock_timestamp() WHERE digest = %s", ("0" * 64,))
+        (seen,) = made.records.undecided_series()
+        assert seen.lowest_digest == "1" * 64  # the latest that is left of the instance
+        connection.execute("UPDATE instances SET pruned_at = clock_timestamp()")
+        (seen,) = made.records.undecided_series()
+        assert seen.lowest_digest == "0" * 64
 
 
 def test_a_series_that_cannot_be_read_is_a_recorded_outcome(tmp_path: Path, url: str) -> None:
