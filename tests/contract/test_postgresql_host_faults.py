@@ -14,6 +14,7 @@ from typing import Any
 
 import pydicom
 import pytest
+import structlog
 from procrastinate.exceptions import ConnectorException
 
 from app.errors import AuditError, StorageError
@@ -105,6 +106,33 @@ def test_a_file_that_the_disk_does_not_give_keeps_only_its_own_series_waiting(tm
         path.write_bytes(kept)
         _until(lambda: scanner.scan() == 1)
         assert {one.state for one in made.records.series()} == {"routed"}
+
+
+def test_a_series_that_waits_for_its_study_says_that_its_file_can_not_be_had(tmp_path: Path, url: str) -> None:
+    with (
+        bench(tmp_path, url, rule={"after": "study"}) as made,
+        structlog.testing.capture_logs() as logs,
+    ):
+        receive(made, 1)
+        scanner = _scanner(made, made.spool)
+        (seen,) = made.records.undecided_series()
+        assert made.records.conclude_series(seen, "waiting-for-study", rule="every")
+        (waiting,) = made.records.undecided_series()
+        path = made.spool / f"{waiting.lowest_digest}.dcm"
+        kept = path.read_bytes()
+        path.unlink()
+        path.symlink_to(path.name)  # it can't be opened: a loop
+        _until(lambda: scanner.scan() == 0 and any(one["event"] == "completion.put_off" for one in logs))
+        assert [scanner.scan() for _ in range(3)] == [0, 0, 0]
+        (verdict,) = explain_waiting(made.records.undecided_series(), made.settings).values()
+        assert "can't be used" in verdict.waits_for
+        assert len([one for one in logs if one["event"] == "completion.put_off"]) == 1
+        path.unlink()
+        path.write_bytes(kept)
+        _until(lambda: scanner.scan() == 1)
+        assert [(one.state, one.waits_for) for one in made.records.series_of_study(waiting.study_instance_uid)] == [
+            ("routed", None)
+        ]
 
 
 def test_memory_that_is_short_keeps_only_the_series_waiting_that_needs_it(

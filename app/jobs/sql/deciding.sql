@@ -54,7 +54,7 @@ ORDER BY last_received_at;
 -- name: explain_waiting
 UPDATE series SET waits_for = %(waits_for)s
 WHERE study_instance_uid = %(study_instance_uid)s AND series_instance_uid = %(series_instance_uid)s
-  AND state = 'receiving' AND waits_for IS DISTINCT FROM %(waits_for)s
+  AND state IN ('receiving', 'waiting-for-study') AND waits_for IS DISTINCT FROM %(waits_for)s
 RETURNING 1;
 
 -- name: series_of_study
