@@ -257,6 +257,23 @@ def test_a_rule_may_wait_for_the_whole_study(tmp_path: Path, url: str) -> None:
         assert len(made.records.jobs()) == 2
 
 
+def test_a_clock_that_was_set_back_keeps_no_study_waiting(tmp_path: Path, url: str) -> None:
+    with bench(tmp_path, url) as made, psycopg.connect(url, autocommit=True) as connection:
+        receive(made, 1, series=1)
+        receive(made, 1, series=2)
+        (decided, other) = made.records.undecided_series()
+        connection.execute(  # before the clock was set back by an hour
+            "UPDATE series SET state = 'no-rule', decided_at = clock_timestamp() + interval '1 hour', "
+            "last_received_at = clock_timestamp() + interval '1 hour' WHERE series_instance_uid = %s",
+            (decided.series_instance_uid,),
+        )
+        assert made.records.conclude_series(other, "waiting-for-study", rule="every")
+        _scan_until(_scanner(made, rule(after="study")), 1)
+        seen = {one.series_instance_uid: one for one in made.records.series_of_study(decided.study_instance_uid)}
+        assert seen[other.series_instance_uid].state == "routed"
+        assert seen[decided.series_instance_uid].study_quiet_seconds > 0
+
+
 def test_a_late_instance_makes_a_second_job_of_the_whole(tmp_path: Path, url: str) -> None:
     with bench(tmp_path, url) as made:
         scanner = _scanner(made)

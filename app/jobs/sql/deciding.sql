@@ -13,7 +13,11 @@ UPDATE series SET last_received_at = clock_timestamp() WHERE state IN ('receivin
 SELECT study_instance_uid, series_instance_uid, state, revision, calling_ae_title, last_received_at,
        extract(epoch FROM clock_timestamp() - last_received_at)::float8 AS quiet_seconds,
        extract(epoch FROM clock_timestamp() - (
-           SELECT max(whole.last_received_at) FROM series AS whole
+           -- what is decided keeps a time that a clock had before it was set back (mend_clock): that one says nothing
+           SELECT coalesce(
+               max(last_received_at) FILTER (WHERE last_received_at <= clock_timestamp() + interval '1 second'),
+               max(last_received_at))
+           FROM series AS whole
            WHERE whole.study_instance_uid = series.study_instance_uid))::float8 AS study_quiet_seconds,
        (SELECT coalesce(min(digest) FILTER (WHERE pruned_at IS NULL), min(digest)) FROM (
             SELECT DISTINCT ON (sop_instance_uid) digest, pruned_at FROM instances  -- as inputs_of_series: the latest
@@ -61,7 +65,11 @@ RETURNING 1;
 SELECT study_instance_uid, series_instance_uid, state, revision, calling_ae_title, last_received_at,
        extract(epoch FROM clock_timestamp() - last_received_at)::float8 AS quiet_seconds,
        extract(epoch FROM clock_timestamp() - (
-           SELECT max(whole.last_received_at) FROM series AS whole
+           -- what is decided keeps a time that a clock had before it was set back (mend_clock): that one says nothing
+           SELECT coalesce(
+               max(last_received_at) FILTER (WHERE last_received_at <= clock_timestamp() + interval '1 second'),
+               max(last_received_at))
+           FROM series AS whole
            WHERE whole.study_instance_uid = series.study_instance_uid))::float8 AS study_quiet_seconds,
        (SELECT coalesce(min(digest) FILTER (WHERE pruned_at IS NULL), min(digest)) FROM (
             SELECT DISTINCT ON (sop_instance_uid) digest, pruned_at FROM instances  -- as inputs_of_series: the latest
