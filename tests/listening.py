@@ -268,6 +268,12 @@ class RawPeer:
         return data
 
 
+def reset(connection: socket.socket) -> None:
+    """End a connection with RST in place of FIN, as a peer that crashes or a scanner does."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
 def _longest_pdu(acceptance: bytes) -> int:
     """The Maximum Length that an A-ASSOCIATE-AC names (PS3.8 section 9.3.3, annex D.1); 0 if any may come."""
     offset = 68

@@ -201,7 +201,7 @@ async def _make_services(
         make_transfers(settings, records),
         reports=CommitmentReports(reporting_titles(settings), ReportKeeping(records, TaskQueue()).keep, ground.audit),
     )
-    return services, listener
+    return [*services, listener.run], listener
 
 
 def _make_workflow(

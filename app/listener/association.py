@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ipaddress
 import logging
@@ -61,6 +62,7 @@ _TOOLKIT_REFUSAL = "refused-by-toolkit"
 _NO_LIMIT = 1 << 16
 _ABORT_SECONDS = 5.0
 _STOP_POLL_SECONDS = 0.05
+_LOOK_SECONDS = 1.0
 
 _log = structlog.get_logger(__name__)
 
@@ -133,6 +135,7 @@ class Listener:
         self._takeover = Takeover(settings, self._handlers, self._sessions)
         self._reports = reports or CommitmentReports({}, lambda *_: False, audit)
         self._server: BoundedServer | None = None
+        self._has_failed = threading.Event()
         self._port = settings.port
 
     @property
@@ -193,7 +196,16 @@ class Listener:
         self._server = server
         self._port = server.server_address[1]
         self._janitor.start()
-        threading.Thread(target=server.serve_forever, name="listener", daemon=True).start()
+        threading.Thread(target=self._accept, args=(server,), name="listener", daemon=True).start()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Watch the accepting until `stop` is set: a service, which ends before if no connection is accepted any more.
+
+        May run before `start`.
+        """
+        while not stop.is_set() and not self._has_failed.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), _LOOK_SECONDS)
 
     def stop(self) -> None:
         """Stop accepting, let running associations finish for `shutdown_seconds`, then abort them.
@@ -214,6 +226,13 @@ class Listener:
             _log.error("an instance is still being kept; it will not be acknowledged")
         for session in self._sessions.all():
             self._audit_received(session)
+
+    def _accept(self, server: BoundedServer) -> None:
+        try:
+            server.serve_forever()
+        except Exception:  # noqa: BLE001  # the border of the process; whoever watches has the server end
+            _log.exception("no connection is accepted any more because of an error in the listener")
+            self._has_failed.set()
 
     def _on_requested(self, event: Event) -> None:
         """Admit or reject. The toolkit swallows errors of this handler, so admission is what must be reached."""

@@ -16,6 +16,7 @@ from socketserver import BaseServer
 from typing import TYPE_CHECKING, cast
 from weakref import WeakKeyDictionary
 
+import structlog
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
 from app.listener.takeover import Takeover
@@ -33,9 +34,13 @@ _READ_AHEAD_BYTES = 1 << 16
 _WAITING_CONNECTIONS = 40
 _WAITING_FROM_ADDRESS = 4
 
+_log = structlog.get_logger(__name__)
+
 
 class _Bounds(socket.socket):
     """Reading of PDUs within bounds, for a plain and for a TLS socket."""
+
+    _is_bound = False
 
     def bound(self, *, longest_pdu: int, first_pdu_seconds: float, pdu_seconds: float) -> None:
         """Set the bounds; the time of the first PDU begins to run."""
@@ -47,6 +52,7 @@ class _Bounds(socket.socket):
         self._begun = True  # the first PDU's time runs from the connection on
         self._deadline = time.monotonic() + first_pdu_seconds
         self.settimeout(first_pdu_seconds)
+        self._is_bound = True
 
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
         """Read at most `bufsize` bytes, as `socket.recv` does, within the bounds of the current PDU.
@@ -54,6 +60,8 @@ class _Bounds(socket.socket):
         The toolkit asks for 4096 bytes at a time; more is read ahead, but never beyond the end of the PDU, since
         that is where the toolkit asks the operating system whether there is more.
         """
+        if not self._is_bound:
+            return self._receive_unbound(bufsize, flags)
         if not self._ahead:
             self._check_time()
             if not self._left:
@@ -70,6 +78,17 @@ class _Bounds(socket.socket):
         """Shut down, also a connection that the peer has ended: the toolkit would not close it after an error."""
         with contextlib.suppress(OSError):
             super().shutdown(how)
+
+    def _receive_unbound(self, bufsize: int, flags: int) -> bytes:
+        """Read as any socket does: the TLS library looks so at a connection that its peer ended before it is wrapped.
+
+        If that fails, nobody else has this socket, to close it.
+        """
+        try:
+            return super().recv(bufsize, flags)
+        except OSError:
+            self.close()
+            raise
 
     def _check_time(self) -> None:
         """A read waits for `pdu_seconds` at most, so that a PDU ends within twice its time whatever the peer does."""
@@ -168,22 +187,31 @@ class BoundedServer(ThreadedAssociationServer):
         super().server_activate()
 
     def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
-        """Accept a connection."""
+        """Accept a connection. What goes wrong with it is an OSError: any other would end the accepting for good."""
         accepted, address = self.socket.accept()
+        try:
+            return self._bounded(accepted), cast("tuple[str, int]", address)
+        except OSError:  # its peer ended it already
+            accepted.close()
+            raise
+        except Exception as error:
+            _log.exception("a connection could not be taken because of an error in the listener")
+            accepted.close()
+            raise OSError("a connection could not be taken") from error
+
+    def _bounded(self, accepted: socket.socket) -> BoundedSocket | BoundedTlsSocket:
         # an acknowledgement that waits for more to send costs 40 ms an instance
         accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         bounds = self.bounds
         longest, first, later = bounds.maximum_pdu_size, bounds.acse_timeout_seconds, bounds.dimse_timeout_seconds
-        connection: BoundedSocket | BoundedTlsSocket
         if self.tls is None:
-            connection = BoundedSocket(
+            return BoundedSocket(
                 accepted, longest_pdu=longest + _PDU_OVERHEAD, first_pdu_seconds=first, pdu_seconds=later
             )
-        else:
-            wrapped = self.tls.wrap_socket(accepted, server_side=True, do_handshake_on_connect=False)
-            connection = cast("BoundedTlsSocket", wrapped)
-            connection.bound(longest_pdu=longest + _PDU_OVERHEAD, first_pdu_seconds=first, pdu_seconds=later)
-        return connection, cast("tuple[str, int]", address)
+        wrapped = self.tls.wrap_socket(accepted, server_side=True, do_handshake_on_connect=False)
+        connection = cast("BoundedTlsSocket", wrapped)
+        connection.bound(longest_pdu=longest + _PDU_OVERHEAD, first_pdu_seconds=first, pdu_seconds=later)
+        return connection
 
     def verify_request(self, request: socket.socket, client_address: tuple[str, int]) -> bool:
         """Whether to serve a connection: a flood of them must not become a flood of threads.

@@ -13,7 +13,7 @@ import pytest
 
 from app.audit.events import AuditEvent
 from app.errors import SettingsError
-from tests.listening import Listening, RawPeer, listening, wait_until, write_ct
+from tests.listening import Listening, RawPeer, listening, reset, wait_until, write_ct
 from tests.peers import ENVIRONMENT, program, require
 
 HOST = "127.0.0.1"
@@ -113,6 +113,14 @@ def test_a_peer_that_says_no_hello_holds_up_nobody(tmp_path: Path, certificates:
             assert one.read_pdu() == (0, b"")  # cut off after the time for a request
         for one in (*silent, dripping, garbage):
             one.socket.close()
+        wait_until(lambda: not at.listener._server.active_associations)  # type: ignore[union-attr]
+        assert run("echoscu", at, certificates, "modality") == 0
+
+
+def test_connections_that_are_reset_at_once_end_nothing(tmp_path: Path, certificates: Path) -> None:
+    with listening_with_tls(tmp_path, certificates) as at:
+        for _ in range(300):
+            reset(RawPeer(at.port).socket)
         wait_until(lambda: not at.listener._server.active_associations)  # type: ignore[union-attr]
         assert run("echoscu", at, certificates, "modality") == 0
 

@@ -1,8 +1,13 @@
+import asyncio
+from pathlib import Path
+
 import pytest
+from structlog.testing import capture_logs
 
 from app.errors import SettingsError
-from app.listener.association import AllowList
+from app.listener.association import AllowList, Listener
 from app.settings_listener import SourceSettings
+from tests.listening import listening
 
 UNKNOWN = "calling-ae-title-not-recognized"
 WRONG_HOST = "host-not-allowed"
@@ -47,3 +52,33 @@ def test_a_name_stands_for_its_addresses() -> None:
 def test_a_host_that_means_nothing_is_an_error_of_the_settings() -> None:
     with pytest.raises(SettingsError, match="no-such-host.invalid"):
         allow(("CT1", ("no-such-host.invalid",)))
+
+
+def test_a_listener_that_accepts_no_more_is_a_service_that_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> None:
+        raise ZeroDivisionError
+
+    async def run(listener: Listener, *, told: bool) -> bool:
+        stop = asyncio.Event()
+        running = asyncio.create_task(listener.run(stop))
+        if told:
+            await asyncio.sleep(0)
+            assert not running.done()
+            stop.set()
+        await asyncio.wait_for(running, 20)
+        return stop.is_set()
+
+    with listening(tmp_path / "spool") as at:
+        assert asyncio.run(run(at.listener, told=True))
+        with capture_logs() as logs:
+            monkeypatch.setattr(at.listener._server, "service_actions", broken)
+            assert not asyncio.run(run(at.listener, told=False))
+    assert [one["log_level"] for one in logs] == ["error"]
+
+
+def test_a_listener_that_was_told_to_stop_did_not_fail(tmp_path: Path) -> None:
+    with listening(tmp_path / "spool") as at, capture_logs() as logs:
+        at.listener.stop()
+    assert logs == []

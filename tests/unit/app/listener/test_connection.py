@@ -1,12 +1,17 @@
 import socket
+import ssl
 import struct
 import threading
 import time
 from collections.abc import Iterator
 
 import pytest
+from pynetdicom import AE
 
-from app.listener.connection import BoundedSocket
+from app.listener.connection import BoundedServer, BoundedSocket, BoundedTlsSocket
+from app.listener.presentation import supported_contexts
+from app.settings_listener import ListenerSettings
+from tests.listening import reset
 
 
 @pytest.fixture
@@ -104,3 +109,43 @@ def test_it_takes_the_connection_over() -> None:
     bounded.close()
     assert theirs.recv(1) == b""
     theirs.close()
+
+
+@pytest.fixture
+def server() -> Iterator[BoundedServer]:
+    """A server behind TLS that listens and does not accept by itself."""
+    made = AE("LIMNER").make_server(("127.0.0.1", 0), contexts=supported_contexts(), server_class=BoundedServer)
+    made.bounds = ListenerSettings(port=0)
+    made.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    made.tls.sslsocket_class = BoundedTlsSocket
+    yield made
+    made.server_close()
+
+
+def connected(server: BoundedServer) -> socket.socket:
+    return socket.create_connection(server.server_address[:2], timeout=20)
+
+
+def test_a_connection_that_was_reset_before_it_is_accepted_harms_no_other(server: BoundedServer) -> None:
+    reset(connected(server))
+    with pytest.raises(ConnectionResetError):
+        server.get_request()
+    with connected(server):
+        accepted, address = server.get_request()
+        assert isinstance(accepted, BoundedTlsSocket)
+        assert address[0] == "127.0.0.1"
+        accepted.close()
+
+
+def test_a_connection_with_which_anything_goes_wrong_is_closed(
+    server: BoundedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken:
+        def wrap_socket(self, *_: object, **__: object) -> None:
+            raise ZeroDivisionError
+
+    monkeypatch.setattr(server, "tls", Broken())
+    with connected(server) as theirs:
+        with pytest.raises(OSError, match="could not be taken"):
+            server.get_request()
+        assert theirs.recv(1) == b""
