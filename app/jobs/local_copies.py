@@ -1,8 +1,8 @@
 """The copies that one host has of what hosts share through storage, kept within the room there is.
 
 A copy goes where retention has removed what it is a copy of, and, where room is wanted, when it was not used for
-longest. Nothing goes for want of room that the storage does not hold. What was used within the last hour, or as long as
-a graph or a session may take, stays: someone may read it.
+longest. No copy goes for want of room that the storage does not hold. What was used within the last hour, or as long as
+a graph or a session may take, stays: someone may read it. The quarantine, which is this host's alone, goes before.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class LocalCopies:
 
     def look(self) -> None:
         """Remove what is to go: for want of room at once, the rest every few minutes."""
-        if self._spool.disk_free_bytes() < self._least_free_bytes:
+        if not self._has_room():
             self.make_room()
         if self._tidied is None or time.monotonic() - self._tidied > _TIDY_SECONDS:
             self.tidy()
@@ -113,17 +113,29 @@ class LocalCopies:
             self._retention.remove_refused()
 
     def make_room(self) -> None:
-        """Remove copies, those not used for longest first, until the least space is free."""
+        """Remove the quarantine, then copies, what is oldest or not used for longest first, until there is room."""
+        self._remove_refused()
         dropped = 0
         for digest, size_bytes, _ in sorted(self._unused(), key=lambda one: one[2], reverse=True):
-            if self._spool.disk_free_bytes() >= self._least_free_bytes:
+            if self._has_room():
                 break
             if self._spool.is_stored(digest, size_bytes):
                 self._spool.drop_copy(digest)
                 dropped += 1
-        if self._spool.disk_free_bytes() < self._least_free_bytes:
+        if not self._has_room():
             self._drop_results()
         _log.info("local_copies.made_room", count=dropped, bytes=self._spool.disk_free_bytes())
+
+    def _has_room(self) -> bool:
+        return self._spool.disk_free_bytes() >= self._least_free_bytes
+
+    def _remove_refused(self) -> None:
+        if self._retention is None:
+            return
+        try:
+            self._retention.remove_refused_for_room(self._has_room)
+        except AuditError as error:  # copies go without a line: their going may be what the audit log waits for
+            _log.warning("local_copies.quarantine_stays", code=error.code)
 
     def _unused(self) -> Iterator[tuple[str, int, float]]:
         """Yield digest, size in bytes and idle seconds of each instance that nobody can be reading."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Protocol
 
 from procrastinate.exceptions import AlreadyEnqueued
@@ -117,6 +117,13 @@ class Retention:
         for name, size_bytes, idle_seconds in self._spool.refused_files():
             if idle_seconds >= self._settings.retention.quarantine_seconds:
                 self._remove_refused(Removal("quarantine", "age", 1, size_bytes, names=(name,)))
+
+    def remove_refused_for_room(self, has_room: Callable[[], bool]) -> None:
+        """Remove what lies in this host's quarantine, what was refused longest ago first, until its disk `has_room`."""
+        for name, size_bytes, idle_seconds in sorted(self._spool.refused_files(), key=lambda one: one[2], reverse=True):
+            if has_room() or idle_seconds < self._settings.retention.least_seconds:
+                return
+            self._remove_refused(Removal("quarantine", "space", 1, size_bytes, names=(name,)))
 
     def run_and_go_on(self) -> None:
         """Do what a task of the queue does: run, and have the next task do what is left."""

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from app.audit.log import read_records
-from app.errors import OutOfResources, StorageError
+from app.errors import AuditError, OutOfResources, StorageError
 from app.jobs.local_copies import LocalCopies
 from app.jobs.records import Instance
 from app.jobs.result_files import SharedResultFiles, share_patiently
@@ -258,6 +258,48 @@ def test_what_is_too_old_in_a_hosts_own_quarantine_goes_with_an_audit_line(hosts
     _copies(hosts.first).tidy()
     assert not hosts.first.kept.quarantined()
     assert read_records_of(hosts.first, "REFUSED_REMOVED") == 1
+
+
+def _refuse(hosts: Hosts, *, days: int) -> Path:
+    """Put an object into the first host's quarantine, refused so long ago."""
+    path = hosts.first.kept.quarantine_path_of(hosts.first.kept.quarantine(bytes([days]), code="unreadable"))
+    then = time.time() - days * _DAY
+    os.utime(path, (then, then))
+    return path
+
+
+def test_for_want_of_room_the_oldest_of_the_quarantine_go_before_any_copy(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = hosts.first.kept
+    kept = spool.keep(b"kept")
+    _unused_for(hosts.first, _DAY)
+    refused = [_refuse(hosts, days=days) for days in (1, 3, 0, 2)]
+    least = hosts.first.settings.least_free_bytes
+    copies = _copies(hosts.first)
+    monkeypatch.setattr(spool, "disk_free_bytes", lambda: least + 2 - sum(one.exists() for one in refused))
+    copies.make_room()
+    assert [one.exists() for one in refused] == [True, False, True, False]
+    assert kept.path.exists()
+    assert read_records_of(hosts.first, "REFUSED_REMOVED") == 2
+    monkeypatch.setattr(spool, "disk_free_bytes", lambda: 0)
+    copies.make_room()
+    assert [one.exists() for one in refused] == [False, False, True, False]  # the last came just now
+    assert not kept.path.exists()
+
+
+def test_copies_go_also_while_the_audit_log_can_not_be_written(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise AuditError("no room", code="audit-write")
+
+    kept = hosts.first.kept.keep(b"kept")
+    _unused_for(hosts.first, _DAY)
+    refused = _refuse(hosts, days=1)
+    monkeypatch.setattr(hosts.first.audit, "append", full)
+    monkeypatch.setattr(hosts.first.kept, "disk_free_bytes", lambda: 0)
+    _copies(hosts.first).make_room()
+    assert refused.exists()
+    assert not kept.path.exists()
 
 
 def read_records_of(bench: SteppedBench, event: str) -> int:
