@@ -129,7 +129,7 @@ class Listener:
         self._audit = audit
         self._allowed = AllowList(settings.source)
         self._limits = AssociationLimits(settings, spool, backlog)
-        self._janitor = Janitor(spool)
+        self._janitor = Janitor(spool, transfers)
         self._sessions = Sessions()
         self._handlers = StorageHandlers(spool, record, audit, self._sessions, settings.maximum_object_bytes, transfers)
         self._takeover = Takeover(settings, self._handlers, self._sessions)

@@ -33,6 +33,8 @@ class Session:
     is_released: bool = False
     """Whether the peer ended it in order (A-RELEASE), all that it sent having been answered."""
     has_ended: bool = False
+    may_be_recorded: bool = False
+    """Whether the records may know of the association: they were told of a series that it brings."""
     _series: set[tuple[UID, UID]] = field(default_factory=set)
     _begun: set[UID] = field(default_factory=set)
     _shortages: set[str] = field(default_factory=set)

@@ -49,6 +49,8 @@ class Transfers:
         self._titles = frozenset(calling_ae_titles)
         self._ended: dict[Session, bool] = {}
         self._lock = threading.Lock()
+        self._recording = threading.Lock()
+        """Held by the thread that records ends."""
 
     def start(self) -> None:
         """Have what a killed listener left open count as broken; called before listening."""
@@ -65,6 +67,7 @@ class Transfers:
         if session.calling_ae_title not in self._titles or session.has_ended:
             return
         if session.is_new_series(study_instance_uid, series_instance_uid):
+            session.may_be_recorded = True
             self._records.begin_transfer(
                 Transfer(
                     session.number, study_instance_uid, series_instance_uid, session.calling_ae_title, self._listener
@@ -73,19 +76,35 @@ class Transfers:
             session.begin_series(study_instance_uid, series_instance_uid)
 
     def end(self, session: Session, *, released: bool) -> None:
-        """Record that an association has ended; one whose end could not be recorded is tried again with the next."""
+        """Record that an association has ended, as soon as the records can be written."""
         with session.lock:
             if session.has_ended:
                 return
             session.has_ended = True
-        if session.calling_ae_title not in self._titles:
-            return
+            if not session.may_be_recorded:
+                return
         with self._lock:
             self._ended[session] = released
-            for one, was_released in list(self._ended.items()):
-                try:
+        self.record_ends()
+
+    def record_ends(self) -> None:
+        """Record the ends that are not recorded yet; called at each end, and now and then.
+
+        If another thread is at it, that one does it all: an association that waited for it, while the database is away,
+        would keep its connection, and count, for as long.
+        """
+        while self._waiting() and self._recording.acquire(blocking=False):
+            try:
+                for one, was_released in self._waiting():
                     self._records.end_transfers(one.number, released=was_released)
-                except psycopg.Error as error:  # its series wait for their quiet time
-                    _log.warning("the end of an association could not be recorded", error=type(error).__name__)
-                    return
-                del self._ended[one]
+                    with self._lock:
+                        del self._ended[one]
+            except psycopg.Error as error:  # its series wait for their quiet time
+                _log.warning("the end of an association could not be recorded", error=type(error).__name__)
+                return
+            finally:
+                self._recording.release()
+
+    def _waiting(self) -> list[tuple[Session, bool]]:
+        with self._lock:
+            return list(self._ended.items())
