@@ -26,6 +26,7 @@ from app.listener.connection import BoundedServer, BoundedTlsSocket, SharedConte
 from app.listener.handlers import StorageHandlers
 from app.listener.janitor import Janitor
 from app.listener.limits import (
+    REQUEST_UNREADABLE,
     STORAGE_BELOW_WATERMARK,
     TLS_HANDSHAKE_FAILED,
     TRANSIENT_REJECTIONS,
@@ -59,6 +60,7 @@ _REASONS = {
     "host-not-allowed": _CALLING_AE_TITLE_NOT_RECOGNIZED,
 }
 _TOOLKIT_REFUSAL = "refused-by-toolkit"
+_AWAITING_REQUEST, _AWAITING_CLOSE = "Sta2", "Sta13"  # states of the toolkit's machine (PS3.8 section 9.2.1)
 _NO_LIMIT = 1 << 16
 _ABORT_SECONDS = 5.0
 _STOP_POLL_SECONDS = 0.05
@@ -175,6 +177,7 @@ class Listener:
                     (evt.EVT_N_EVENT_REPORT, self._reports.report),
                     (evt.EVT_REQUESTED, self._on_requested),
                     (evt.EVT_ACSE_SENT, self._on_acse_sent),
+                    (evt.EVT_FSM_TRANSITION, self._on_transition),
                     (evt.EVT_RELEASED, self._on_ended),
                     (evt.EVT_ABORTED, self._on_ended),
                     (evt.EVT_CONN_CLOSE, self._on_ended),
@@ -269,7 +272,19 @@ class Listener:
         """Tell of a peer without TLS, or a certificate that is let in. A handshake that never came is no alert."""
         code = TLS_HANDSHAKE_FAILED
         _log.warning("connection refused", code=code, source_host=address, reason=type(error).__name__)
-        if isinstance(error, ssl.SSLError) and self._limits.is_new_report(code):
+        if isinstance(error, ssl.SSLError):
+            self._audit_stranger(address, code)
+
+    def _on_transition(self, event: Event) -> None:
+        """Tell of a peer whose request the toolkit can't read or take, and ends by itself: it asks nobody about it."""
+        if event.current_state == _AWAITING_REQUEST and event.next_state == _AWAITING_CLOSE:
+            address = str(event.assoc.requestor.address)
+            _log.warning("association refused", code=REQUEST_UNREADABLE, source_host=address)
+            self._audit_stranger(address, REQUEST_UNREADABLE)
+
+    def _audit_stranger(self, address: str, code: str) -> None:
+        """Write the refusal of a peer of which nothing but its address is known to the audit log, once a minute."""
+        if self._limits.is_new_report(code):
             with contextlib.suppress(AuditError):  # it is refused all the same
                 self._audit.append(
                     AuditEvent.ASSOCIATION_REFUSED, Outcome.MINOR_FAILURE, source_host=address, code=code

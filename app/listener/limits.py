@@ -26,6 +26,7 @@ TOO_MANY_FROM_ADDRESS = "too-many-from-address"
 STORAGE_BELOW_WATERMARK = "storage-below-watermark"
 BACKLOG_TOO_LONG = "backlog-too-long"
 TLS_HANDSHAKE_FAILED = "tls-handshake-failed"
+REQUEST_UNREADABLE = "request-unreadable"
 
 # result, source and reason of A-ASSOCIATE-RJ (PS3.8 table 9-21)
 _REJECTED_TRANSIENT = 0x02
@@ -42,6 +43,7 @@ TRANSIENT_REJECTIONS = {
 
 _BACKLOG_SECONDS = 1.0
 _REPORT_SECONDS = 60.0
+_REPORTED_NOW_AND_THEN = (STORAGE_BELOW_WATERMARK, BACKLOG_TOO_LONG, TLS_HANDSHAKE_FAILED, REQUEST_UNREADABLE)
 
 _log = structlog.get_logger(__name__)
 
@@ -89,8 +91,8 @@ class AssociationLimits:
         return BACKLOG_TOO_LONG if limit and self._known_backlog() >= limit else ""
 
     def is_new_report(self, code: str) -> bool:
-        """Whether a shortage was not reported in the last minute: whoever tries again must not fill the audit log."""
-        if code not in (STORAGE_BELOW_WATERMARK, BACKLOG_TOO_LONG, TLS_HANDSHAKE_FAILED):
+        """Whether a refusal was not reported in the last minute: whoever tries again must not fill the audit log."""
+        if code not in _REPORTED_NOW_AND_THEN:
             return True
         now = time.monotonic()
         with self._lock:

@@ -21,6 +21,7 @@ from weakref import WeakKeyDictionary, WeakSet
 
 import structlog
 from pynetdicom import evt
+from pynetdicom.pdu import A_ASSOCIATE_RQ
 
 from app.listener.conversation import AcceptedContext, Conversation, ConversationBounds, Ending
 from app.listener.handlers import StorageHandlers
@@ -66,6 +67,7 @@ class Takeover:
         """Make an association that does not run yet ask us who serves it."""
         dul = association.dul
         is_transport_event: Callable[[], bool] = dul._is_transport_event
+        decode: Callable[[bytearray], tuple[object, str]] = dul._decode_pdu
         run: Callable[[], None] = association._run_reactor
         decided = threading.Event()
         bounds = ToolkitBounds(association)
@@ -76,6 +78,12 @@ class Takeover:
                 return False
             return is_transport_event()
 
+        def decode_what_can_be_taken(received: bytearray) -> tuple[object, str]:
+            pdu, event = decode(received)
+            if isinstance(pdu, A_ASSOCIATE_RQ):
+                pdu.to_primitive()  # an error is the peer's here, who gets an abort; later it would end the DUL thread
+            return pdu, event
+
         def run_whom_it_concerns() -> None:
             if self._is_ours(association) and _is_accepted(association):
                 self._serve(association)
@@ -84,6 +92,7 @@ class Takeover:
                 run()
 
         dul._is_transport_event = is_event_if_decided
+        dul._decode_pdu = decode_what_can_be_taken
         association._run_reactor = run_whom_it_concerns
 
     def abort(self, association: Association) -> None:

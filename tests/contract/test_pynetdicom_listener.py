@@ -540,6 +540,7 @@ def test_the_toolkits_names_that_are_relied_on() -> None:
         (Association, "_run_reactor"),
         (Association, "run_reactor"),
         (DULServiceProvider, "_is_transport_event"),
+        (DULServiceProvider, "_decode_pdu"),
         (DULServiceProvider, "kill_dul"),
         (RequestHandler, "_create_association"),
     ):
