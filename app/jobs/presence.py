@@ -1,14 +1,15 @@
 """Which processes are there: locks in the database that they share, given up by it when a process dies.
 
 `Presence` tells a process that starts whether it is the only one of its kind. `Turn` lets a service run in one process
-at a time, whichever of them gets there first.
+at a time, whichever of them gets there first; `own_turn` does so for work that blocks its thread.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Iterator
 
 import psycopg
 
@@ -18,10 +19,13 @@ from app.telemetry import get_logger
 LISTENERS = 0x4C494D4C  # the numbers of advisory locks: the letters of the project and one for the kind
 WORKERS = 0x4C494D57
 COMPLETION = 0x4C494D43
+RETENTION = 0x4C494D50
 
 _ALONE_TRIES = 10  # a killed process' connections end in milliseconds; so many looks, 0.1 s apart
 _LOOK_SECONDS = 1.0
 _SILENT_SECONDS = 10  # whoever has the turn and says nothing for so long hangs, or its machine is gone
+
+_LIMIT_SILENCE = "SELECT set_config('idle_session_timeout', %s, false)"
 
 _log = get_logger(__name__)
 
@@ -119,7 +123,7 @@ class Turn:
 
     async def _take_turns(self, connection: psycopg.AsyncConnection, stop: asyncio.Event) -> None:
         with contextlib.suppress(psycopg.errors.UndefinedObject):  # before PostgreSQL 14
-            await connection.execute("SELECT set_config('idle_session_timeout', %s, false)", (f"{_SILENT_SECONDS}s",))
+            await connection.execute(_LIMIT_SILENCE, (f"{_SILENT_SECONDS}s",))
         while not await ask(connection, "SELECT pg_try_advisory_lock(%s)", self._number):
             if await _waited(stop):
                 return
@@ -131,6 +135,40 @@ class Turn:
         finally:
             own_stop.set()
             await running
+
+
+@contextlib.contextmanager
+def own_turn(url: str, number: int) -> Iterator[bool]:
+    """Hold a turn for as long as the context lasts; False if another process has it.
+
+    No transaction holds it, so that no limit on an idle one ends it, whatever the thread waits for. A process that dies
+    or hangs gives it up as with `Turn`, and what the thread does must stand as much.
+    """
+    with contextlib.closing(psycopg.connect(url, autocommit=True, connect_timeout=5)) as connection:
+        with contextlib.suppress(psycopg.errors.UndefinedObject):  # before PostgreSQL 14
+            connection.execute(_LIMIT_SILENCE, (f"{_SILENT_SECONDS}s",))
+        row = connection.execute("SELECT pg_try_advisory_lock(%s)", (number,)).fetchone()
+        if row is None or not row[0]:
+            yield False
+            return
+        over = threading.Event()
+        keeping = threading.Thread(target=_keep, args=(connection, over), name="keep turn", daemon=True)
+        keeping.start()
+        try:
+            yield True
+        finally:
+            over.set()
+            keeping.join()
+
+
+def _keep(connection: psycopg.Connection, over: threading.Event) -> None:
+    """Show that this process lives until `over` is set."""
+    while not over.wait(_LOOK_SECONDS):
+        try:
+            connection.execute("SELECT 1")
+        except psycopg.Error as error:
+            _log.warning("turn.lost", error=type(error).__name__)
+            return
 
 
 async def ask(connection: psycopg.AsyncConnection, question: str, number: int) -> bool:

@@ -152,21 +152,29 @@ class TaskQueue:
         """Have a report on a request for storage commitment acted on."""
         self.defer(connection, REPORT, SYSTEM_QUEUE, transaction_uid=transaction_uid)
 
-    def defer_retain(self, connection: Connection, *, is_urgent: bool) -> None:
-        """Have what may go removed from the disk: after all else of the queue, or before it where that `is_urgent`.
+    def defer_retain(self, connection: Connection, *, is_urgent: bool, gives_way: bool = False) -> None:
+        """Have what may go removed from the disk.
 
         An urgent wish has a task of its own: one that waits already may wait behind all else, or for its next attempt.
+
+        Parameters
+        ----------
+        is_urgent
+            Before all else of the queue; else after it.
+        gives_way
+            An urgent wish that follows another: after what waits by now, and before what comes later.
 
         Raises
         ------
         procrastinate.exceptions.AlreadyEnqueued
             If the same waits in the queue already; the transaction is over then.
         """
+        at_once = 0 if gives_way else -RETAIN_PRIORITY
         self._app.configure_task(
             RETAIN,
             allow_unknown=True,
             queue=SYSTEM_QUEUE,
-            priority=-RETAIN_PRIORITY if is_urgent else RETAIN_PRIORITY,
+            priority=at_once if is_urgent else RETAIN_PRIORITY,
             queueing_lock=_RETAIN_NOW if is_urgent else RETAIN,
             connection=connection,
         ).defer()

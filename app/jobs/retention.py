@@ -17,6 +17,7 @@ from procrastinate.exceptions import AlreadyEnqueued
 
 from app.audit.events import AuditEvent, Outcome
 from app.audit.log import AuditLog
+from app.jobs.presence import RETENTION, own_turn
 from app.jobs.queue import GROUND, TaskQueue
 from app.jobs.records import Connection, Records
 from app.jobs.result_files import ResultFiles
@@ -26,7 +27,7 @@ from app.telemetry import get_logger
 
 _BATCH = 500
 _SECONDS = 5.0
-"""One run; other tasks of its queue wait so long."""
+"""One run, once it is planned; other tasks of its queue wait so long."""
 _REASONS = {"age": "older than the settings keep it", "space": "the oldest, for want of space"}
 _UNRECORDED = f"{_REASONS['age']}, and no job knows it"
 
@@ -90,20 +91,22 @@ class Retention:
         return self._spool.free_bytes() < self._settings.least_free_bytes
 
     def run(self, seconds: float = _SECONDS) -> bool:
-        """Remove what may go, for some seconds; True if there is more to do. One process at a time.
+        """Remove what may go, for some seconds, those of planning aside; True if there is more to do.
+
+        One process does so at a time.
 
         Raises
         ------
         AuditError
             If a removal can't be written to the audit log; then it does not happen.
         """
-        ends = time.monotonic() + seconds
-        with self._records.removing_turn() as has_turn:
+        with own_turn(self._records.url, RETENTION) as has_turn:
             if not has_turn:
                 return False
-            if not self._finish(ends):
+            if not self._finish(time.monotonic() + seconds):
                 return True
             removals = self.plan().removals
+            ends = time.monotonic() + seconds  # only now: of very many results a plan alone may take longer
             for number, removal in enumerate(removals, start=1):
                 self._remove(removal)
                 if number % 20 == 0 or removal.bytes > 1 << 24:  # room soon, and few syncs
@@ -126,9 +129,9 @@ class Retention:
             self._remove_refused(Removal("quarantine", "space", 1, size_bytes, names=(name,)))
 
     def run_and_go_on(self) -> None:
-        """Do what a task of the queue does: run, and have the next task do what is left."""
+        """Do what a task of the queue does: run, and have the next task do what is left, after what waits by now."""
         if self.run():
-            ask_for_retention(self._records, is_urgent=self.is_short_of_room())
+            ask_for_retention(self._records, is_urgent=self.is_short_of_room(), gives_way=True)
 
     def _remove(self, removal: Removal) -> None:
         if removal.what == "quarantine":
@@ -226,18 +229,22 @@ class Retention:
 
 
 class RetentionWatch:
-    """Has the oldest removed as soon as space is wanted: a service of the server."""
+    """Has the oldest removed as soon as space is wanted: a service of the server.
+
+    While it stays wanted, what waits in the queue has its turn before each further removal: planning one may take long.
+    """
 
     def __init__(self, *, settings: Settings, records: Records, retention: Retention) -> None:
         self._seconds = settings.retention.look_seconds
         self._records = records
         self._retention = retention
+        self._was_short = False
 
     async def run(self, stop: asyncio.Event) -> None:
         """Look every ``look_seconds`` until `stop` is set. A database that goes away is waited for."""
         while not stop.is_set():
             try:
-                await asyncio.to_thread(self._look)
+                await asyncio.to_thread(self.look)
             except (*GROUND, OSError) as error:
                 _log.warning("retention.not_looked", error=type(error).__name__)
             try:
@@ -245,15 +252,24 @@ class RetentionWatch:
             except TimeoutError:
                 continue
 
-    def _look(self) -> None:
-        if self._retention.is_short_of_room():
-            ask_for_retention(self._records, is_urgent=True)
+    def look(self) -> None:
+        """Look once."""
+        is_short = self._retention.is_short_of_room()
+        if is_short:
+            ask_for_retention(self._records, is_urgent=True, gives_way=self._was_short)
+        self._was_short = is_short
 
 
-def ask_for_retention(records: Records, *, is_urgent: bool = False) -> None:
-    """Have the server remove what may go, at once if it `is_urgent`; nothing happens if the same was asked already."""
+def ask_for_retention(records: Records, *, is_urgent: bool = False, gives_way: bool = False) -> None:
+    """Have the server remove what may go; nothing happens if the same was asked already.
+
+    Parameters
+    ----------
+    is_urgent, gives_way
+        As `TaskQueue.defer_retain` has them.
+    """
     try:
         with records.transaction() as connection:
-            TaskQueue().defer_retain(connection, is_urgent=is_urgent)
+            TaskQueue().defer_retain(connection, is_urgent=is_urgent, gives_way=gives_way)
     except AlreadyEnqueued:
         return

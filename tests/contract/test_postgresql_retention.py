@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +22,11 @@ from app.audit.events import AuditEvent
 from app.audit.log import read_records
 from app.cli import app
 from app.errors import AuditError, GraphFailed
-from app.jobs.retention import Retention, ask_for_retention
+from app.jobs import connections, presence
+from app.jobs.presence import RETENTION, own_turn
+from app.jobs.queue import TaskQueue
+from app.jobs.retention import Retention, RetentionWatch, ask_for_retention
+from app.jobs.retention_plan import Plan
 from app.listener.adoption import adopt_unrecorded
 from operators.errors import SeriesRefused
 from tests.database_fixture import fresh_database
@@ -396,12 +401,63 @@ def test_nothing_goes_that_can_not_be_audited(bench: SteppedBench) -> None:
 def test_one_process_removes_at_a_time(bench: SteppedBench) -> None:
     _closed(bench)
     _age(bench)
-    with bench.records.removing_turn() as has_turn:
+    with own_turn(bench.records.url, RETENTION) as has_turn:
         assert has_turn
         assert not bench.retention.run()
         assert _files(bench) == 2
     bench.retention.run()
     assert _files(bench) == 0
+
+
+class _SlowPlan:
+    """A plan that takes as long as `wait` does, as one of very many results."""
+
+    def __init__(self, bench: SteppedBench, wait: Callable[[], None]) -> None:
+        self._plan = bench.retention.plan
+        self._wait = wait
+        bench.retention.plan = self  # type: ignore[method-assign]
+
+    def __call__(self) -> Plan:
+        plan = self._plan()
+        self._wait()
+        return plan
+
+
+def test_a_plan_that_takes_long_leaves_time_to_remove(bench: SteppedBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    for study in range(6):
+        _closed(bench, study)
+    _age(bench, 100)
+    passed = [0.0]
+    monkeypatch.setattr("app.jobs.retention.time", SimpleNamespace(monotonic=lambda: passed[0]))
+    _SlowPlan(bench, lambda: passed.__setitem__(0, passed[0] + 60.0))
+    assert len(bench.retention.plan().removals) == 12
+    assert not bench.retention.run(seconds=5.0)
+    assert _files(bench) == 0
+    assert bench.account().agrees
+
+
+def test_a_plan_outlasts_what_the_database_allows_an_idle_transaction(
+    postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody else removes meanwhile, and whoever does says so."""
+    monkeypatch.setattr(presence, "_SILENT_SECONDS", 2)
+    monkeypatch.setattr(connections, "_SILENT_SECONDS", 1)
+    others: list[bool] = []
+    with fresh_database(postgres) as url, stepped_bench(tmp_path, url, graph=PlantedGraph()) as bench:
+
+        def wait() -> None:
+            time.sleep(4)
+            with own_turn(bench.records.url, RETENTION) as has_turn:
+                others.append(has_turn)
+
+        _closed(bench)
+        _age(bench, 100)
+        _SlowPlan(bench, wait)
+        assert not bench.retention.run()
+        assert others == [False]
+        assert _files(bench) == 0
+        with own_turn(bench.records.url, RETENTION) as has_turn:
+            assert has_turn
 
 
 # --- the task, and room ---------------------------------------------------------------------------------------------
@@ -504,6 +560,41 @@ def test_an_urgent_request_does_not_wait_behind_the_hourly_one(bench: SteppedBen
     assert is_due
     bench.finish()
     assert _files(bench) == 0
+
+
+def _next_task(bench: SteppedBench) -> str:
+    """Take the task from the queue that a worker takes first."""
+    with bench.records.transaction() as connection:
+        row = connection.execute(
+            "DELETE FROM procrastinate_jobs WHERE id = (SELECT id FROM procrastinate_jobs WHERE status = 'todo' "
+            "ORDER BY priority DESC, id LIMIT 1) RETURNING task_name"
+        ).fetchone()
+    return "" if row is None else str(row["task_name"])
+
+
+def test_what_waits_has_its_turn_between_the_runs_of_an_urgent_removal(bench: SteppedBench) -> None:
+    watch = RetentionWatch(settings=bench.settings, records=bench.records, retention=bench.retention)
+    bench.retention.is_short_of_room = lambda: True  # type: ignore[method-assign]
+    bench.retention.run = lambda seconds=0.0: True  # type: ignore[method-assign]
+    with bench.records.transaction() as connection:
+        for _ in range(2):
+            TaskQueue().defer_close(connection, uuid.uuid4())
+    watch.look()
+    assert _next_task(bench) == "retain"  # at once
+    watch.look()  # while it runs
+    bench.retention.run_and_go_on()
+    assert [_next_task(bench) for _ in range(4)] == ["close", "close", "retain", ""]
+
+
+def test_room_that_lacks_anew_is_urgent_anew(bench: SteppedBench) -> None:
+    watch = RetentionWatch(settings=bench.settings, records=bench.records, retention=bench.retention)
+    with bench.records.transaction() as connection:
+        TaskQueue().defer_close(connection, uuid.uuid4())
+    for _ in range(2):
+        for is_short in (False, True):
+            bench.retention.is_short_of_room = lambda short=is_short: short  # type: ignore[method-assign, misc]
+            watch.look()
+        assert _next_task(bench) == "retain"
 
 
 def test_a_run_that_takes_too_long_goes_on_later(bench: SteppedBench) -> None:

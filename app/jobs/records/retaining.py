@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from app.jobs.connections import Connection, Connections, read_statements
 
 _SQL = read_statements("retaining.sql")
-_TURN = 0x4C494D50  # an advisory lock: one process removes at a time
 _LIVE = ("queued", "running", "held", "delivering")
 
 
@@ -40,13 +38,6 @@ class KeptResults:
 
 class RetainRecords(Connections):
     """What stays on the disk."""
-
-    @contextmanager
-    def removing_turn(self) -> Iterator[bool]:
-        """Hold the right to remove for as long as the context lasts; False if another process has it."""
-        with self.transaction() as connection:
-            row = connection.execute(_SQL["take_turn"], (_TURN,)).fetchone()
-            yield row is not None and bool(row["taken"])
 
     def kept_studies(
         self,

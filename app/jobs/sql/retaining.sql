@@ -127,9 +127,6 @@ SELECT DISTINCT digest FROM instances WHERE digest = ANY(%s) AND pruned_at IS NO
 -- name: removed
 DELETE FROM removals WHERE kind = %s AND name = ANY(%s);
 
--- name: take_turn
-SELECT pg_try_advisory_xact_lock(%s) AS taken;
-
 -- name: retention_is_asked_for
 SELECT EXISTS (
     SELECT FROM procrastinate_jobs WHERE task_name = 'retain' AND status IN ('todo', 'doing')) AS found;
