@@ -2,7 +2,8 @@
 
 In this order, so that a crash between any two steps loses nothing and the next run mends it: the audit line, the record
 that the files are gone, the files, the record that this is done. An instance that comes again meanwhile waits for the
-last record; if its file went in that moment, its sender is told to send it once more.
+last record; if its file went in that moment, its sender is told to send it once more. Of results of which something came
+meanwhile, such as a rejection note, the files stay until retention looks at them anew.
 """
 
 from __future__ import annotations
@@ -205,7 +206,7 @@ class Retention:
         while jobs := self._records.results_to_remove(_BATCH):
             for job_id in jobs:
                 with self._records.transaction() as connection:
-                    if self._records.lock_results(connection, job_id):
+                    if self._records.lock_removed_results(connection, job_id):
                         self._results.remove(job_id)
                     self._records.removed_results(connection, job_id)
             if time.monotonic() > ends and len(jobs) == _BATCH:

@@ -290,6 +290,44 @@ def test_a_refused_note_is_sent_by_a_replay(tmp_path: Path, url: str) -> None:
         assert _states(made, "archive") == {"segmentation": ("delivered", ""), "rejection-note": ("delivered", "")}
 
 
+# --- a removal that is left over ------------------------------------------------------------------------------------
+
+
+def _removal_left(made: SteppedBench) -> None:
+    """Record the results as removed, as a run does that is killed before their files go."""
+    with made.records.transaction() as connection:
+        assert made.records.lock_results(connection, made.job().id)
+        made.records.mark_results(connection, made.job().id)
+
+
+def _send_note(made: SteppedBench, destination: str) -> None:
+    """Have a note sent that was refused for now, once retention has run."""
+    archive = made.destinations[destination]
+    assert _states(made, destination)["rejection-note"][0] == "waiting"
+    assert not made.retention.run()
+    archive.refusing.clear()
+    with made.records.transaction() as connection:
+        TaskQueue().defer_turn(connection, destination)
+    _work(made)
+    assert len(archive.notes) == 1
+
+
+@pytest.mark.parametrize("is_known", [False, True], ids=["written since", "written before"])
+def test_a_removal_that_is_left_over_takes_no_note_away(tmp_path: Path, url: str, is_known: bool) -> None:
+    with _bench(tmp_path, url, destination=PATIENT) as made:
+        archives = _archives(made)
+        _deliver(made)
+        if is_known:  # another destination has got it
+            _withdraw(made, "viewer")
+        _removal_left(made)
+        archives[0].refusing["rejection-note"] = DeliveryError("not now", code="status-c001")
+        _withdraw(made, "archive")
+        _send_note(made, "archive")
+        assert _states(made, "archive")["rejection-note"][0] == "delivered"
+        assert made.records.results_to_remove(10) == []
+        assert made.account().agrees
+
+
 # --- the account ----------------------------------------------------------------------------------------------------
 
 

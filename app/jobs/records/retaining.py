@@ -89,6 +89,16 @@ class RetainRecords(Connections):
         row = connection.execute(_SQL["lock_results"], (job_id,)).fetchone()
         return row is None or row["state"] not in _LIVE
 
+    def lock_removed_results(self, connection: Connection, job_id: uuid.UUID) -> bool:
+        """Hold a job whose results are recorded as removed; False if its files are needed again.
+
+        Nothing of it is written before the transaction ends.
+        """
+        if not self.lock_results(connection, job_id):
+            return False
+        row = connection.execute(_SQL["results_came_since"], {"job_id": job_id}).fetchone()
+        return row is not None and not row["found"]
+
     def mark_results(self, connection: Connection, job_id: uuid.UUID) -> None:
         """Record the results of a job as removed."""
         connection.execute(_SQL["mark_results"], (job_id,))

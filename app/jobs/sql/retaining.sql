@@ -101,6 +101,13 @@ INSERT INTO removals (kind, name) SELECT DISTINCT 'instance', digest FROM marked
 -- name: lock_results
 SELECT state FROM jobs WHERE id = %s FOR UPDATE;
 
+-- name: results_came_since
+-- Whether something of the job was written after its results were recorded as removed, or has yet to be sent, such as a
+-- rejection note. To be asked while the job is held.
+SELECT EXISTS (SELECT FROM results WHERE job_id = %(job_id)s AND pruned_at IS NULL)
+    OR EXISTS (SELECT FROM deliveries WHERE job_id = %(job_id)s
+               AND state IN ('held', 'waiting', 'sending', 'committing')) AS found;
+
 -- name: mark_results
 UPDATE results SET pruned_at = clock_timestamp() WHERE job_id = %s AND pruned_at IS NULL;
 
