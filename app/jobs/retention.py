@@ -2,8 +2,8 @@
 
 In this order, so that a crash between any two steps loses nothing and the next run mends it: the audit line, the record
 that the files are gone, the files, the record that this is done. An instance that comes again meanwhile waits for the
-last record; if its file went in that moment, its sender is told to send it once more. Of results of which something came
-meanwhile, such as a rejection note, the files stay until retention looks at them anew.
+last record; if its file went in that moment, its sender is told to send it once more. Where something of a job came
+meanwhile, such as a rejection note, its files stay until they are old again.
 """
 
 from __future__ import annotations
@@ -27,6 +27,10 @@ from app.settings import Settings
 from app.telemetry import get_logger
 
 _BATCH = 500
+_AT_ONCE = 50
+"""Instances whose senders wait until their files are gone."""
+_PATIENT_SECONDS = 120.0
+"""A transaction that removes files may be silent for so long, and for the shared storage's own limits besides."""
 _SECONDS = 5.0
 """One run, once it is planned; other tasks of its queue wait so long."""
 _REASONS = {"age": "older than the settings keep it", "space": "the oldest, for want of space"}
@@ -42,8 +46,8 @@ class RetainedSpool(Protocol):
         """Return the free space of its disk."""
         ...
 
-    def remove_all(self, digests: Collection[str]) -> None:
-        """Remove files for good; those that are not there do no harm."""
+    def remove_all(self, digests: Collection[str], check: Callable[[], None]) -> None:
+        """Remove files for good; those that are not there do no harm. `check` raises when no more may go."""
         ...
 
     def refused_files(self) -> Iterator[tuple[str, int, float]]:
@@ -72,6 +76,7 @@ class Retention:
         self._audit = audit
         self._spool = spool
         self._results = results
+        self._silent_seconds = _PATIENT_SECONDS + 4 * settings.shared_storage.timeout_seconds
         self._committing = tuple(one.name for one in settings.destination if one.commitment != "none")
 
     def plan(self) -> Plan:
@@ -198,20 +203,32 @@ class Retention:
         At least one batch is done however late it is.
         """
         while digests := self._records.instances_to_remove(_BATCH):
-            with self._records.transaction() as connection:
-                self._spool.remove_all(self._records.lock_removed(connection, digests))
-                self._records.removed_instances(connection, digests)
+            for start in range(0, len(digests), _AT_ONCE):
+                self._remove_files(digests[start : start + _AT_ONCE])
             if time.monotonic() > ends and len(digests) == _BATCH:
                 return False
         while jobs := self._records.results_to_remove(_BATCH):
             for job_id in jobs:
-                with self._records.transaction() as connection:
-                    if self._records.lock_removed_results(connection, job_id):
-                        self._results.remove(job_id)
-                    self._records.removed_results(connection, job_id)
+                self._remove_folder(job_id)
             if time.monotonic() > ends and len(jobs) == _BATCH:
                 return False
         return True
+
+    def _remove_files(self, digests: Sequence[str]) -> None:
+        """Remove instances' files while none of them can come back: no more of them once the lock is lost."""
+        with self._records.transaction() as connection:
+            self._records.allow_silence(connection, self._silent_seconds)
+            removed = self._records.lock_removed(connection, digests)
+            self._spool.remove_all(removed, lambda: self._records.say_something(connection))
+            self._records.removed_instances(connection, digests)
+
+    def _remove_folder(self, job_id: uuid.UUID) -> None:
+        """Remove a job's files while nothing can be written beside them."""
+        with self._records.transaction() as connection:
+            self._records.allow_silence(connection, self._silent_seconds)
+            if self._records.lock_removed_results(connection, job_id):
+                self._results.remove(job_id)
+            self._records.removed_results(connection, job_id)
 
     def _sized_results(self) -> tuple[Sequence[SizedResults], Sequence[UnrecordedResults]]:
         """The results of jobs, and those that no job knows."""

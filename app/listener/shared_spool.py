@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -104,11 +104,12 @@ class SharedSpool(Spool):
                 if time.time() - part.stat().st_mtime > seconds:
                     part.unlink()
 
-    def remove_all(self, digests: Collection[str]) -> None:
+    def remove_all(self, digests: Collection[str], check: Callable[[], None] = lambda: None) -> None:
         """Remove files for good, from the storage and here; other hosts' copies go when they next look."""
+        check()
         self._store.remove([_name_of(one) for one in digests])
         with contextlib.suppress(FileNotFoundError):  # of a host that has received and read nothing
-            super().remove_all(digests)
+            super().remove_all(digests, check)
 
     def remove(self, digest: str) -> None:
         """Remove one for good."""

@@ -22,7 +22,7 @@ import struct
 import time
 import uuid
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from app.errors import CannotUnderstand, OutOfResources
@@ -244,10 +244,17 @@ class Spool:
         room = os.statvfs(folder)
         return room.f_bavail * room.f_frsize
 
-    def remove_all(self, digests: Collection[str]) -> None:
-        """Remove the files with these digests, for good; those that are not there do no harm."""
+    def remove_all(self, digests: Collection[str], check: Callable[[], None] = lambda: None) -> None:
+        """Remove the files with these digests, for good; those that are not there do no harm.
+
+        Parameters
+        ----------
+        check
+            Asked before each file whether it may still go: it raises if not.
+        """
         folders = set()
         for digest in digests:
+            check()
             path = self.path_of(digest)
             path.unlink(missing_ok=True)
             folders.add(path.parent)

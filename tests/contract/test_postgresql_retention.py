@@ -6,15 +6,17 @@ import json
 import os
 import random
 import shutil
+import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psycopg
 import pytest
 from typer.testing import CliRunner
 
@@ -331,7 +333,7 @@ class _killed_before_the_files_go(suppress):  # noqa: N801 - it reads as a sente
         self._bench = bench
 
     def __enter__(self) -> None:
-        def remove_all(digests: object) -> None:
+        def remove_all(digests: object, check: object = None) -> None:
             raise _Killed
 
         self._bench.kept.remove_all = remove_all  # type: ignore[method-assign]
@@ -407,6 +409,73 @@ def test_one_process_removes_at_a_time(bench: SteppedBench) -> None:
         assert _files(bench) == 2
     bench.retention.run()
     assert _files(bench) == 0
+
+
+def _cut(bench: SteppedBench) -> None:
+    """End the transactions that say nothing, as the database does after a while."""
+    with bench.records.transaction() as connection:
+        ended = connection.execute(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND state = 'idle in transaction'"
+        ).fetchall()
+    assert len(ended) == 1
+
+
+def test_what_comes_again_while_its_file_goes_slowly_is_not_acknowledged(
+    postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A storage may take longer than a transaction may say nothing."""
+    monkeypatch.setattr(connections, "_SILENT_SECONDS", 1)
+    answers: list[bool] = []
+    with fresh_database(postgres) as url, stepped_bench(tmp_path, url, graph=PlantedGraph()) as bench:
+
+        def come_again() -> None:  # as the listener does it
+            kept = bench.kept.keep(instance(1).digest.encode())
+            bench.records.record_instance(replace(instance(1), digest=kept.digest, size_bytes=kept.size_bytes))
+            answers.append(bench.kept.holds(kept))
+
+        sender = threading.Thread(target=come_again)
+        remove_all = bench.kept.remove_all
+
+        def slowly(digests: Collection[str], check: Callable[[], None]) -> None:
+            sender.start()
+            sender.join(4)
+            remove_all(digests, check)
+
+        monkeypatch.setattr(bench.kept, "remove_all", slowly)
+        _closed(bench)
+        _age(bench)
+        assert not bench.retention.run()
+        sender.join()
+        assert answers == [False]  # the sender is told to send it again
+        bench.receive(instance(1))
+        assert bench.account().agrees
+
+
+def test_nothing_more_goes_once_the_lock_is_lost(bench: SteppedBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    _closed(bench)
+    _age(bench)
+    remove_all = bench.kept.remove_all
+
+    def cut_between(digests: Collection[str], check: Callable[[], None]) -> None:
+        checked: list[None] = []
+
+        def cut() -> None:
+            if checked:
+                _cut(bench)
+            checked.append(None)
+            check()
+
+        remove_all(digests, cut)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.kept, "remove_all", cut_between)
+        with pytest.raises(psycopg.OperationalError):
+            bench.retention.run()
+    assert _files(bench) == 1
+    bench.retention.run()
+    assert _files(bench) == 0
+    assert bench.account().agrees
 
 
 class _SlowPlan:

@@ -112,6 +112,14 @@ class RetainRecords(Connections):
         """Return jobs whose results are recorded as removed and may lie there still."""
         return [uuid.UUID(row["name"]) for row in self._rows(_SQL["removals_of_results"], (limit,))]
 
+    def allow_silence(self, connection: Connection, seconds: float) -> None:
+        """Let a transaction say nothing for longer than others may: it waits for a disk or a storage."""
+        connection.execute(_SQL["allow_silence"], (f"{seconds:.0f}s",))
+
+    def say_something(self, connection: Connection) -> None:
+        """Show that whoever has a transaction lives; OperationalError if the database has ended it, with its locks."""
+        connection.execute("SELECT 1")
+
     def lock_removed(self, connection: Connection, digests: Sequence[str]) -> list[str]:
         """Hold those of `digests` that are removed by the records: none comes back before the transaction ends."""
         return [row["digest"] for row in connection.execute(_SQL["lock_removed"], (list(digests),)).fetchall()]

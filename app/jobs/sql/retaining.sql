@@ -120,6 +120,9 @@ SELECT name FROM removals WHERE kind = 'results' ORDER BY recorded_at LIMIT %s;
 -- name: removals_of_instances
 SELECT name FROM removals WHERE kind = 'instance' ORDER BY recorded_at LIMIT %s;
 
+-- name: allow_silence
+SELECT set_config('idle_in_transaction_session_timeout', %s, true);
+
 -- name: lock_removed
 -- Those that have not come back since; one that comes now waits until its file is gone, and is then kept anew.
 SELECT digest FROM instances WHERE digest = ANY(%s) AND pruned_at IS NOT NULL
