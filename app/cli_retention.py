@@ -75,6 +75,9 @@ def _print(plan: Plan, *, is_done: bool) -> None:
     for what, reasons in plan.stays.items():
         for reason, size_bytes in reasons.items():
             say(f"stays: {size_bytes} bytes of {what}: {STAYS[reason]}")
+    if any("decision" in reasons for reasons in plan.stays.values()):
+        say("→ `limner jobs --state failed` and `--state dead-letter` list these; `limner jobs replay`, or `withdraw`,")
+        say("  decides about them: until then they stay, whatever their age and however full the disk is")
     if plan.lacking_bytes:
         say(("still lacking", "yellow"), f": {plan.lacking_bytes} bytes, and nothing more may go; see to the disk")
 

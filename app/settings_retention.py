@@ -14,7 +14,8 @@ class RetentionSettings(Section):
 
     What something still needs is never removed, whatever its age and however full the disk is: studies that are being
     received or decided, inputs of jobs that run, wait, are held or deliver, results that a destination has not got (or
-    has not committed itself to keep, where it is asked for that), dead letters. Each removal is in the audit log first.
+    has not committed itself to keep, where it is asked for that), and, until a person decides, dead letters and what a
+    destination did not take. Each removal is in the audit log first.
     """
 
     spool_days: float = Field(
@@ -24,7 +25,7 @@ class RetentionSettings(Section):
     replay_days: float = Field(
         default=30.0,
         gt=0,
-        description="Days that inputs and results of a failed job or delivery stay at least, to be repeated.",
+        description="Days that inputs and results of a failed or cancelled job stay at least, to be repeated.",
     )
     quarantine_days: float = Field(default=30.0, gt=0, description="Days that refused objects stay in the quarantine.")
     largest_spool_bytes: int | None = Field(

@@ -17,6 +17,7 @@ STAYS = {
     "job": "a job runs, waits or is held",
     "delivery": "an object is on its way",
     "commitment": "a destination has not committed itself yet",
+    "decision": "a person is to decide about it: a dead letter, or what a destination did not take",
     "replay": "failed, and may be repeated",
     "young": "not old enough",
     "unrecorded": "not old enough, though no job knows it",

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,13 +25,15 @@ from app.audit.events import AuditEvent
 from app.audit.log import read_records
 from app.cli import app
 from app.errors import AuditError, GraphFailed
-from app.jobs import connections, presence
+from app.jobs import connections, presence, steering
 from app.jobs.presence import RETENTION, own_turn
 from app.jobs.queue import TaskQueue
 from app.jobs.retention import Retention, RetentionWatch, ask_for_retention
 from app.jobs.retention_plan import Plan
+from app.jobs.withdrawing import Order, ask_to_withdraw
 from app.listener.adoption import adopt_unrecorded
 from operators.errors import SeriesRefused
+from operators.object_kinds import NEEDS
 from tests.database_fixture import fresh_database
 from tests.job_harness import PlantedGraph, instance
 from tests.stepped_bench import SteppedBench, stepped_bench
@@ -156,6 +159,21 @@ def _committing(bench: SteppedBench) -> None:
     bench.change("UPDATE deliveries SET state = 'committing' WHERE destination = 'archive'")
 
 
+def _refused(bench: SteppedBench) -> None:
+    """A destination never takes the result."""
+    bench.destinations["archive"].accepted = ()
+    _closed(bench)
+    assert (bench.job().state, bench.job().code) == ("failed", "not-delivered")
+
+
+def _uncommitted(bench: SteppedBench) -> None:
+    """A destination has taken the result, and never commits itself."""
+    _delivering(bench)
+    bench.finish()
+    bench.change("UPDATE deliveries SET state = 'failed', code = 'commitment-missing' WHERE destination = 'archive'")
+    bench.change("UPDATE jobs SET state = 'failed', code = 'not-committed'")
+
+
 NEEDED = {
     "receiving": _receiving,
     "queued": _queued,
@@ -165,6 +183,8 @@ NEEDED = {
     "held": _held,
     "committing": _committing,
     "a dead letter": _state("dead-letter"),
+    "refused by a destination": _refused,
+    "never committed": _uncommitted,
 }
 
 
@@ -188,6 +208,59 @@ def test_what_a_destination_has_not_committed_itself_to_stays(bench: SteppedBenc
     assert (kept.needed_by, results.needed_by) == ("commitment", "commitment")
     bench.change("UPDATE deliveries SET state = 'committed' WHERE destination = 'archive'")
     _ruled(bench, committing=("archive",)).run()
+    assert _files(bench) == 0
+
+
+def _withdrawn(bench: SteppedBench) -> None:
+    order = Order("other", "jdoe", datetime.now(UTC), "archive")
+    ask_to_withdraw(bench.records, bench.job().id, order)
+    bench.finish()
+
+
+def _delivered_after_all(bench: SteppedBench) -> None:
+    bench.destinations["archive"].accepted = tuple(NEEDS)
+    steering.ask(bench.records, "replay", bench.job(), "jdoe")
+    bench.finish()
+    assert bench.job().state == "closed"
+
+
+def _cancelled(bench: SteppedBench) -> None:
+    steering.ask(bench.records, "replay", bench.job(), "jdoe")
+    bench.step()
+    steering.ask(bench.records, "cancel", bench.job(), "jdoe")
+    bench.step(lambda count: count - 1)
+    bench.finish()
+    assert bench.job().state == "cancelled"
+
+
+@pytest.mark.parametrize("decide", [_withdrawn, _delivered_after_all, _cancelled])
+def test_what_no_destination_took_stays_until_a_person_decides(
+    bench: SteppedBench, tmp_path: Path, decide: Callable[[SteppedBench], None]
+) -> None:
+    _refused(bench)
+    folder = Path(bench.job().results[0].path).parents[1]
+    _age(bench, 1000)
+    bench.retention.run()
+    assert folder.exists()
+    stays = bench.retention.plan().stays
+    assert (list(stays["instances"]), list(stays["results"])) == (["decision"], ["decision"])
+    assert "of results: a person is to decide" in " ".join(_command(bench, tmp_path, "--dry-run").split())
+    decide(bench)
+    _age(bench, 1000)
+    bench.retention.run()
+    assert not folder.exists()
+    assert _files(bench) == 0
+    assert bench.account().agrees
+
+
+def test_a_delivery_that_did_not_fail_its_job_may_be_repeated_for_its_time(bench: SteppedBench) -> None:
+    """That of a notice or note: nobody is asked about it."""
+    _closed(bench)
+    bench.change("UPDATE deliveries SET state = 'failed', code = 'context-refused' WHERE destination = 'archive'")
+    (results,) = bench.records.kept_results([], 86_400, [bench.job().id])
+    assert results.needed_by == "replay"
+    _age(bench, 1000)
+    bench.retention.run()
     assert _files(bench) == 0
 
 

@@ -5,7 +5,9 @@
 --   job         a job runs, waits or is held
 --   delivery    an object is on its way
 --   commitment  a destination has it and is asked to commit itself to keep it
---   replay      a job or a delivery failed and may be repeated; dead letters wait for a person without end
+--   decision    a person is to decide: a dead letter, or a job of which a destination took no result, or did not commit
+--               itself to one, and from where it was not withdrawn; what `replayable_jobs` (steering.sql) names
+--   replay      a job or a delivery failed, or a job was cancelled, and may be repeated for a while
 --
 -- What is delivered, of a job that has ended, nobody asks about any more: its destination was not asked for commitment
 -- then, whatever the settings say since.
@@ -39,9 +41,15 @@ CROSS JOIN LATERAL (
                         WHERE jobs.study_instance_uid = study.study_instance_uid
                         AND deliveries.state = 'committing') THEN 'commitment'
            WHEN EXISTS (SELECT FROM jobs WHERE jobs.study_instance_uid = study.study_instance_uid
-                        AND (jobs.state = 'dead-letter' OR jobs.state IN ('failed', 'cancelled') AND
-                             coalesce(jobs.finished_at, jobs.created_at)
-                             > clock_timestamp() - make_interval(secs => %(replay_seconds)s)))
+                        AND (jobs.state = 'dead-letter'
+                             OR jobs.state = 'failed' AND jobs.code IN ('not-delivered', 'not-committed') AND EXISTS (
+                                 SELECT FROM deliveries LEFT JOIN withdrawals USING (job_id, destination)
+                                 WHERE job_id = jobs.id AND deliveries.state IN ('failed', 'cancelled')
+                                   AND withdrawals.job_id IS NULL)))
+                THEN 'decision'
+           WHEN EXISTS (SELECT FROM jobs WHERE jobs.study_instance_uid = study.study_instance_uid
+                        AND jobs.state IN ('failed', 'cancelled') AND coalesce(jobs.finished_at, jobs.created_at)
+                            > clock_timestamp() - make_interval(secs => %(replay_seconds)s))
              OR EXISTS (SELECT FROM jobs JOIN deliveries ON deliveries.job_id = jobs.id
                         WHERE jobs.study_instance_uid = study.study_instance_uid AND deliveries.state = 'failed'
                         AND deliveries.finished_at > clock_timestamp() - make_interval(secs => %(replay_seconds)s))
@@ -60,7 +68,9 @@ SELECT jobs.id AS job_id, jobs.study_instance_uid,
        WHEN of_job.under_way THEN 'delivery'
        WHEN of_job.uncommitted THEN 'commitment'
        WHEN jobs.state = 'dead-letter'
-         OR jobs.state IN ('failed', 'cancelled') AND coalesce(jobs.finished_at, jobs.created_at)
+         OR jobs.state = 'failed' AND jobs.code IN ('not-delivered', 'not-committed') AND of_job.undelivered
+            THEN 'decision'
+       WHEN jobs.state IN ('failed', 'cancelled') AND coalesce(jobs.finished_at, jobs.created_at)
             > clock_timestamp() - make_interval(secs => %(replay_seconds)s)
          OR of_job.failed_at > clock_timestamp() - make_interval(secs => %(replay_seconds)s) THEN 'replay'
        ELSE '' END AS needed_by
@@ -71,8 +81,9 @@ CROSS JOIN LATERAL (
            coalesce(bool_or(state IN ('held', 'waiting', 'sending')
                             OR state = 'committing' AND destination <> ALL(%(committing)s)), false) AS under_way,
            coalesce(bool_or(state = 'committing'), false) AS uncommitted,
+           coalesce(bool_or(state IN ('failed', 'cancelled') AND withdrawals.job_id IS NULL), false) AS undelivered,
            max(finished_at) FILTER (WHERE state = 'failed') AS failed_at
-    FROM deliveries WHERE deliveries.job_id = jobs.id
+    FROM deliveries LEFT JOIN withdrawals USING (job_id, destination) WHERE job_id = jobs.id
 ) AS of_job
 WHERE jobs.id = ANY(%(jobs)s)
 ORDER BY of_job.touched_at;
