@@ -171,7 +171,8 @@ class AuditEvent(Enum):
     JOB_REPLAYED = (
         _INSTANCES_ACCESSED,
         _own("job-replayed", "Job replayed"),
-        "A person had a dead letter, a failed or a cancelled job started again.",
+        "A person had a dead letter, a failed or a cancelled job started again; or one begins again that a worker "
+        "ended since it has another model.",
     )
     JOB_PUT_FIRST = (
         _INSTANCES_ACCESSED,

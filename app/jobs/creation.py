@@ -14,7 +14,7 @@ from app.jobs.fetching import ImageFetching
 from app.jobs.identity import ModelFacts, job_id, job_key
 from app.jobs.notices import Notice, Notices
 from app.jobs.prompting import IMAGES_NOT_HELD, PromptBinding, bind_prompts, own_result
-from app.jobs.queue import TaskQueue
+from app.jobs.queue import TaskQueue, back_off_seconds
 from app.jobs.records import Connection, JobInput, NewJob, Records, SeenSeries
 from app.jobs.superseding import Superseding
 from app.settings import Settings
@@ -24,6 +24,7 @@ from app.telemetry import get_logger
 from operators.errors import OperatorError
 
 _ALREADY_DONE = "already-done"
+_OTHER_MODEL_WAIT_SECONDS = (5.0, 60.0)  # first, longest
 
 _log = get_logger(__name__)
 
@@ -59,8 +60,9 @@ class JobCreation:
     def create(self, series: SeenSeries, rule: RuleSettings) -> bool:
         """Make the job that a rule asks for; False, and nothing is made, if content came since the series was seen.
 
-        A job with the same identity is never made twice: the series is then recorded as already done. Of a prompted
-        pipeline the series holds the prompts; nothing is made either while instances of its images come.
+        A job with the same identity is never made twice: the series is then recorded as already done, or the job begins
+        again if a worker ended it for its model. Of a prompted pipeline the series holds the prompts; nothing is made
+        either while instances of its images come.
         """
         prompt = self._settings.pipeline_named(rule.pipeline).prompt
         if prompt is not None:
@@ -77,7 +79,7 @@ class JobCreation:
                 self._records.note_shortfalls(connection, job.id, [series], of_study=of_study)
                 self._superseding.supersede(connection, job)
                 self._queue.defer_segment(connection, job)
-            else:
+            elif not self._begins_again(connection, job):
                 reason = f"{_ALREADY_DONE}: job {job.id}"
                 _log.info("job.already_done", job_id=str(job.id))
             self._records.conclude_series(series, "routed", rule=rule.name, reason=reason, connection=connection)
@@ -112,9 +114,7 @@ class JobCreation:
             ]
             job = self._new_job(carrier, rule, inputs, refusal="" if problem is None else problem.code)
             made = self._records.insert_job(connection, job, inputs)
-            if not made:
-                _log.info("job.already_done", job_id=str(job.id))
-            else:
+            if made:
                 audit_job(
                     self._audit,
                     AuditEvent.JOB_CREATED,
@@ -129,6 +129,10 @@ class JobCreation:
                 if problem is None:
                     self._superseding.supersede(connection, job, of_study=True)
                 self._begin_or_refuse(connection, job, inputs, problem)
+            elif self._begins_again(connection, job, of_study=True):
+                made = True
+            else:
+                _log.info("job.already_done", job_id=str(job.id))
             told = "" if problem is None else f", refused: {problem.code}"
             return sum(self._conclude(connection, one, rule, job, made, told) for one in binding.taken)
 
@@ -157,6 +161,8 @@ class JobCreation:
                 if problem is None:
                     self._superseding.supersede(connection, job)
                 self._begin_or_refuse(connection, job, inputs, problem)
+            elif self._begins_again(connection, job):
+                made = True
             else:
                 _log.info("job.already_done", job_id=str(job.id))
             reason = f"prompt of job {job.id}" + ("" if problem is None else f", refused: {problem.code}")
@@ -194,6 +200,22 @@ class JobCreation:
         self._records.refuse_job(connection, job.id, code, reason)
         self._notices.send(connection, job, self._notices.write(job, inputs, 0, Notice("refused", code, reason)))
         _log.warning("job.ended", job_id=str(job.id), state="refused", code=code)
+
+    def _begins_again(self, connection: Connection, job: NewJob, *, of_study: bool = False) -> bool:
+        """Have a job run after all that ended since a worker had another model; whether it is such a one.
+
+        It waits longer each time: a worker whose copy of the model is out of date would take it and end it at once.
+        """
+        attempts = self._records.begin_again(connection, job)
+        if attempts is None:
+            return False
+        reason = "it was ended for a model that its pipeline does not have now"
+        audit_job(self._audit, AuditEvent.JOB_REPLAYED, job, state="queued", reason=reason)
+        self._superseding.supersede(connection, job, of_study=of_study)
+        wait = back_off_seconds(attempts, *_OTHER_MODEL_WAIT_SECONDS)
+        self._queue.defer_segment(connection, job, self._records.moment(connection, wait))
+        _log.warning("job.begins_again", job_id=str(job.id), attempt=attempts, seconds=wait)
+        return True
 
     def _conclude(
         self, connection: Connection, taken: TakenSeries, rule: RuleSettings, job: NewJob, made: bool, told: str

@@ -351,20 +351,18 @@ class Segmenting:
         _log.warning("job.ended", job_id=str(job.id), state=state, code=code)
 
     def _replace(self, job: Job, attempt: int) -> None:
-        """End a job whose model was replaced while it waited; the series is decided again, with the new model."""
-        reason = "the model was replaced while the job waited; a new job with the new model takes its place"
-        audit_job(
-            self._audit,
-            AuditEvent.JOB_FAILED,
-            job,
-            Outcome.MINOR_FAILURE,
-            attempt=attempt,
-            code="model-replaced",
-            reason=reason,
-        )
+        """End a job whose model was replaced while it waited; the series is decided again, with the listener's model.
+
+        If that is the one that the job was made for, this worker's is out of date, and the job begins again
+        (`app.jobs.creation`).
+        """
+        reason = "the worker has another model than the job was made for; its series is decided anew"
+        why = {"code": "model-replaced", "reason": reason}
+        audit_job(self._audit, AuditEvent.JOB_FAILED, job, Outcome.MINOR_FAILURE, attempt=attempt, **why)
         with self._records.transaction() as connection:
-            if self._records.end_attempt(connection, job.id, attempt, "failed", "model-replaced", reason):
+            if self._records.end_attempt(connection, job.id, attempt, "failed", **why):
                 self._records.reopen_series(connection, job.id)
+        _log.warning("job.ended", job_id=str(job.id), state="failed", code=why["code"])
 
     def _uncount(self, job: Job, attempt: int, error: Exception) -> None:
         """Give back an attempt whose outcome could not be recorded: no fault of the job's. Waits until that can be."""

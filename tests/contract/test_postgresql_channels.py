@@ -327,6 +327,20 @@ def test_a_replaced_model_has_the_whole_study_decided_again(made: Bench) -> None
     assert (job.state, job.instances, job.weights_digest) == ("queued", 2, "1" * 64)
 
 
+def test_a_worker_with_an_older_model_does_not_strand_a_study(made: Bench) -> None:
+    _receive(made, T1, FLAIR)
+    _settle(made)
+    decided = _states(made)
+    made.models["liver"] = replace(_MODEL, weights_digest="1" * 64)  # the worker's; the listener has the other one
+    made.work(made.all_ended)
+    made.models["liver"] = _MODEL
+    _settle(made)
+    assert (made.job().state, made.job().weights_digest) == ("queued", _MODEL.weights_digest)
+    assert _states(made) == decided
+    made.work(made.all_ended)
+    assert made.job().state == "closed"
+
+
 # --- once, whatever happens ---
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,19 @@ def test_its_graph_keeps_embeddings_where_sessions_do(made: Bench, monkeypatch: 
     assert [one.prompt.embeddings for one in asked] == [
         EmbeddingsRequest(settings.embeddings_folder, settings.web.embedding_bytes)
     ]
+
+
+def test_a_worker_with_an_older_model_does_not_strand_a_prompt(made: Bench) -> None:
+    _receive(made, *_images(), _state())
+    assert _scan(made) == 2
+    made.models["liver"] = replace(_MODEL, weights_digest="1" * 64)  # the worker's; the listener has the other one
+    made.work(made.all_ended)
+    assert _codes(made) == ["model-replaced"]
+    made.models["liver"] = _MODEL
+    assert _scan(made) == 1
+    assert made.job().state == "queued"
+    made.work(made.all_ended)
+    assert made.job().state == "closed"
 
 
 def test_instances_of_the_images_that_still_come_are_waited_for(made: Bench) -> None:

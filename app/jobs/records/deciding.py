@@ -101,7 +101,7 @@ class DecideRecords(Connections):
         return [JobInput(row["sop_instance_uid"], row["digest"], channel) for row in rows]
 
     def knows_job(self, connection: Connection, key: str) -> bool:
-        """Whether there is a job with this key."""
+        """Whether there is a job with this key, other than one whose model was replaced before it ran."""
         row = connection.execute(_SQL["knows_job"], (key,)).fetchone()
         return row is not None and bool(row["found"])
 
@@ -113,6 +113,12 @@ class DecideRecords(Connections):
         with connection.cursor() as cursor:
             cursor.executemany(_SQL["insert_input"], [(job.id, *one) for one in inputs])
         return True
+
+    def begin_again(self, connection: Connection, job: NewJob) -> int | None:
+        """Put a job back to queued whose model was replaced; how many attempts it had, None if it is none of those."""
+        facts = {**asdict(job), "destinations": list(job.destinations)}
+        row = connection.execute(_SQL["begin_again"], facts).fetchone()
+        return None if row is None else int(row["attempt"])
 
     def note_shortfalls(
         self, connection: Connection, job_id: uuid.UUID, series: Iterable[SeenSeries], *, of_study: bool

@@ -145,7 +145,7 @@ WHERE study_instance_uid = %(study_instance_uid)s AND series_instance_uid = %(se
 ORDER BY sop_instance_uid, number DESC;
 
 -- name: knows_job
-SELECT EXISTS (SELECT FROM jobs WHERE key = %s) AS found;
+SELECT EXISTS (SELECT FROM jobs WHERE key = %s AND NOT (state = 'failed' AND code = 'model-replaced')) AS found;
 
 -- name: insert_job
 INSERT INTO jobs (id, key, study_instance_uid, series_instance_uid, series_revision, rule, pipeline, model_name,
@@ -156,6 +156,16 @@ VALUES (%(id)s, %(key)s, %(study_instance_uid)s, %(series_instance_uid)s, %(seri
         %(generalist_version)s, %(generalist_digest)s, %(on_disagreement)s)
 ON CONFLICT (key) DO NOTHING
 RETURNING id;
+
+-- name: begin_again
+-- A job that ended since a worker had another model: no other has taken its place if it is asked for. As it is asked for
+-- now; what a person put first stays there.
+UPDATE jobs SET state = 'queued', tries = 0, code = '', reason = '', finished_at = NULL, superseded_by = NULL,
+                superseded_at = NULL, series_revision = %(series_revision)s, rule = %(rule)s,
+                destinations = %(destinations)s, priority = greatest(priority, %(priority)s),
+                on_disagreement = %(on_disagreement)s
+WHERE key = %(key)s AND state = 'failed' AND code = 'model-replaced'
+RETURNING attempt;
 
 -- name: insert_input
 INSERT INTO job_inputs (job_id, sop_instance_uid, digest, channel) VALUES (%s, %s, %s, %s);
