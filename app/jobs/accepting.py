@@ -157,7 +157,7 @@ class Accepting:
             audit_job(
                 self._audit, AuditEvent.RESULTS_VERIFIED, job, attempt=_ATTEMPT, instances=len(verified), **detail
             )
-            self._records.begin_attempt(job.id, connection)
+            self._records.begin_attempt(job.id, connection=connection)
             record_verified(
                 self._records, self._queue, connection, self._forms, job, _ATTEMPT, verified, steps, consequence
             )

@@ -126,15 +126,16 @@ class Segmenting:
         self._interrupted.set()
         self._runner.cancel()
 
-    def run(self, job_id: uuid.UUID, slot_lost: threading.Event) -> None:
+    def run(self, job_id: uuid.UUID, task: int | None, slot_lost: threading.Event) -> None:
         """Run the job's graph once, verify what it made, and record it with the deliveries to come.
 
-        Once `slot_lost` is set the graph is ended, and its attempt given back.
+        Nothing is run where the `task` was taken over. Once `slot_lost` is set the graph is ended, and its attempt
+        given back.
         """
-        begun = self._records.begin_attempt(job_id)
+        begun = self._records.begin_attempt(job_id, task)
         job = self._records.job(job_id)
         if begun is None or job is None:
-            return  # it ended, or goes on elsewhere
+            return  # it ended, or goes on elsewhere: under another task where this one was taken over
         attempt, tries = begun
         try:
             self._attempt(job, attempt, tries, slot_lost)

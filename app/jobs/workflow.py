@@ -184,7 +184,7 @@ class Workflow:
         async def segment(context: JobContext, job_id: str) -> None:
             lost = context.additional_context.get(SLOT_LOST) or threading.Event()
             lane = context.worker_name or queues.GRAPH_QUEUE
-            await self._in_thread(lane, lambda: self._segment(uuid.UUID(job_id), lost))
+            await self._in_thread(lane, lambda: self._segment(uuid.UUID(job_id), context.job.id, lost))
 
         async def turn(context: JobContext, destination: str) -> None:
             queue, holder = queues.delivery_queue(destination), f"task {context.job.id}"
@@ -252,9 +252,9 @@ class Workflow:
 
         return decide
 
-    def _segment(self, job_id: uuid.UUID, slot_lost: threading.Event) -> None:
+    def _segment(self, job_id: uuid.UUID, task: int | None, slot_lost: threading.Event) -> None:
         self._pausing.check(job_id)
-        self._segmenting.run(job_id, slot_lost)
+        self._segmenting.run(job_id, task, slot_lost)
 
     def _turn(self, destination: str, holder: str) -> None:
         self._pausing.check_destination(destination)

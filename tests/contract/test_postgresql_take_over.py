@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ from app.jobs.records import Records
 from app.jobs.rescue import Rescuer
 from app.settings_worker import WorkerSettings
 from tests.database_fixture import fresh_database
-from tests.job_harness import bench, instance
+from tests.job_harness import PlantedGraph, bench, instance
 
 _HOUR_OFF = {
     "behind": "UPDATE procrastinate_workers SET last_heartbeat = clock_timestamp() - interval '1 hour'",
@@ -39,10 +40,18 @@ def _taken_by_somebody(folder: Path, url: str) -> int:
         made.create_jobs()
         job = made.job()
         assert made.records.begin_attempt(job.id) == (1, 1)
+    worker, _ = _fetched(url)
+    return worker
+
+
+def _fetched(url: str) -> tuple[int, int]:
+    """Have a worker that is not of this process take what waits; return its number and the task's."""
     with psycopg.connect(url, autocommit=True) as connection:
         (worker,) = connection.execute("SELECT worker_id FROM procrastinate_register_worker_v1()").fetchone() or (0,)
-        connection.execute("SELECT procrastinate_fetch_job_v2(ARRAY['graph'], %s)", (worker,))
-    return int(worker)
+        (task,) = connection.execute(
+            "SELECT id FROM procrastinate_fetch_job_v2(ARRAY['graph'], %s)", (worker,)
+        ).fetchone() or (0,)
+    return int(worker), int(task)
 
 
 async def _watch(url: str, seconds: float, *, each_look: str = "SELECT 1") -> None:
@@ -78,6 +87,38 @@ def test_a_silent_workers_task_is_put_back_and_its_attempt_fenced(tmp_path: Path
         with records.transaction() as connection:
             assert not records.end_attempt(connection, job.id, 1, "failed", "late", "of a stopped worker")
         assert records.begin_attempt(job.id) == (3, 2)  # 2 is the fence; it is no try
+
+
+def test_a_worker_that_was_taken_over_before_it_began_begins_nothing(tmp_path: Path, url: str) -> None:
+    late, may_end = PlantedGraph(), threading.Event()
+    graph = PlantedGraph(plan=lambda run: None if may_end.wait(60) else pytest.fail("the late one did not come"))
+    with bench(tmp_path, url, graph=late) as stopped, bench(tmp_path, url, name="heir", graph=graph) as heir:
+        stopped.receive(instance(1))
+        stopped.create_jobs()
+        _, task = _fetched(url)  # and it stands still, with the task in its hand
+
+        def goes_on_while_the_heir_runs() -> bool:
+            if graph.runs and not may_end.is_set():
+                stopped.workflow._segment(stopped.job().id, task, threading.Event())
+                may_end.set()
+            return heir.all_ended()
+
+        heir.work(goes_on_while_the_heir_runs)
+        assert (late.runs, graph.runs) == (0, 1)
+        assert (heir.job().state, heir.job().attempt) == ("closed", 1)
+        assert heir.queued_tasks() == []
+
+
+def test_an_attempt_begins_only_with_its_task(tmp_path: Path, url: str) -> None:
+    with bench(tmp_path, url) as made:
+        made.receive(instance(1))
+        made.create_jobs()
+        job = made.job().id
+        ((waiting, _, _),) = _tasks(url)
+        assert made.records.begin_attempt(job, waiting) is None
+        _, task = _fetched(url)
+        assert made.records.begin_attempt(job, task) == (1, 1)
+        assert made.records.begin_attempt(job, -task) is None
 
 
 def test_the_turn_of_a_silent_workers_task_is_free_at_once(tmp_path: Path, url: str) -> None:

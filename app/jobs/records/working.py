@@ -20,10 +20,16 @@ class WorkRecords(Connections):
         """Return the job's instances."""
         return [JobInput(**row) for row in self._rows(_SQL["inputs_of_job"], (job_id,))]
 
-    def begin_attempt(self, job_id: uuid.UUID, connection: Connection | None = None) -> tuple[int, int] | None:
-        """Start the next attempt: its number (the fence) and how many count so far; None if the job needs no run."""
+    def begin_attempt(
+        self, job_id: uuid.UUID, task: int | None = None, connection: Connection | None = None
+    ) -> tuple[int, int] | None:
+        """Start the next attempt: its number (the fence) and how many count so far; None if the job needs no run.
+
+        Nor does it of a `task` of the queue that was taken over: whoever has it now would be overtaken, and lose it.
+        """
         with self.transaction() if connection is None else nullcontext(connection) as using:
-            row = using.execute(_SQL["begin_attempt"], (job_id,)).fetchone()
+            using.execute(_SQL["lock_begun_job"], (job_id,))
+            row = using.execute(_SQL["begin_attempt"], {"id": job_id, "task": task}).fetchone()
         return None if row is None else (row["attempt"], row["tries"])
 
     def report_progress(self, job_id: uuid.UUID, attempt: int, step: str, done: int, total: int) -> bool:

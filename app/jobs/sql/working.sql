@@ -3,14 +3,21 @@
 -- name: inputs_of_job
 SELECT sop_instance_uid, digest, channel FROM job_inputs WHERE job_id = %s ORDER BY channel, sop_instance_uid, digest;
 
+-- name: lock_begun_job
+-- Before its task, as where that is put back (rescuing.sql): neither then waits for the other.
+SELECT 1 FROM jobs WHERE id = %s FOR UPDATE;
+
 -- name: begin_attempt
--- A job that counts as running has lost the attempt before: its worker was killed, or could not record its end.
+-- A job that counts as running has lost the attempt before: its worker was killed, or could not record its end. Who was
+-- taken for dead between taking the task and this finds the task gone, and begins nothing.
 UPDATE jobs SET attempt = attempt + 1, tries = tries + 1, state = 'running', started_at = clock_timestamp(),
                 code = CASE WHEN state = 'running' THEN 'attempt-lost' ELSE code END,
                 reason = CASE WHEN state = 'running'
                          THEN 'attempt ' || attempt || ' was lost with its worker' ELSE reason END,
                 progress_step = '', progress_done = 0, progress_total = 0
-WHERE id = %s AND state IN ('queued', 'running')
+WHERE id = %(id)s AND state IN ('queued', 'running')
+  AND (%(task)s::bigint IS NULL
+       OR EXISTS (SELECT FROM procrastinate_jobs WHERE id = %(task)s AND status = 'doing' FOR KEY SHARE))
 RETURNING attempt, tries;
 
 -- name: report_progress
