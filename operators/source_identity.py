@@ -103,16 +103,17 @@ def take_over_identity(result: pydicom.Dataset, source: pydicom.Dataset, own_tex
             result[keyword] = copy.deepcopy(source[keyword])
 
 
-def moment_of(headers: Sequence[pydicom.Dataset]) -> tuple[str, str]:
+def moment_of(headers: Sequence[pydicom.Dataset], undated: datetime.datetime | None = None) -> tuple[str, str]:
     """Return the date and time (DA, TM) to give to a result: the latest that its source was made at.
 
     A result of the same input must be the same object, so the time of the run can't be in it; when it ran is in the
-    records and the audit log. A source without any usable date gets the present one.
+    records and the audit log. A source without any usable date gets `undated`, or the present time where that is not
+    given.
     """
     # few, of many headers
     written = {_written(header, *keywords) for header in headers for keywords in (*_TIMES, _STUDY_TIME)}
     found = [moment for date, time in written if (moment := _moment(date, time)) is not None]
-    latest = max(found, default=None) or datetime.datetime.now(tz=datetime.UTC).replace(tzinfo=None, microsecond=0)
+    latest = max(found, default=None) or (undated or datetime.datetime.now(tz=datetime.UTC)).astimezone(datetime.UTC)
     return latest.strftime("%Y%m%d"), latest.strftime("%H%M%S")
 
 

@@ -160,8 +160,9 @@ def _write(
     from operators.results.notice_page import write_notice_page
 
     algorithm = Algorithm(job.model_name, job.model_version, job.weights_digest)
-    # a later attempt with another outcome is another object
-    identity = chr(31).join((job.key, notice.outcome, notice.code))
+    # a later attempt that ends otherwise, or in other words, is another object; one that ends as before is the same
+    identity = chr(31).join((job.key, notice.outcome, notice.code, notice.reason))
+    undated = job.created_at if isinstance(job, Job) else None  # one that is refused as it is made never ends again
     if kind == "notice":
         return write_notice(
             headers,
@@ -172,6 +173,7 @@ def _write(
             pipeline=job.pipeline,
             identity=identity,
             algorithm=algorithm,
+            undated=undated,
         )
     return write_notice_page(
         headers,
@@ -184,4 +186,5 @@ def _write(
         outcome=notice.outcome,
         code=notice.code,
         reason=notice.reason,
+        undated=undated,
     )

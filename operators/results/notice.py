@@ -11,6 +11,7 @@ context groups 6047 (CAD Processing and Findings Summary) and 6042 (Status of Re
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -75,6 +76,7 @@ def write_notice(
     pipeline: str,
     identity: str,
     algorithm: Algorithm | None = None,
+    undated: datetime.datetime | None = None,
 ) -> WrittenObject:
     """Write why a run has no result as one report in its study, and return what was written.
 
@@ -94,9 +96,11 @@ def write_notice(
     pipeline
         What should have been done, by its name.
     identity
-        Of the job; the UIDs derive from it.
+        Of the job and of what is said of it; the UIDs derive from it.
     algorithm
         The model that should have run; the pipeline stands for it where it is not known.
+    undated
+        When it is said to be made where the source has no usable date: now, if it is not given.
 
     Raises
     ------
@@ -122,6 +126,7 @@ def write_notice(
         algorithm=observer,
         series_description=f"{_DESCRIPTIONS[outcome]} ({pipeline})",
         own_text=f"{sentence} {code} {pipeline}",
+        undated=undated,
     )
     document.CodingSchemeIdentificationSequence = [
         CodingSchemeIdentificationItem(_SCHEME, name="Limner", responsible_organization=MANUFACTURER)

@@ -8,6 +8,7 @@ pixels identify the patient (PS3.3 C.7.6.1).
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -54,6 +55,7 @@ def write_notice_page(
     outcome: Outcome,
     code: str,
     reason: str,
+    undated: datetime.datetime | None = None,
 ) -> WrittenObject:
     """Write the page, and return what was written.
 
@@ -72,6 +74,8 @@ def write_notice_page(
         None where no model is known.
     code, reason
         For programs and for people, as errors have them; without patient data.
+    undated
+        When it is said to be made where the source has no usable date: now, if it is not given.
     """
     description = say_ai(f"AI: {outcome.replace('-', ' ')} ({pipeline})")
     series = CaptureSeries(
@@ -82,6 +86,7 @@ def write_notice_page(
         description=description,
         algorithm=algorithm,
         own_text=[reason, pipeline],
+        undated=undated,
     )
     uid = derived_uid(identity, "instance", "notice-page", outcome, code, reason)
     picture = _picture(pipeline, algorithm, outcome, code, reason)

@@ -6,6 +6,7 @@ and such viewers know no multi-frame ones either. Uncompressed RGB for the same 
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -39,10 +40,12 @@ class CaptureSeries:
     algorithm: Algorithm | None
     own_text: Sequence[str]
     """What they say beside their description and the model."""
+    undated: datetime.datetime | None = None
+    """As `moment_of` has it."""
 
     @cached_property
     def _moment(self) -> tuple[str, str]:
-        return moment_of(self.headers)
+        return moment_of(self.headers, self.undated)
 
     @cached_property
     def _identity(self) -> pydicom.Dataset:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Sequence
 
 import pydicom
@@ -88,6 +89,7 @@ def report_document(
     algorithm: Algorithm,
     series_description: str,
     own_text: str,
+    undated: datetime.datetime | None = None,
 ) -> pydicom.Dataset:
     """Return the document with the content `root`: COMPLETE, and UNVERIFIED, since no person has read it.
 
@@ -100,8 +102,10 @@ def report_document(
         Class and UIDs of other instances that are evidence (PS3.3 C.17.2).
     own_text
         All that the document says itself.
+    undated
+        As `moment_of` has it.
     """
-    source, (date, time) = readable_copy(headers[0]), moment_of(headers)
+    source, (date, time) = readable_copy(headers[0]), moment_of(headers, undated)
     description = say_ai(series_description)
     document: pydicom.Dataset = document_class(
         evidence=[without_identity(readable_copy(headers[0])), *distinct_instances(headers)[1:], *others],

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from datetime import UTC
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from tests.phantom import Phantom
 
 BOTH = {"no_result": "notice-and-page"}
 PHANTOM = Phantom(slices=3)
+_DATES = ("StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate")
 
 
 @pytest.fixture
@@ -34,8 +37,8 @@ def _refusing(_: int) -> None:
     raise SeriesRefused("expected a slice every 2.5 mm; missing: 1 between 5 and 10 mm", code="slice-missing")
 
 
-def _receive(made: Bench) -> list[Instance]:
-    """A series whose headers can be read."""
+def _receive(made: Bench, *, without: Sequence[str] = ()) -> list[Instance]:
+    """A series whose headers can be read; `without` these attributes."""
     kept = [instance(number) for number in range(1, PHANTOM.slices + 1)]
     for number, one in enumerate(kept):
         made.receive(one)
@@ -44,6 +47,9 @@ def _receive(made: Bench) -> list[Instance]:
         dataset.SeriesInstanceUID = str(one.series_instance_uid)
         dataset.StudyInstanceUID = str(one.study_instance_uid)
         del dataset.file_meta.MediaStorageSOPInstanceUID
+        for keyword in without:
+            if keyword in dataset:
+                del dataset[keyword]
         dataset.save_as(made.spool / f"{one.digest}.dcm", enforce_file_format=True)
     return kept
 
@@ -179,6 +185,45 @@ def test_a_replay_that_fails_as_before_says_nothing_new_and_one_that_succeeds_se
         kinds = _kinds_sent(made)["archive"]
         assert kinds.count("segmentation") == 1
         assert {one.state for one in made.job().deliveries} == {"delivered"}
+
+
+def test_a_dead_letter_that_is_replayed_says_another_sentence_in_another_object(tmp_path: Path, url: str) -> None:
+    with bench(tmp_path, url, rule=BOTH) as made:
+        _receive(made)
+        made.create_jobs()
+        for lost in (3, 7):  # the fourth attempt of each round finds that all before were lost
+            for _ in range(3):
+                made.records.begin_attempt(made.job().id)
+            made.work(lambda: made.all_ended() and _all_sent(made))
+            assert made.job().reason.endswith(f"attempt {lost} was lost with its worker")
+            made.workflow._decisions["replay"](made.job().id, "erika")
+        assert [len(digests) for digests in _digests(made).values()] == [1] * 4
+        assert sorted(one.kind for one in made.job().results) == ["notice"] * 2 + ["notice-page"] * 2
+
+
+def test_a_source_without_dates_is_told_of_with_the_same_bytes_again(tmp_path: Path, url: str) -> None:
+    def fail(_: int) -> None:
+        raise ValueError("a defect")
+
+    with bench(tmp_path, url, graph=PlantedGraph(plan=fail), rule=BOTH) as made:
+        _receive(made, without=_DATES)
+        made.create_jobs()
+        made.work(lambda: made.all_ended() and _all_sent(made))
+        created = made.job().created_at.astimezone(UTC)
+        for one in made.job().results:
+            dataset = pydicom.dcmread(one.path)
+            assert (dataset.ContentDate, dataset.ContentTime) == (f"{created:%Y%m%d}", f"{created:%H%M%S}")
+        made.workflow._decisions["replay"](made.job().id, "erika")
+        made.work(partial(_has_ended, made, 2))
+        assert [len(digests) for digests in _digests(made).values()] == [1, 1]
+
+
+def _digests(made: Bench) -> dict[str, set[str]]:
+    """What the job's objects are, by SOP Instance UID."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for one in made.job().results:
+        found[one.sop_instance_uid].add(one.digest)
+    return found
 
 
 def _has_ended(made: Bench, runs: int) -> bool:
