@@ -131,10 +131,14 @@ class GraphProcess:
 
 
 def _outcome(run: _Run, deadline: float, memory_limit_bytes: int, progress: Progress) -> list[Any]:
-    """Wait for the process's last word, or say in its place why there is none."""
+    """Wait for the process's last word, or say in its place why there is none.
+
+    The limits are looked at after each message: a process that never falls silent has them too.
+    """
+    weighed = time.monotonic()
     while True:
         try:
-            while run.process.connection.poll(_LOOK_SECONDS):
+            if run.process.connection.poll(_LOOK_SECONDS):
                 message = json.loads(run.process.connection.recv_bytes())
                 if message[0] != "progress":
                     return list(message)
@@ -143,10 +147,13 @@ def _outcome(run: _Run, deadline: float, memory_limit_bytes: int, progress: Prog
             return ["crashed"]
         if run.cancelled.is_set() or run.unwanted.is_set():
             return ["cancelled"]
-        if time.monotonic() > deadline:
+        now = time.monotonic()
+        if now > deadline:
             return ["timed-out"]
-        if run.process.resident_bytes() > memory_limit_bytes:
-            return ["memory"]
+        if now - weighed >= _LOOK_SECONDS:  # not after each message: it costs more than one
+            weighed = now
+            if run.process.resident_bytes() > memory_limit_bytes:
+                return ["memory"]
 
 
 def _raise_unless_done(

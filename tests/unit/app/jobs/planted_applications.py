@@ -82,6 +82,29 @@ class SpawnsAndHangs(_Planted):
         time.sleep(3600)
 
 
+class Chatters(_Planted):
+    """Says each millisecond how far it is, and takes its time."""
+
+    def run(self) -> None:
+        ends = time.monotonic() + 30
+        while time.monotonic() < ends:
+            self.progress("infer", 1, 3)
+            time.sleep(0.001)
+
+
+class ChattersAndHogs(_Planted):
+    """Takes more and more memory, and says each millisecond how far it is."""
+
+    def run(self) -> None:
+        kept = []
+        for _ in range(500):  # 2 GiB in all, which its own limit lets pass
+            kept.append(np.ones(1 << 19))
+            for _ in range(10):
+                self.progress("infer", 1, 3)
+                time.sleep(0.001)
+        _write_record(self.request)
+
+
 class Hogs(_Planted):
     """Takes more and more memory."""
 

@@ -76,6 +76,7 @@ def test_a_good_run_gives_its_record_and_its_progress(graphs: GraphProcess, tmp_
         ("Crashes", "graph-crashed"),
         ("Aborts", "graph-crashed"),
         ("Hogs", "graph-out-of-memory"),
+        ("ChattersAndHogs", "graph-out-of-memory"),
         ("Jumps", "graph-out-of-memory"),
         ("Raises", "graph-failed"),
         ("DoesNotEmit", "graph-no-record"),
@@ -120,6 +121,14 @@ def test_a_hang_is_ended_at_its_time_with_its_children(graphs: GraphProcess, tmp
     _wait_until_gone(child)
 
 
+def test_a_run_that_never_falls_silent_is_ended_at_its_time(graphs: GraphProcess, tmp_path: Path) -> None:
+    started = time.monotonic()
+    with pytest.raises(GraphFailed) as caught:
+        _run(graphs, tmp_path, "Chatters", seconds=2)
+    assert caught.value.code == "graph-timed-out"
+    assert time.monotonic() - started < 20  # of the 30 that it takes
+
+
 def test_refusals_cross_with_kind_code_and_message(graphs: GraphProcess, tmp_path: Path) -> None:
     with pytest.raises(SeriesRefused, match=r"expected a slice every 2\.00 mm") as refused:
         _run(graphs, tmp_path / "1", "Refuses")
@@ -137,14 +146,15 @@ def test_a_record_of_an_earlier_attempt_counts_for_nothing(graphs: GraphProcess,
     assert not (tmp_path / RECORD_FILE).exists()
 
 
-def test_a_run_can_be_cancelled_from_another_thread(graphs: GraphProcess, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["Hangs", "Chatters"])
+def test_a_run_can_be_cancelled_from_another_thread(graphs: GraphProcess, tmp_path: Path, name: str) -> None:
     running = threading.Event()
 
     def run() -> str:
         try:
             graphs.run(
                 _request(tmp_path),
-                f"{PLANTED}:Hangs",
+                f"{PLANTED}:{name}",
                 time_limit_seconds=120,
                 memory_limit_bytes=LIMIT_BYTES,
                 progress=lambda *facts: running.set(),
