@@ -23,6 +23,13 @@ class Turn(NamedTuple):
     lease_seconds: float
 
 
+class WaitingTurn(NamedTuple):
+    """Tasks that wait, in one queue, for their turn to send to a destination."""
+
+    destination: str
+    queue: str
+
+
 class DueDelivery(NamedTuple):
     """A delivery that is to be sent now."""
 

@@ -20,6 +20,7 @@ from app.jobs.heartbeat import Heartbeat
 from app.jobs.queue import SYSTEM_QUEUE, delivery_queue
 from app.jobs.records import Records
 from app.jobs.rescue import LOOK_SECONDS, Rescuer
+from app.jobs.served_queues import ServedQueues, WaitingTasks
 from app.jobs.slots import SLOT_LOST, Lane, with_slot
 from app.settings_worker import WorkerSettings
 from app.telemetry import get_logger
@@ -33,7 +34,7 @@ _INTERRUPT_SECONDS = 15.0
 _log = get_logger(__name__)
 
 
-class Tasks(Protocol):
+class Tasks(WaitingTasks, Protocol):
     """What runs in the workers: `app.jobs.workflow.Workflow`."""
 
     def register(self, app: procrastinate.App) -> None:
@@ -90,7 +91,7 @@ class Worker:
 
         No signal handler is installed. A database that goes away is waited for.
         """
-        queues = await self._queues()
+        queues = [SYSTEM_QUEUE, *map(delivery_queue, self._destinations)]
         await asyncio.to_thread(self._tasks.prepare)
         app = procrastinate.App(
             connector=PsycopgConnector(
@@ -107,13 +108,16 @@ class Worker:
             known = [name for name, task in app.tasks.items() if task.retry_strategy is not None]
             rescuer = Rescuer(self._records.url, heartbeat, known, self._limits, shares_database=self._shares_database)
             await rescuer.start()
+            shown = {*queues, *(lane.queue for lane in self._lanes)}
+            served = ServedQueues(self._records.url, shown, self._tasks, shares_database=self._shares_database)
+            await served.show()
             stopping = asyncio.Event()
             beating = asyncio.create_task(heartbeat.run(), name="heartbeat")
             services = [
                 asyncio.create_task(
-                    _keep_up(name, _serving(app, heartbeat, rescuer, name, served), stopping), name=f"worker {name}"
+                    _keep_up(queue, _serving(app, heartbeat, rescuer, queue, queue), stopping), name=f"worker {queue}"
                 )
-                for name, served in queues.items()
+                for queue in queues
             ]
             services += [
                 asyncio.create_task(
@@ -125,6 +129,7 @@ class Worker:
             pauses = _keep_up("pauses", self._follow_pauses, stopping)
             services.append(asyncio.create_task(pauses, name="pauses"))
             services.append(asyncio.create_task(_keep_up("rescue", _looking(rescuer), stopping), name="rescue"))
+            services.append(asyncio.create_task(_keep_up("queues", served.run, stopping), name="queues"))
             started()
             try:
                 await stop.wait()
@@ -133,23 +138,13 @@ class Worker:
                 await self._end(services)
                 beating.cancel()
                 await rescuer.stop()
-
-    async def _queues(self) -> dict[str, list[str]]:
-        """Return the queues of each worker but the lanes.
-
-        Deliveries to destinations that are no more are ended by the system's.
-        """
-        left = sorted(await asyncio.to_thread(self._records.open_destinations) - set(self._destinations))
-        return {
-            SYSTEM_QUEUE: [SYSTEM_QUEUE, *map(delivery_queue, left)],
-            **{delivery_queue(name): [delivery_queue(name)] for name in self._destinations},
-        }
+                await served.leave()
 
     def _in_lane(
         self, app: procrastinate.App, heartbeat: Heartbeat, rescuer: Rescuer, lane: Lane
     ) -> Callable[[], Awaitable[None]]:
         async def work(lost: threading.Event) -> None:
-            await _serving(app, heartbeat, rescuer, lane.name, [lane.queue], {SLOT_LOST: lost})()
+            await _serving(app, heartbeat, rescuer, lane.name, lane.queue, {SLOT_LOST: lost})()
 
         return lambda: with_slot(lane, self._records.url, work)
 
@@ -175,13 +170,13 @@ def _serving(
     heartbeat: Heartbeat,
     rescuer: Rescuer,
     name: str,
-    served: list[str],
+    queue: str,
     context: Mapping[str, Any] = MappingProxyType({}),
 ) -> Callable[[], Awaitable[None]]:
     async def serve() -> None:
         worker = QueueWorker(
             app,
-            queues=served,
+            queues=[queue],
             name=name,
             additional_context=dict(context),
             concurrency=1,

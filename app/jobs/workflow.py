@@ -24,7 +24,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
@@ -261,8 +261,29 @@ class Workflow:
         self._delivering.run(destination, holder)
 
     def prepare(self) -> None:
-        """Put the tasks that wait into the queues that the settings say now."""
+        """Put the tasks of graphs into the queues that the settings say now."""
         self._records.requeue_graphs(self._graph_queues, queues.GRAPH_QUEUE)
+
+    def wanted_queues(self) -> set[str]:
+        """Return the queues that what waits belongs into: graphs where they are, deliveries to their destination's."""
+        turns = {queues.delivery_queue(one.destination) for one in self._records.waiting_turns()}
+        return turns | self._records.waiting_graph_queues()
+
+    def move(self, served: Collection[str], unserved: Collection[str]) -> None:
+        """Put what belongs into queues that nobody serves where it is run, or ended; bring back what is served.
+
+        Graphs go where the settings say now. Who takes a turn for a destination that the settings do not name ends what
+        waits for it.
+        """
+        if forsaken := self._records.waiting_graph_queues() & set(unserved):
+            _log.warning("graphs.moved", queues=sorted(forsaken))
+            self._records.requeue_graphs(self._graph_queues, queues.GRAPH_QUEUE, forsaken)
+        for turn in self._records.waiting_turns():
+            own = queues.delivery_queue(turn.destination)
+            queue = queues.SYSTEM_QUEUE if own in unserved else own if own in served else turn.queue
+            if queue != turn.queue:
+                _log.warning("destination.moved", destination=turn.destination, queue=queue)
+                self._records.move_turns(turn, queue)
 
     def interrupt(self) -> None:
         """End the running graph for a shutdown; its attempt is given back."""

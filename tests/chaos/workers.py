@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
@@ -180,6 +180,14 @@ class NextVersion:
             (self.folder / FURTHER_TASK).touch()
 
         app.task(name=FURTHER_TASK, queue=SYSTEM_QUEUE, retry=WhenPossible())(further)
+
+    def wanted_queues(self) -> set[str]:
+        """Return the queues that what waits belongs into."""
+        return self.tasks.wanted_queues()
+
+    def move(self, served: Collection[str], unserved: Collection[str]) -> None:
+        """Put what waits where somebody serves it."""
+        self.tasks.move(served, unserved)
 
     def interrupt(self) -> None:
         """End the graph for a shutdown."""

@@ -92,10 +92,6 @@ class ReturnRecords(Connections):
         found = [DestinationProfile(**{**row, "accepted": tuple(row["accepted"])}) for row in rows]
         return {one.destination: one for one in found}
 
-    def open_destinations(self) -> set[str]:
-        """Return the destinations that deliveries are still to go to."""
-        return {row["destination"] for row in self._rows(_SQL["open_destinations"], ())}
-
     def failed_destinations(self, job_id: uuid.UUID) -> list[str]:
         """Return the destinations that did not get all of the job's objects."""
         return [row["destination"] for row in self._rows(_SQL["failed_deliveries"], (job_id,))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from app.jobs.connections import Connection, Connections, read_statements
@@ -63,9 +63,26 @@ class SteerRecords(Connections):
         connection.execute(_SQL["prioritise_job"], facts)
         connection.execute(_SQL["prioritise_tasks"], facts)
 
-    def requeue_graphs(self, queues: Mapping[str, str], otherwise: str) -> None:
-        """Put each graph's task into the queue of its pipeline, or into `otherwise` where that has none."""
-        facts = {"pipelines": list(queues), "queues": list(queues.values()), "otherwise": otherwise}
+    def waiting_graph_queues(self) -> set[str]:
+        """Return the queues in which tasks of graphs wait."""
+        return {row["queue"] for row in self._rows(_SQL["waiting_graph_queues"], ())}
+
+    def requeue_graphs(
+        self, queues: Mapping[str, str], otherwise: str, waiting_in: Collection[str] | None = None
+    ) -> None:
+        """Put each graph's task into the queue of its pipeline, or into `otherwise` where that has none.
+
+        Parameters
+        ----------
+        waiting_in
+            Of these queues alone.
+        """
+        facts = {
+            "pipelines": list(queues),
+            "queues": list(queues.values()),
+            "otherwise": otherwise,
+            "waiting_in": None if waiting_in is None else list(waiting_in),
+        }
         with self.transaction() as connection:
             connection.execute(_SQL["requeue_graphs"], facts)
 

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from app.jobs.connections import Connection, Connections, read_statements
 from app.jobs.entries import Sending
-from app.jobs.return_entries import DestinationWindow, DueDelivery, Turn
+from app.jobs.return_entries import DestinationWindow, DueDelivery, Turn, WaitingTurn
 
 _SQL = read_statements("turns.sql")
 
@@ -95,3 +95,12 @@ class TurnRecords(Connections):
     def destinations_in_want(self) -> list[str]:
         """Return the destinations for which something has been due for a while, and nobody attends to it."""
         return sorted(row["destination"] for row in self._rows(_SQL["destinations_in_want"], ()))
+
+    def waiting_turns(self) -> list[WaitingTurn]:
+        """Return the destinations that tasks wait for, with the queues in which they do."""
+        return [WaitingTurn(**row) for row in self._rows(_SQL["waiting_turns"], ())]
+
+    def move_turns(self, turn: WaitingTurn, queue: str) -> None:
+        """Put a destination's tasks that wait in one queue into another."""
+        with self.transaction() as connection:
+            connection.execute(_SQL["move_turns"], {**turn._asdict(), "to_queue": queue})

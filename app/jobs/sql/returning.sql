@@ -81,9 +81,6 @@ LEFT JOIN withdrawals USING (job_id, destination)
 WHERE job_id = %s AND state = 'failed' AND kind <> 'rejection-note' AND withdrawals.reason IS NULL
 ORDER BY deliveries.destination;
 
--- name: open_destinations
-SELECT DISTINCT destination FROM deliveries WHERE state IN ('waiting', 'sending', 'committing');
-
 -- name: close_job
 UPDATE jobs SET state = %(to_state)s, code = %(code)s, reason = %(reason)s, finished_at = clock_timestamp()
 WHERE id = %(id)s AND state = 'delivering'

@@ -55,13 +55,19 @@ UPDATE jobs SET priority = %(priority)s WHERE id = %(id)s RETURNING 1;
 UPDATE procrastinate_jobs SET priority = %(priority)s
 WHERE status IN ('todo', 'doing') AND task_name IN ('segment', 'deliver') AND args ->> 'job_id' = %(id)s::text;
 
+-- name: waiting_graph_queues
+-- What is paused has a queue of its own, whatever that says.
+SELECT DISTINCT queue_name AS queue FROM procrastinate_jobs
+WHERE status = 'todo' AND task_name = 'segment' AND NOT starts_with(queue_name, 'paused-');
+
 -- name: requeue_graphs
 -- The settings may have changed while tasks waited: each to the queue of its pipeline now, or to the one that all share.
 UPDATE procrastinate_jobs AS task
 SET queue_name = CASE WHEN starts_with(task.queue_name, 'paused-') THEN 'paused-' ELSE '' END
                  || coalesce(wanted.queue, %(otherwise)s)
 FROM jobs LEFT JOIN unnest(%(pipelines)s::text[], %(queues)s::text[]) AS wanted (pipeline, queue) USING (pipeline)
-WHERE task.task_name = 'segment' AND task.status IN ('todo', 'doing') AND jobs.id = (task.args ->> 'job_id')::uuid;
+WHERE task.task_name = 'segment' AND task.status IN ('todo', 'doing') AND jobs.id = (task.args ->> 'job_id')::uuid
+  AND (%(waiting_in)s::text[] IS NULL OR task.queue_name = ANY(%(waiting_in)s));
 
 -- name: is_current
 SELECT 1 FROM jobs WHERE id = %(id)s AND attempt = %(attempt)s AND state = 'running';

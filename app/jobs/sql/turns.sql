@@ -89,5 +89,20 @@ WHERE deliveries.state IN ('waiting', 'sending', 'committing')
   AND coalesce(destination_windows.next_attempt_at <= clock_timestamp() - make_interval(secs => 30), true)
   AND coalesce(destination_windows.leased_until <= clock_timestamp(), true)
   AND NOT EXISTS (
+      SELECT 1 FROM procrastinate_jobs AS task
+      WHERE task.status = 'todo' AND task.task_name IN ('deliver', 'turn')
+        AND task.args ->> 'destination' = deliveries.destination
+  )
+  AND NOT EXISTS (
       SELECT 1 FROM pauses WHERE kind = 'everything' OR kind = 'destination' AND name = deliveries.destination
   );
+
+-- name: waiting_turns
+-- What is paused has a queue of its own, whatever that says.
+SELECT DISTINCT args ->> 'destination' AS destination, queue_name AS queue FROM procrastinate_jobs
+WHERE status = 'todo' AND task_name IN ('deliver', 'turn') AND NOT starts_with(queue_name, 'paused-');
+
+-- name: move_turns
+UPDATE procrastinate_jobs SET queue_name = %(to_queue)s
+WHERE status = 'todo' AND task_name IN ('deliver', 'turn') AND queue_name = %(queue)s
+  AND args ->> 'destination' = %(destination)s;
