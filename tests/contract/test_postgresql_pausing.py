@@ -134,3 +134,24 @@ def test_a_pause_goes_through_the_queue_to_the_server(tmp_path: Path, url: str) 
         made.work(lambda: [one.what for one in made.records.pauses()] == ["destination archive"])
         ask_for_pause(made.records, "destination", "archive", "erika", resume=True)
         made.work(lambda: made.records.pauses() == [])
+
+
+def test_what_a_sender_that_died_was_sending_waits(tmp_path: Path, url: str) -> None:
+    """Else a server whose sender died would never be drained: while everything is paused nobody takes its turn."""
+    with bench(tmp_path, url) as made:
+        _queue(made, 1)
+        made.work(made.all_ended)
+        with psycopg.connect(url, autocommit=True) as connection:  # what a killed sender leaves
+            connection.execute(
+                "UPDATE deliveries SET state = 'sending', is_unknown = true, finished_at = NULL "
+                "WHERE destination = 'archive'"
+            )
+        _pause(made)
+        assert made.records.work() == (0, 0, 0, 1)
+        address = made.settings.destination_named("archive").address
+        turn = made.records.take_turn("archive", address, "task 1", lease_seconds=60.0)
+        assert turn is not None
+        assert made.records.work() == (0, 1, 0, 0)  # its holder lives, as far as anybody knows
+        with made.records.transaction() as connection:
+            connection.execute("UPDATE destination_windows SET leased_until = clock_timestamp()")
+        assert made.records.work() == (0, 0, 0, 1)

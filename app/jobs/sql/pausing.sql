@@ -43,11 +43,18 @@ SELECT EXISTS (
 ) AS paused;
 
 -- name: work
--- Objects that wait for their destination's next window, or for a person, wait too.
+-- Objects that wait for their destination's next window, or for a person, wait too. So does what was being sent where nobody
+-- has the turn any more: its sender died.
+WITH objects AS (
+    SELECT deliveries.state = 'sending' AND destination_windows.holder IS NOT NULL
+           AND coalesce(destination_windows.leased_until > clock_timestamp(), false) AS is_sent
+    FROM deliveries LEFT JOIN destination_windows USING (destination)
+    WHERE deliveries.state IN ('waiting', 'sending', 'committing')
+)
 SELECT count(*) FILTER (WHERE status = 'doing' AND task_name = 'segment') AS graphs,
-       (SELECT count(*) FROM deliveries WHERE state = 'sending') AS sendings,
+       (SELECT count(*) FROM objects WHERE is_sent) AS sendings,
        count(*) FILTER (WHERE status = 'todo' AND task_name = 'segment') AS graphs_waiting,
-       (SELECT count(*) FROM deliveries WHERE state IN ('waiting', 'committing')) AS sendings_waiting
+       (SELECT count(*) FROM objects WHERE NOT is_sent) AS sendings_waiting
 FROM procrastinate_jobs;
 
 -- name: job_counts
