@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import forkserver
+from multiprocessing.connection import wait
 from typing import Any
 
 import psutil
@@ -100,12 +101,36 @@ class ChildProcess:
         self._process.join(wait_seconds)
         return self._process.exitcode
 
+    def has_message(self, wait_seconds: float) -> bool:
+        """Wait so long at most until there is something to read from it, and say whether there is.
+
+        Raises
+        ------
+        EOFError
+            If it has ended, and all that it said was read. A child of its own may hold the connection open, so that
+            this has no end by itself.
+        """
+        ready = wait([self.connection, self._process.sentinel], wait_seconds)
+        if ready and self.connection not in ready and not self.connection.poll(0):  # its last word may be just there
+            raise EOFError
+        return bool(ready)
+
     def kill(self) -> None:
-        """Kill it with all its children; from any thread, also while another one reads from it."""
-        if self._process.is_alive() and self._process.pid is not None:
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)  # its group is its own as soon as it runs
+        """Kill it with all its children, also those that outlived it.
+
+        From any thread, also while another one reads from it.
+        """
+        if self._process.pid is None or self._is_followed():
+            return
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # its group is its own as soon as it runs
+        if self._process.is_alive():
             self._process.kill()
+
+    def _is_followed(self) -> bool:
+        """Whether another process has its number: of its group nobody is left then, for that would keep the number."""
+        is_it = self._watched is not None and self._watched.is_running()
+        return not is_it and psutil.pid_exists(self.pid)
 
     def end(self) -> None:
         """Kill it, close the connection and remove what it left. Nobody may be reading from it."""

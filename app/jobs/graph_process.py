@@ -138,7 +138,7 @@ def _outcome(run: _Run, deadline: float, memory_limit_bytes: int, progress: Prog
     weighed = time.monotonic()
     while True:
         try:
-            if run.process.connection.poll(_LOOK_SECONDS):
+            if run.process.has_message(_LOOK_SECONDS):
                 message = json.loads(run.process.connection.recv_bytes())
                 if message[0] != "progress":
                     return list(message)

@@ -150,8 +150,7 @@ class SessionProcess:
 
     def _message(self) -> list[Any]:
         """Wait for what it says next."""
-        connection = self._child.connection
-        while not connection.poll(_LOOK_SECONDS):
+        while not self._child.has_message(_LOOK_SECONDS):
             if self._deadline is not None and time.monotonic() > self._deadline:
                 self.end()
                 raise SessionLost(
@@ -162,7 +161,7 @@ class SessionProcess:
             if self._child.resident_bytes() > self._memory_limit_bytes:
                 self.end()
                 raise self._too_large()
-        message = json.loads(connection.recv_bytes(_MOST_HEADER_BYTES))
+        message = json.loads(self._child.connection.recv_bytes(_MOST_HEADER_BYTES))
         if not isinstance(message, list) or not message:
             raise ValueError("expected a list")
         return message

@@ -72,14 +72,38 @@ class Hangs(_Planted):
         time.sleep(3600)
 
 
-class SpawnsAndHangs(_Planted):
-    """Never returns, nor does a child of its own; the child's number is left in a file."""
+class _Spawns(_Planted):
+    """Has a child of its own, that never returns; the child's number is left in a file."""
+
+    def spawn(self) -> None:
+        pid = os.fork()
+        if not pid:
+            time.sleep(3600)
+        (self.request.output_folder / "pid").write_text(str(pid))
+
+
+class SpawnsAndHangs(_Spawns):
+    """Never returns either."""
 
     def run(self) -> None:
-        pid = os.fork()
-        if pid:
-            (self.request.output_folder / "pid").write_text(str(pid))
+        self.spawn()
         time.sleep(3600)
+
+
+class SpawnsAndCrashes(_Spawns):
+    """A segmentation fault, beside a child that holds all that it held."""
+
+    def run(self) -> None:
+        self.spawn()
+        ctypes.string_at(0)
+
+
+class SpawnsAndEnds(_Spawns):
+    """Does what is asked, and leaves a child behind."""
+
+    def run(self) -> None:
+        self.spawn()
+        _write_record(self.request)
 
 
 class Chatters(_Planted):

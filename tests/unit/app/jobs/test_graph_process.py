@@ -121,6 +121,22 @@ def test_a_hang_is_ended_at_its_time_with_its_children(graphs: GraphProcess, tmp
     _wait_until_gone(child)
 
 
+def test_a_crash_is_noticed_at_once_though_a_child_lives_on_and_the_child_ends_too(
+    graphs: GraphProcess, tmp_path: Path
+) -> None:
+    started = time.monotonic()
+    with pytest.raises(GraphFailed, match="SIGSEGV") as caught:
+        _run(graphs, tmp_path, "SpawnsAndCrashes", seconds=60)
+    assert caught.value.code == "graph-crashed"
+    assert time.monotonic() - started < 40
+    _wait_until_gone(int((tmp_path / "pid").read_text()))
+
+
+def test_a_good_run_leaves_no_child_behind(graphs: GraphProcess, tmp_path: Path) -> None:
+    assert _run(graphs, tmp_path, "SpawnsAndEnds").identity == "identity"
+    _wait_until_gone(int((tmp_path / "pid").read_text()))
+
+
 def test_a_run_that_never_falls_silent_is_ended_at_its_time(graphs: GraphProcess, tmp_path: Path) -> None:
     started = time.monotonic()
     with pytest.raises(GraphFailed) as caught:

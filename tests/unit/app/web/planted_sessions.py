@@ -36,6 +36,10 @@ def planted(connection: Connection, lifeline: Connection, task: Any, memory_limi
                 time.sleep(3600)
             case "crash":
                 os.abort()
+            case "crash with a child":  # that holds all that this one does
+                if not os.fork():
+                    time.sleep(3600)
+                os.abort()
             case "end":
                 os._exit(0)
             case "grow":

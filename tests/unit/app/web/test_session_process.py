@@ -36,6 +36,7 @@ def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[SessionProcess]:
     [
         ("hang", "session-timed-out"),
         ("crash", "session-crashed"),
+        ("crash with a child", "session-crashed"),
         ("end", "session-crashed"),
         ("rubbish", "session-failed"),
         ("nested", "session-failed"),
