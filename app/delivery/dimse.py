@@ -26,7 +26,7 @@ from pynetdicom.sop_class import Verification
 from app.delivery.destination import SLOWEST_BYTES_PER_SECOND
 from app.delivery.statuses import PERMANENT, WARNINGS
 from app.delivery.tls import tls_to
-from app.delivery.toolkit_pause import Checkpoint
+from app.delivery.toolkit_pause import Checkpoint, release
 from app.errors import DeliveryError, DeliveryRefused
 from app.identifiers import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, UID, parse_uid
 from app.settings_peer_tls import PeerTlsSettings
@@ -168,7 +168,7 @@ def associated(
         yield association
     finally:
         if association.is_established:
-            association.release()
+            release(association, peer.timeout_seconds + _END_SECONDS)
         for connection in connections:  # the toolkit leaves one open that the peer has ended
             connection.close()
         if tls is not None:

@@ -5,15 +5,22 @@ before it sends: it closes a checkpoint and waits until the reactor says that it
 it looks at the checkpoint, and takes it back after; where it is interrupted between the look and that, as on a busy
 machine, the requester finds it paused though it goes on, and it takes the response away. The request then waits until
 its time is over, and the association is aborted. Here the look and the taking back are one step.
+
+A report of the peer's is served in a thread of its own, whose end says that the reactor is not paused, though it may
+be: whoever stops the reactor next, as to release the association, would wait without end. So as long as it is stopped
+it says so again and again.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pynetdicom.association import Association
+
+_SAID_AGAIN_SECONDS = 0.01
 
 
 class Checkpoint(threading.Event):
@@ -45,8 +52,22 @@ class Checkpoint(threading.Event):
             self._is_open = False
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Pass, when it is open; from then on the reactor is not paused."""
+        """Pass, when it is open or the time is over; until then the reactor is paused, and from then on it is not."""
+        ends = None if timeout is None else time.monotonic() + timeout
         with self._change:
-            self._change.wait_for(self.is_set, timeout)
-            self._association._is_paused = False  # noqa: SLF001 - the toolkit's own flag
+            while not self._is_open and (ends is None or time.monotonic() < ends):
+                self._association._is_paused = True  # noqa: SLF001 - the toolkit's own flag
+                self._change.wait(_SAID_AGAIN_SECONDS)
+            self._association._is_paused = False  # noqa: SLF001 - as above
             return self._is_open
+
+
+def release(association: Association, seconds: float) -> None:
+    """Release an association, or abort it where that takes longer: the toolkit waits for its reactor without end."""
+    too_long = threading.Timer(seconds, association.abort)
+    too_long.daemon = True
+    too_long.start()
+    try:
+        association.release()
+    finally:
+        too_long.cancel()
