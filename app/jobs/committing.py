@@ -2,7 +2,8 @@
 
 What a job sent to a destination is asked about together, under a Transaction UID that is written down before it leaves.
 The report may come over the same association or, at any time, over a new one to our listener; it is kept there, and
-acted on here. What is missing is sent again; what nobody reports on in time is asked about anew.
+acted on here. What nobody reports on in time is asked about anew. What is not found is asked for once more, since an
+archive may show it a moment later, and then sent again; between two questions that are answered so there is a wait.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ _NO_ANSWER = "no-answer"
 _PERMANENT = {0x0119: "class-instance conflict", 0x0122: "SOP class not supported"}
 """Failure Reasons that sending the object again does not mend (PS3.3 section C.14)."""
 NOT_COMMITTED = "commitment-missing"
+NOT_FOUND = "commitment-not-found"
 
 _log = get_logger(__name__)
 
@@ -204,7 +206,7 @@ class Committing:
         is_of, reached = is_of_peer(error), was_reached(error)
         counts = reached if not is_of else error.code == _NO_ANSWER
         rounds = max(one.commitment_rounds for one in objects)
-        wait = back_off_seconds(rounds, rules.retry_first_seconds, rules.retry_longest_seconds)
+        wait = _back_off(rules, rounds)
         wait = 0.0 if is_of else wait if reached else rules.retry_longest_seconds
         with self._records.transaction() as connection:
             said = {"code": error.code, "reason": str(error)}
@@ -240,12 +242,29 @@ class Committing:
         if meaning or rounds >= rules.commitment_rounds:
             self._end(connection, job, rules.name, digest, "failed", code, reason)
         else:
-            self._end(connection, job, rules.name, digest, "waiting", code, f"{reason}; it is sent again")
+            wait = _back_off(rules, rounds)
+            self._end(connection, job, rules.name, digest, "waiting", code, f"{reason}; it is sent again", wait)
 
     def _missing(self, job: Job, rules: DestinationSettings, one: CommittingObject) -> None:
-        """Have an object sent again that its destination does not find."""
-        state: DeliveryState = "waiting" if one.commitment_rounds < rules.commitment_rounds else "failed"
-        self._end_all(job, rules.name, [one], state, "commitment-not-found", "the destination does not find it")
+        """Have an object that its destination does not find asked for once more after a wait, and then sent again."""
+        if one.code == NOT_FOUND or not self._ask_once_more(job, rules, one):
+            state: DeliveryState = "waiting" if one.commitment_rounds < rules.commitment_rounds else "failed"
+            self._end_all(job, rules.name, [one], state, NOT_FOUND, "the destination does not find it")
+
+    def _ask_once_more(self, job: Job, rules: DestinationSettings, one: CommittingObject) -> bool:
+        """Have an object asked for again in the same round; False, and nothing happens, if it was withdrawn."""
+        wait, reason = _back_off(rules, one.commitment_rounds), "the destination does not find it; it is asked again"
+        with self._records.transaction() as connection:
+            self._records.lock_job(connection, job.id)
+            if self._records.is_withdrawn(connection, job.id, one.digest, rules.name):
+                return False
+            at = self._records.ask_again(
+                connection, job.id, rules.name, [one], wait, counts=False, code=NOT_FOUND, reason=reason
+            )
+            if at is not None:
+                self._queue.defer_turn(connection, rules.name, at)
+        _log.info("commitment.not_found", job_id=str(job.id), destination=rules.name)
+        return True
 
     def _end_all(
         self,
@@ -271,7 +290,9 @@ class Committing:
         state: DeliveryState,
         code: str = "",
         reason: str = "",
+        wait: float = 0.0,
     ) -> None:
+        """End the wait for an object's commitment; `wait` is the time until it is sent again."""
         detail = _detail(job, destination, digest)
         if state in ("waiting", "failed") and self._records.is_withdrawn(connection, job.id, digest, destination):
             state, code, reason = "delivered", WITHDRAWN, "it was withdrawn, and need not be found any more"
@@ -281,9 +302,12 @@ class Committing:
             outcome = Outcome.MINOR_FAILURE if state == "waiting" else Outcome.SERIOUS_FAILURE
             self._audit.append(AuditEvent.COMMITMENT_FAILED, outcome, **detail, code=code, reason=reason)
         _log.info("commitment.ended", job_id=str(job.id), destination=destination, state=state, code=code)
-        ended = self._records.end_commitment(connection, job.id, digest, destination, state, code, reason)
-        if ended and state == "waiting":
-            self._queue.defer_deliver(connection, job, digest, destination)
+        if state != "waiting":
+            self._records.end_commitment(connection, job.id, digest, destination, state, code, reason)
+            return
+        at = self._records.send_again(connection, job.id, digest, destination, wait, code, reason)
+        if at is not None:
+            self._queue.defer_deliver(connection, job, digest, destination, at)
 
     def _close_if_done(self, connection: Connection, job: Job) -> None:
         if not self._records.has_open_deliveries(connection, job.id):
@@ -292,6 +316,10 @@ class Committing:
     def _rules(self, destination: str) -> DestinationSettings | None:
         known = self._settings.knows_destination(destination)
         return self._settings.destination_named(destination) if known else None
+
+
+def _back_off(rules: DestinationSettings, rounds: int) -> float:
+    return back_off_seconds(rounds, rules.retry_first_seconds, rules.retry_longest_seconds)
 
 
 def _detail(job: Job, destination: str, digest: str) -> dict[str, str]:

@@ -107,6 +107,8 @@ class CommittingObject:
     series_instance_uid: UID
     commitment_rounds: int
     """This one counted."""
+    code: str
+    """What came of the question before; empty where it is the first since the object was sent."""
 
 
 @dataclass(frozen=True)

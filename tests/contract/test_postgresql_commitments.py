@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import psycopg
 import pytest
 
+from app.delivery.destination import CommitmentRequest, ReportedCommitment
 from app.errors import DeliveryError
 from app.jobs import steering
 from app.jobs.queue import TaskQueue
@@ -118,3 +121,121 @@ def _ask_now(made: SteppedBench) -> None:
     with made.records.transaction() as connection:
         TaskQueue().defer_turn(connection, "archive")
     made.finish()
+
+
+# --- what is not found, and what is refused ---------------------------------------------------------------------------
+
+
+@dataclass
+class LaggingArchive(HonouringArchive):
+    """Shows nothing of what it has while it is `indexing`."""
+
+    indexing: bool = True
+    asked: int = 0
+
+    def holds(self, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str) -> bool:
+        """Say whether it shows an object."""
+        self.asked += 1
+        return not self.indexing
+
+
+def _lagging(made: SteppedBench) -> LaggingArchive:
+    archive = LaggingArchive("archive", made.settings.data_folder)
+    made.destinations["archive"] = archive
+    made.receive(instance(1))
+    made.create_jobs()
+    made.finish()
+    return archive
+
+
+def _next_in(made: SteppedBench) -> float:
+    """Seconds until the only delivery's next question or sending, for which a task waits."""
+    with psycopg.connect(made.records.url) as connection:
+        row = connection.execute(
+            "SELECT extract(epoch FROM next_attempt_at - clock_timestamp()) FROM deliveries"
+        ).fetchone()
+    assert row is not None
+    return float(row[0])
+
+
+def test_what_an_archive_shows_a_moment_later_is_not_sent_again(tmp_path: Path, url: str) -> None:
+    with stepped_bench(tmp_path, url, rule=ONE, destination=PATIENT) as made:
+        archive = _lagging(made)
+        (delivery,) = made.job().deliveries
+        assert (delivery.state, delivery.code) == ("committing", "commitment-not-found")
+        assert (archive.asked, len(archive.got())) == (1, 1)
+        assert 590 < _next_in(made) <= 600
+        archive.indexing = False
+        _ask_now(made)
+        (delivery,) = made.job().deliveries
+        assert (delivery.state, delivery.code, delivery.attempts) == ("committed", "", 1)
+        assert (archive.asked, len(archive.got())) == (2, 1)
+        assert made.job().state == "closed"
+        assert made.account().agrees
+
+
+def test_the_next_question_is_a_task_of_its_own(tmp_path: Path, url: str) -> None:
+    with stepped_bench(tmp_path, url, rule=ONE, destination=PATIENT) as made:
+        made.destinations["archive"] = LaggingArchive("archive", made.settings.data_folder)
+        made.receive(instance(1))
+        made.create_jobs()
+        while made.job().state != "delivering" or not made.job().deliveries[0].code:
+            made.step()
+        with psycopg.connect(made.records.url) as connection:
+            (due,) = connection.execute(
+                "SELECT scheduled_at = (SELECT next_attempt_at FROM deliveries) FROM procrastinate_jobs "
+                "WHERE task_name = 'turn' AND status = 'todo'"
+            ).fetchall()
+        assert due == (True,)
+
+
+def test_what_is_not_found_twice_is_sent_again_and_waited_for_each_time(tmp_path: Path, url: str) -> None:
+    options = {**PATIENT, "retry_first_seconds": 100, "commitment_rounds": 2}
+    with stepped_bench(tmp_path, url, rule=ONE, destination=options) as made:
+        archive = _lagging(made)
+        assert 90 < _next_in(made) <= 100
+        _ask_now(made)
+        (delivery,) = made.job().deliveries
+        assert (delivery.state, delivery.attempts, archive.asked) == ("committing", 2, 3)
+        assert 190 < _next_in(made) <= 200
+        _ask_now(made)
+        (delivery,) = made.job().deliveries
+        assert (delivery.state, delivery.code, delivery.attempts) == ("failed", "commitment-not-found", 2)
+        assert (delivery.commitment_rounds, archive.asked) == (2, 4)
+        assert (made.job().state, made.job().code) == ("failed", "not-committed")
+
+
+def test_a_refused_object_waits_before_it_is_sent_again(tmp_path: Path, url: str) -> None:
+    """As where an archive reports at once that it does not have what it took a moment before."""
+    with stepped_bench(tmp_path, url, rule=ONE, destination={**PATIENT, "commitment": "storage-commitment"}) as made:
+        archive = _reporting(made, 0x0112)
+        (delivery,) = made.job().deliveries
+        assert (delivery.state, delivery.code, delivery.attempts) == ("waiting", "commitment-0112", 1)
+        assert 590 < _next_in(made) <= 600
+        archive.reason = None
+        _ask_now(made)
+        (delivery,) = made.job().deliveries
+        assert (delivery.state, delivery.attempts, delivery.commitment_rounds) == ("committed", 2, 2)
+        assert made.account().agrees
+
+
+@dataclass
+class ReportingArchive(HonouringArchive):
+    """Reports at once on what it is asked to keep, with a reason for all of it where there is one."""
+
+    reason: int | None = None
+
+    def request_commitment(self, request: CommitmentRequest, on_report: Callable[[ReportedCommitment], bool]) -> None:
+        """Report before it returns."""
+        uids = [uid for _, uid in request.objects]
+        refused = () if self.reason is None else tuple((uid, self.reason) for uid in uids)
+        assert on_report(ReportedCommitment(request.transaction_uid, () if refused else tuple(uids), refused))
+
+
+def _reporting(made: SteppedBench, reason: int) -> ReportingArchive:
+    archive = ReportingArchive("archive", made.settings.data_folder, reason=reason)
+    made.destinations["archive"] = archive
+    made.receive(instance(1))
+    made.create_jobs()
+    made.finish()
+    return archive

@@ -95,6 +95,21 @@ class CommitRecords(Connections):
         """Record that a report was acted on."""
         connection.execute(_SQL["applied_reports"], {"number": report.number})
 
+    def send_again(
+        self,
+        connection: Connection,
+        job_id: uuid.UUID,
+        digest: str,
+        destination: str,
+        seconds: float,
+        code: str,
+        reason: str,
+    ) -> datetime | None:
+        """Have an object sent again after `seconds`; when. None if the wait for its commitment had ended."""
+        facts = {"job_id": job_id, "digest": digest, "destination": destination, "seconds": seconds}
+        row = connection.execute(_SQL["send_again"], {**facts, "code": code, "reason": reason}).fetchone()
+        return None if row is None else row["next_attempt_at"]
+
     def end_commitment(
         self,
         connection: Connection,
@@ -104,10 +119,10 @@ class CommitRecords(Connections):
         state: DeliveryState,
         code: str = "",
         reason: str = "",
-    ) -> bool:
-        """End the wait for a commitment: committed, failed, or waiting to be sent again; False if it had ended."""
+    ) -> None:
+        """End the wait for a commitment, if it has not ended: committed, failed, or delivered where none is wanted."""
         facts = {"job_id": job_id, "digest": digest, "destination": destination, "to_state": state}
-        return self._happened(_SQL["end_commitment"], {**facts, "code": code, "reason": reason}, connection)
+        connection.execute(_SQL["end_commitment"], {**facts, "code": code, "reason": reason})
 
 
 def _report(row: DictRow) -> KeptReport:

@@ -13,7 +13,7 @@ WHERE results.job_id = deliveries.job_id AND results.digest = deliveries.digest
   AND deliveries.job_id = %(job_id)s AND destination = %(destination)s AND state = 'committing'
   AND coalesce(next_attempt_at <= clock_timestamp(), true)
 RETURNING deliveries.digest, results.sop_class_uid, results.sop_instance_uid, results.series_instance_uid,
-          commitment_rounds;
+          commitment_rounds, deliveries.code;
 
 -- name: insert_commitment
 INSERT INTO commitments (transaction_uid, job_id, destination)
@@ -57,10 +57,14 @@ FROM commitment_objects JOIN deliveries USING (digest)
 WHERE transaction_uid = %(transaction_uid)s AND deliveries.job_id = %(job_id)s
   AND deliveries.destination = %(destination)s AND deliveries.state = 'committing';
 
+-- name: send_again
+UPDATE deliveries SET state = 'waiting', code = %(code)s, reason = %(reason)s, is_unknown = false, finished_at = NULL,
+                      next_attempt_at = clock_timestamp() + make_interval(secs => %(seconds)s)
+WHERE job_id = %(job_id)s AND digest = %(digest)s AND destination = %(destination)s AND state = 'committing'
+RETURNING next_attempt_at;
+
 -- name: end_commitment
 UPDATE deliveries SET state = %(to_state)s, code = %(code)s, reason = %(reason)s, next_attempt_at = NULL,
-                      is_unknown = false,
-                      committed_at = CASE WHEN %(to_state)s = 'committed' THEN clock_timestamp() END,
-                      finished_at = CASE WHEN %(to_state)s <> 'waiting' THEN coalesce(finished_at, clock_timestamp()) END
-WHERE job_id = %(job_id)s AND digest = %(digest)s AND destination = %(destination)s AND state = 'committing'
-RETURNING 1;
+                      is_unknown = false, finished_at = coalesce(finished_at, clock_timestamp()),
+                      committed_at = CASE WHEN %(to_state)s = 'committed' THEN clock_timestamp() END
+WHERE job_id = %(job_id)s AND digest = %(digest)s AND destination = %(destination)s AND state = 'committing';

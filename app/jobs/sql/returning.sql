@@ -46,8 +46,8 @@ RETURNING 1;
 
 -- name: begin_committing
 -- Once all that a job sends to a destination has arrived; what it refused for good does not hold up the rest. What was
--- withdrawn there nobody is to keep.
-UPDATE deliveries SET state = 'committing', next_attempt_at = NULL
+-- withdrawn there nobody is to keep. What was said of it before it came says nothing of its commitment.
+UPDATE deliveries SET state = 'committing', code = '', next_attempt_at = NULL
 WHERE job_id = %(job_id)s AND destination = ANY(%(destinations)s) AND state = 'delivered'
   AND NOT EXISTS (
       SELECT 1 FROM deliveries AS others
