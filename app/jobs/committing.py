@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from app.audit.events import AuditEvent, Outcome
 from app.audit.log import AuditLog
@@ -23,7 +24,7 @@ from app.delivery.destination import (
 from app.errors import DeliveryError, DeliveryRefused
 from app.identifiers import derive_uid
 from app.jobs.outcomes import WITHDRAWN, is_of_peer, was_reached
-from app.jobs.queue import TaskQueue, back_off_seconds
+from app.jobs.queue import GROUND, TaskQueue, back_off_seconds
 from app.jobs.records import Commitment, CommittingObject, Connection, DeliveryState, Job, KeptReport, Records, Turn
 from app.settings import DestinationSettings, Settings
 from app.telemetry import get_logger
@@ -107,23 +108,32 @@ class Committing:
         if job is None:
             return
         request = Commitment(derive_uid("commitment", str(uuid.uuid4())), job_id, destination)
-        with self._records.transaction() as connection:
-            self._records.lock_job(connection, job_id)  # first, as whoever acts on a report does
-            objects = self._records.begin_round(connection, job_id, destination)
-            if rules is not None and rules.commitment == "storage-commitment":
-                self._records.keep_commitment(connection, request, objects)
-        if rules is None or rules.commitment == "none":  # changed since
-            self._end_all(job, destination, objects, "delivered")
-            return
-        over = [one for one in objects if one.commitment_rounds > rules.commitment_rounds]
-        if over:
-            reason = f"no commitment came after {rules.commitment_rounds} questions"
-            self._end_all(job, destination, over, "failed", NOT_COMMITTED, reason)
-        left = [one for one in objects if one not in over]
-        if left and rules.commitment == "query":
+        left = self._begin_round(job, rules, request)
+        if rules is not None and left and rules.commitment == "query":
             self._query(job, rules, left)
-        elif left:
+        elif rules is not None and left:
             self._request(job, rules, left, request)
+
+    def _begin_round(self, job: Job, rules: DestinationSettings | None, request: Commitment) -> list[CommittingObject]:
+        """Count one more question about what is due to be asked about; return what is left to ask about."""
+        with self._records.transaction() as connection:
+            self._records.lock_job(connection, job.id)  # first, as whoever acts on a report does
+            objects = self._records.begin_round(connection, job.id, request.destination)
+            if rules is None or rules.commitment == "none":  # changed since
+                left = []
+                for one in objects:
+                    self._end(connection, job, request.destination, one.digest, "delivered")
+            else:
+                left = [one for one in objects if one.commitment_rounds <= rules.commitment_rounds]
+                reason = f"no commitment came after {rules.commitment_rounds} questions"
+                for one in objects:
+                    if one not in left:
+                        self._end(connection, job, rules.name, one.digest, "failed", NOT_COMMITTED, reason)
+                if left and rules.commitment == "storage-commitment":
+                    self._records.keep_commitment(connection, request, left)
+            if objects and not left:
+                self._close_if_done(connection, job)
+        return left
 
     def _request(
         self, job: Job, rules: DestinationSettings, objects: Sequence[CommittingObject], request: Commitment
@@ -135,7 +145,7 @@ class Committing:
         if not objects:
             return
         detail = {"job_id": str(job.id), "destination": rules.name, "transaction_uid": request.transaction_uid}
-        self._audit.append(AuditEvent.COMMITMENT_REQUESTED, Outcome.SUCCESS, **detail, instances=len(objects))
+        self._about_to_ask(AuditEvent.COMMITMENT_REQUESTED, job, rules, objects, instances=len(objects), **detail)
         pairs = tuple((one.sop_class_uid, one.sop_instance_uid) for one in objects)
         try:
             self._send_request(target, CommitmentRequest(request.transaction_uid, pairs), rules.name)
@@ -162,7 +172,7 @@ class Committing:
         target, left = self._destinations[rules.name], list(objects)
         try:
             while left:
-                if self._holds(job, rules.name, target, left[0]):
+                if self._holds(job, rules, target, left[0], left):
                     self._end_all(job, rules.name, [left.pop(0)], "committed")
                 else:
                     self._missing(job, rules, left.pop(0))
@@ -174,10 +184,10 @@ class Committing:
     def _still_held(
         self, job: Job, rules: DestinationSettings, target: Destination, objects: Sequence[CommittingObject]
     ) -> list[CommittingObject]:
-        left = []
-        for one in objects:
+        left: list[CommittingObject] = []
+        for number, one in enumerate(objects):
             try:
-                held = self._holds(job, rules.name, target, one)
+                held = self._holds(job, rules, target, one, [*left, *objects[number:]])
             except DeliveryError as error:
                 _log.info("commitment.not_told", job_id=str(job.id), destination=rules.name, code=error.code)
                 if is_of_peer(error):
@@ -189,11 +199,35 @@ class Committing:
                 left.append(one)
         return left
 
-    def _holds(self, job: Job, destination: str, target: Destination, one: CommittingObject) -> bool:
+    def _holds(
+        self,
+        job: Job,
+        rules: DestinationSettings,
+        target: Destination,
+        one: CommittingObject,
+        left: Sequence[CommittingObject],
+    ) -> bool:
+        """Whether an object is found; `left` are it and what else is still to be asked about in this round."""
         if not isinstance(target, TellsWhatItHolds) or not target.can_be_asked:
             raise DeliveryRefused("there is no way to ask it what it holds", code="query-unsupported")
-        self._audit.append(AuditEvent.DESTINATION_ASKED, Outcome.SUCCESS, **_detail(job, destination, one.digest))
+        self._about_to_ask(AuditEvent.DESTINATION_ASKED, job, rules, left, **_detail(job, rules.name, one.digest))
         return target.holds(job.study_instance_uid, one.series_instance_uid, one.sop_instance_uid)
+
+    def _about_to_ask(
+        self,
+        event: AuditEvent,
+        job: Job,
+        rules: DestinationSettings,
+        left: Sequence[CommittingObject],
+        **detail: Any,
+    ) -> None:
+        """Write the audit line of a question; where that can't be, it does not leave, and is no round."""
+        try:
+            self._audit.append(event, Outcome.SUCCESS, **detail)
+        except GROUND:
+            with self._records.transaction() as connection:
+                self._records.take_back_round(connection, job.id, rules.name, left)
+            raise
 
     def _ask_later(
         self, job: Job, rules: DestinationSettings, objects: Sequence[CommittingObject], error: DeliveryError

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
+from app.audit.events import AuditEvent
 from app.delivery.destination import CommitmentRequest, ReportedCommitment
-from app.errors import DeliveryError
+from app.errors import AuditError, DeliveryError
 from app.jobs import steering
 from app.jobs.queue import TaskQueue
 from tests.contract.test_postgresql_withdrawn import BOTH, HonouringArchive
@@ -239,3 +241,36 @@ def _reporting(made: SteppedBench, reason: int) -> ReportingArchive:
     made.create_jobs()
     made.finish()
     return archive
+
+
+# --- a question that does not leave -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["query", "storage-commitment"])
+def test_a_question_that_can_not_be_audited_is_no_round(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    options = {**PATIENT, "commitment": kind, "commitment_rounds": 2}
+    with stepped_bench(tmp_path, url, rule=ONE, destination=options) as made:
+        append, full = made.audit.append, True
+
+        def append_if_room(event: AuditEvent, *details: Any, **named: Any) -> None:
+            if full and event in (AuditEvent.DESTINATION_ASKED, AuditEvent.COMMITMENT_REQUESTED):
+                raise AuditError("no room")
+            append(event, *details, **named)
+
+        monkeypatch.setattr(made.audit, "append", append_if_room)
+        made.destinations["archive"] = ReportingArchive("archive", made.settings.data_folder)
+        made.receive(instance(1))
+        made.create_jobs()
+        for _ in range(6):
+            with pytest.raises(AuditError):
+                made.finish()
+            made.change("UPDATE procrastinate_jobs SET status = 'todo' WHERE status = 'doing'")
+        (delivery,) = made.job().deliveries
+        assert (delivery.state, delivery.commitment_rounds) == ("committing", 0)
+        full = False
+        made.finish()
+        (delivery,) = made.job().deliveries
+        assert (delivery.state, delivery.commitment_rounds, delivery.attempts) == ("committed", 1, 1)
+        assert made.job().state == "closed"

@@ -28,6 +28,13 @@ class CommitRecords(Connections):
         rows = connection.execute(_SQL["begin_round"], {"job_id": job_id, "destination": destination}).fetchall()
         return [CommittingObject(**row) for row in rows]
 
+    def take_back_round(
+        self, connection: Connection, job_id: uuid.UUID, destination: str, objects: Sequence[CommittingObject]
+    ) -> None:
+        """Have a question that did not leave not count; these objects stay due."""
+        facts = {"job_id": job_id, "destination": destination, "digests": [one.digest for one in objects]}
+        connection.execute(_SQL["take_back_round"], facts)
+
     def keep_commitment(self, connection: Connection, request: Commitment, objects: Sequence[CommittingObject]) -> None:
         """Write a request down, before it leaves."""
         facts = {"transaction_uid": request.transaction_uid, "destination": request.destination}

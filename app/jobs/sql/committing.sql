@@ -15,6 +15,10 @@ WHERE results.job_id = deliveries.job_id AND results.digest = deliveries.digest
 RETURNING deliveries.digest, results.sop_class_uid, results.sop_instance_uid, results.series_instance_uid,
           commitment_rounds, deliveries.code;
 
+-- name: take_back_round
+UPDATE deliveries SET commitment_rounds = commitment_rounds - 1
+WHERE job_id = %(job_id)s AND destination = %(destination)s AND state = 'committing' AND digest = ANY(%(digests)s);
+
 -- name: insert_commitment
 INSERT INTO commitments (transaction_uid, job_id, destination)
 VALUES (%(transaction_uid)s, %(job_id)s, %(destination)s);
