@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import threading
@@ -17,13 +18,15 @@ from typer.testing import CliRunner, Result
 
 from app.audit.events import AuditEvent
 from app.cli import app
-from app.errors import GraphFailed
+from app.errors import GraphFailed, JobError
 from app.jobs.accounting import account
 from app.jobs.discrepancies import CODES
 from app.jobs.holding import ask_for_decision
 from app.jobs.queue import DISCARD, RELEASE, TaskQueue
+from app.jobs.withdrawing import Order, ask_to_withdraw
 from app.settings_pipeline import GeneralistSettings
 from operators.errors import InferenceFailed, SeriesRefused
+from tests.contract.test_postgresql_withdrawals import WritesDicom
 from tests.database_fixture import fresh_database
 from tests.job_harness import AGREEING, DISAGREEING, PlantedGraph, instance
 from tests.stepped_bench import EVER, SteppedBench, stepped_bench
@@ -242,6 +245,16 @@ def test_jobs_older_than_the_log_are_not_held_to_it(bench: SteppedBench) -> None
     assert bench.account().agrees
 
 
+def test_a_rejection_note_on_its_way_is_no_alarm(tmp_path: Path, url: str) -> None:
+    """It is added to a job that has ended."""
+    with stepped_bench(tmp_path, url, graph=WritesDicom(), destination={"retry_first_seconds": 600}) as made:
+        _one_closed(made)
+        ask_to_withdraw(made.records, made.job().id, Order("quality", "somebody", datetime.now(UTC), "archive"))
+        made.step()
+        assert sorted(one.state for one in made.job().deliveries) == ["delivered", "delivered", "waiting"]
+        assert made.account().discrepancies == ()
+
+
 def test_what_came_before_is_left_out(bench: SteppedBench) -> None:
     _closed(bench)
     _remove_file(bench)
@@ -281,7 +294,10 @@ def test_a_file_whose_record_comes_a_moment_later_is_no_alarm(bench: SteppedBenc
 
 # --- no false alarm -------------------------------------------------------------------------------------------------
 
-_ACTIONS = ("receive", "late", "again", "corrected", "decide", "no-rule", "own-result", "step", "step", "step", "any")
+_ACTIONS = (
+    *("receive", "late", "again", "corrected", "decide", "no-rule", "own-result", "withdraw"),
+    *("step", "step", "step", "any"),
+)
 _GRAPHS = ("well", "well", "refuses", "fails", "inference", "disagrees")
 _studies = itertools.count(1000)
 
@@ -315,7 +331,7 @@ def lived(tmp_path: Path, url: str) -> Iterator[SteppedBench]:
     with stepped_bench(
         tmp_path,
         url,
-        graph=PlantedGraph(),
+        graph=WritesDicom(),
         generalist=generalist,
         on_disagreement="hold",
         rule={"no_result": "nothing"},
@@ -356,6 +372,11 @@ def _act(bench: SteppedBench, action: str, number: int, studies: list[int]) -> N
             bench.create_jobs()
         case "no-rule" | "own-result":
             bench.without_job(action)
+        case "withdraw":
+            order = Order("quality", "somebody", datetime.now(UTC))
+            for job in bench.records.jobs(1):
+                with contextlib.suppress(JobError):  # nothing to withdraw, or done before
+                    ask_to_withdraw(bench.records, job.id, order)
         case "step":
             bench.step()
         case _:

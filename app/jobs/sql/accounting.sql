@@ -127,8 +127,11 @@ WHERE state = 'delivering'
     WHERE task.task_name = 'close' AND task.status IN ('todo', 'doing') AND task.args ->> 'job_id' = jobs.id::text);
 
 -- name: rule_job_closed_too_soon
-SELECT DISTINCT jobs.id AS job_id, study_instance_uid FROM jobs JOIN deliveries ON deliveries.job_id = jobs.id
-WHERE jobs.state IN ('closed', 'discarded') AND deliveries.state IN ('held', 'waiting', 'sending', 'committing');
+-- A rejection note is added to a job that has ended.
+SELECT DISTINCT jobs.id AS job_id, study_instance_uid
+FROM jobs JOIN deliveries ON deliveries.job_id = jobs.id JOIN results USING (job_id, digest)
+WHERE jobs.state IN ('closed', 'discarded') AND deliveries.state IN ('held', 'waiting', 'sending', 'committing')
+  AND results.kind <> 'rejection-note';
 
 -- name: rule_job_held_without_delivery
 -- A held job has something to decide on.
