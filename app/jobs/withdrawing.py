@@ -123,9 +123,14 @@ class Withdrawing:
         return wanting
 
     def _ask_again(self, job: Job, order: Order) -> None:
-        """Ask destinations that are said to take no notes: what they said may be older than notes are."""
+        """Ask destinations that are said to take no notes: what they said may be older than notes are.
+
+        One that is down is not asked: only whoever has its turn connects to it.
+        """
         for name in _destinations(job, order):
-            if name in self._destinations and not self._takes_notes(name):
+            if name not in self._destinations or self._takes_notes(name):
+                continue
+            if not self._records.is_closed(name, self._settings.destination_named(name).address):
                 keep_accepted(self._records, self._settings, self._destinations[name])
 
     def _takes_notes(self, name: str) -> bool:

@@ -228,6 +228,28 @@ def test_a_sending_waits_for_a_withdrawal_that_is_under_way(tmp_path: Path, url:
         assert begun == [None]
 
 
+@pytest.mark.parametrize("is_down", [False, True])
+def test_a_destination_that_is_down_is_not_asked_whether_it_takes_notes(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch, is_down: bool
+) -> None:
+    """Only whoever has its turn connects to it."""
+    with _bench(tmp_path, url, destination=PATIENT) as made:
+        archive, _ = _archives(made)
+        _deliver(made)
+        address = made.settings.destination_named("archive").address
+        made.records.keep_profile("archive", address, ["segmentation"])
+        if is_down:
+            made.change(
+                "UPDATE destination_windows SET failures = 1, next_attempt_at = clock_timestamp() + interval '1 hour'"
+            )
+        asked: list[bool] = []
+        monkeypatch.setattr(archive, "accepted_kinds", lambda: asked.append(True) or ("segmentation", "rejection-note"))
+        _withdraw(made, "archive")
+        assert asked == ([] if is_down else [True])
+        (withdrawal,) = made.records.withdrawals(made.job().id)
+        assert withdrawal.code == ("note-not-taken" if is_down else "")
+
+
 # --- replays --------------------------------------------------------------------------------------------------------
 
 
