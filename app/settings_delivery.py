@@ -27,7 +27,8 @@ class ReturnSettings(Section):
     commitment: CommitmentKind = Field(
         default="none",
         description="How it commits itself before a job counts as done: `none`, it took the objects; "
-        "`storage-commitment`, it reports that it keeps them; `query`, it finds each of them by C-FIND.",
+        "`storage-commitment`, it reports that it keeps them, or is asked as by `query` where it takes no such "
+        "requests; `query`, it finds each of them by C-FIND.",
     )
     commitment_seconds: float = Field(
         default=600.0, gt=0, description="Longest wait for its report; then it is asked anew."

@@ -75,12 +75,13 @@ class PlantedArchive:
 
 
 @contextmanager
-def planted(*, answers_questions: bool = True) -> Iterator[tuple[PlantedArchive, int]]:
+def planted(*, answers_questions: bool = True, commits_itself: bool = True) -> Iterator[tuple[PlantedArchive, int]]:
     """An archive called PACS on loopback, and its port."""
     archive = PlantedArchive()
     entity = AE("PACS")
-    for context in (CTImageStorage, StorageCommitmentPushModel):
-        entity.add_supported_context(context)
+    entity.add_supported_context(CTImageStorage)
+    if commits_itself:
+        entity.add_supported_context(StorageCommitmentPushModel)
     if answers_questions:
         entity.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
     handlers = [

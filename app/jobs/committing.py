@@ -2,15 +2,16 @@
 
 What a job sent to a destination is asked about together, under a Transaction UID that is written down before it leaves.
 The report may come over the same association or, at any time, over a new one to our listener; it is kept there, and
-acted on here. What nobody reports on in time is asked about anew. What is not found is asked for once more, since an
-archive may show it a moment later, and then sent again; between two questions that are answered so there is a wait.
+acted on here. What nobody reports on in time is asked about anew. What is not found is asked for once more after a
+wait, since an archive may show it a moment later, and then sent again. A destination without storage commitment is
+asked what it holds in place of that, where it can be.
 """
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from app.audit.events import AuditEvent, Outcome
 from app.audit.log import AuditLog
@@ -23,7 +24,7 @@ from app.delivery.destination import (
 )
 from app.errors import DeliveryError, DeliveryRefused
 from app.identifiers import derive_uid
-from app.jobs.outcomes import WITHDRAWN, is_of_peer, was_reached
+from app.jobs.outcomes import CONTEXT_REFUSED, WITHDRAWN, is_of_peer, was_reached
 from app.jobs.queue import GROUND, TaskQueue, back_off_seconds
 from app.jobs.records import Commitment, CommittingObject, Connection, DeliveryState, Job, KeptReport, Records, Turn
 from app.settings import DestinationSettings, Settings
@@ -75,6 +76,7 @@ class Committing:
         self._queue = queue
         self._destinations = destinations
         self._reports = ReportKeeping(records, queue)
+        self._without_commitment: set[str] = set()
 
     def ask(self, turn: Turn, answers: Callable[[Turn], Turn]) -> tuple[Turn, bool]:
         """Ask a destination for what it is due to commit itself to; the turn, and whether there was anything.
@@ -150,11 +152,23 @@ class Committing:
         try:
             self._send_request(target, CommitmentRequest(request.transaction_uid, pairs), rules.name)
         except DeliveryRefused as error:
-            self._end_all(job, rules.name, objects, "failed", f"commitment-{error.code}", str(error))
+            if error.code == CONTEXT_REFUSED and _can_be_asked(target):
+                self._query_instead(job, rules, objects)
+            else:
+                self._end_all(job, rules.name, objects, "failed", f"commitment-{error.code}", str(error))
         except DeliveryError as error:
             self._ask_later(job, rules, objects, error)
         else:
             self._await(job.id, rules, objects)
+
+    def _query_instead(self, job: Job, rules: DestinationSettings, objects: Sequence[CommittingObject]) -> None:
+        """Ask a destination without storage commitment what it has; that it lacks it is told once a process."""
+        if rules.name not in self._without_commitment:
+            self._without_commitment.add(rules.name)
+            _log.warning("commitment.by_query", destination=rules.name)
+        self._query(
+            job, rules, objects, "it takes no requests for storage commitment; it was asked what it has instead"
+        )
 
     def _send_request(self, target: Destination, request: CommitmentRequest, name: str) -> None:
         if not isinstance(target, CommitsItself):
@@ -168,12 +182,12 @@ class Committing:
             if until is not None:
                 self._queue.defer_turn(connection, rules.name, until)
 
-    def _query(self, job: Job, rules: DestinationSettings, objects: Sequence[CommittingObject]) -> None:
+    def _query(self, job: Job, rules: DestinationSettings, objects: Sequence[CommittingObject], why: str = "") -> None:
         target, left = self._destinations[rules.name], list(objects)
         try:
             while left:
                 if self._holds(job, rules, target, left[0], left):
-                    self._end_all(job, rules.name, [left.pop(0)], "committed")
+                    self._end_all(job, rules.name, [left.pop(0)], "committed", reason=why)
                 else:
                     self._missing(job, rules, left.pop(0))
         except DeliveryRefused as error:
@@ -208,7 +222,7 @@ class Committing:
         left: Sequence[CommittingObject],
     ) -> bool:
         """Whether an object is found; `left` are it and what else is still to be asked about in this round."""
-        if not isinstance(target, TellsWhatItHolds) or not target.can_be_asked:
+        if not _can_be_asked(target):
             raise DeliveryRefused("there is no way to ask it what it holds", code="query-unsupported")
         self._about_to_ask(AuditEvent.DESTINATION_ASKED, job, rules, left, **_detail(job, rules.name, one.digest))
         return target.holds(job.study_instance_uid, one.series_instance_uid, one.sop_instance_uid)
@@ -331,7 +345,8 @@ class Committing:
         if state in ("waiting", "failed") and self._records.is_withdrawn(connection, job.id, digest, destination):
             state, code, reason = "delivered", WITHDRAWN, "it was withdrawn, and need not be found any more"
         if state == "committed":
-            self._audit.append(AuditEvent.COMMITMENT_RECEIVED, Outcome.SUCCESS, **detail)
+            why = {"reason": reason} if reason else {}
+            self._audit.append(AuditEvent.COMMITMENT_RECEIVED, Outcome.SUCCESS, **detail, **why)
         elif state != "delivered":
             outcome = Outcome.MINOR_FAILURE if state == "waiting" else Outcome.SERIOUS_FAILURE
             self._audit.append(AuditEvent.COMMITMENT_FAILED, outcome, **detail, code=code, reason=reason)
@@ -350,6 +365,10 @@ class Committing:
     def _rules(self, destination: str) -> DestinationSettings | None:
         known = self._settings.knows_destination(destination)
         return self._settings.destination_named(destination) if known else None
+
+
+def _can_be_asked(target: Destination) -> TypeGuard[TellsWhatItHolds]:
+    return isinstance(target, TellsWhatItHolds) and target.can_be_asked
 
 
 def _back_off(rules: DestinationSettings, rounds: int) -> float:

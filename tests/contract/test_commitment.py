@@ -242,7 +242,9 @@ def test_no_report_at_all_fails_the_job(tmp_path: Path, url: str) -> None:
             assert len(archive.requests) == 2
 
 
-def test_an_archive_without_storage_commitment_is_told_of(tmp_path: Path, url: str, network: peers.PeerNetwork) -> None:
+def test_an_archive_without_storage_commitment_and_without_queries_is_told_of(
+    tmp_path: Path, url: str, network: peers.PeerNetwork
+) -> None:
     with (
         peers.running_storescp(network, tmp_path) as provider,
         delivering_bench(
@@ -255,6 +257,35 @@ def test_an_archive_without_storage_commitment_is_told_of(tmp_path: Path, url: s
         (delivery,) = made.job().deliveries
         assert (delivery.state, delivery.code) == ("failed", "commitment-context-refused")
         assert len(provider.files()) == 1
+
+
+def test_an_archive_without_storage_commitment_is_asked_what_it_has(tmp_path: Path, url: str) -> None:
+    with (
+        planted(commits_itself=False) as (archive, port),
+        delivering_bench(tmp_path, url, HOST, port, "PACS", commitment="storage-commitment") as made,
+    ):
+        connect(made)
+        archive.forgets = 1
+        _queue(made)
+        made.work(made.all_ended, seconds=60)
+        (delivery,) = made.job().deliveries
+        assert (made.job().state, delivery.state, delivery.code) == ("closed", "committed", "")
+        assert delivery.reason.startswith("it takes no requests for storage commitment")
+        assert (archive.requests, archive.held) == ([], [made.job().results[0].sop_instance_uid])
+        assert '"reason":"it takes no requests for storage commitment' in _events(made).replace('": "', '":"')
+
+
+def test_an_archive_without_storage_commitment_that_is_not_asked_is_told_of(tmp_path: Path, url: str) -> None:
+    with (
+        planted(commits_itself=False) as (archive, port),
+        delivering_bench(tmp_path, url, HOST, port, "PACS", commitment="storage-commitment", ask="never") as made,
+    ):
+        connect(made)
+        _queue(made)
+        made.work(made.all_ended, seconds=60)
+        (delivery,) = made.job().deliveries
+        assert (delivery.state, delivery.code) == ("failed", "commitment-context-refused")
+        assert archive.questions == 0
 
 
 def test_what_a_query_does_not_find_is_sent_again(tmp_path: Path, url: str) -> None:
