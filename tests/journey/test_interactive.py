@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,11 @@ import pydicom
 import pytest
 from PIL import Image
 
+from archive import DemonstrationArchive
 from tests import judges, peers
+from tests.database_fixture import fresh_database
 from tests.journey.limner_server import REPOSITORY, LimnerServer, free_port
+from tests.triton_fixture import running_triton
 from tests.web_fixture import (
     CENTRE,
     MODEL,
@@ -200,6 +204,41 @@ def test_a_session_from_the_first_box_to_the_archive(
     assert [event for event in events if event in expected] == expected
     assert events.count("SESSION_ENDED") == 1
     assert TOKEN not in server.log_path.read_text() + (server.data / "audit" / "audit.jsonl").read_text()
+
+
+def test_a_session_on_a_process_of_its_own(tmp_path: Path, ball: list[Path], postgres: Any) -> None:
+    """The role web has no listener and sends nothing: what it is drawn on comes by one process, and goes by another."""
+    (tmp_path / "token").write_text(f"{TOKEN}\n")
+    archive = DemonstrationArchive(tmp_path / "archive")
+    archive.start()
+    port = free_port()
+    with ExitStack() as stack:
+        stack.callback(archive.stop)
+        url = stack.enter_context(fresh_database(postgres))
+        triton = stack.enter_context(running_triton(Path(os.environ["LIMNER__MODEL_REPOSITORY"])))
+        text = settings(port, "ARCHIVE").replace("HOST", "127.0.0.1").replace("4242", str(archive.port))
+        text += f'[database]\nurl = "{url}"\n[triton]\naddress = "{triton.target}"\n'
+        listener, worker, web = (
+            LimnerServer(tmp_path, text, quiet_seconds=0.5, arguments=("--role", role, "--name", role))
+            for role in ("listener", "worker", "web")
+        )
+        for one in (listener, worker, web):
+            stack.callback(one.kill_if_running)
+            one.start()
+        viewer = Viewer(port)
+        received(listener, tmp_path / "ball")
+        path = viewer.open(ball)
+        viewer.ok("POST", f"{path}/prompts", prompt(box=BOX))
+        job = viewer.ok("POST", f"{path}/acceptance", ACCEPTANCE, 201)
+        (closed,) = worker.wait_for_jobs(1, states=("closed",))
+        assert closed["id"] == job["id"]
+        for one in (web, worker, listener):
+            assert one.stop() == 0, one.log()
+    (sent,) = (tmp_path / "archive").rglob("*.dcm")
+    assert pydicom.dcmread(sent).SOPInstanceUID == job["sop_instance_uids"][0]
+    chains = {one: (web.data / "audit" / one / "audit.jsonl").read_text() for one in ("listener", "worker", "web")}
+    assert {name for name, chain in chains.items() if "SESSION_OPENED" in chain} == {"web"}
+    assert {name for name, chain in chains.items() if "DELIVERY_SUCCEEDED" in chain} == {"worker"}
 
 
 @pytest.fixture
