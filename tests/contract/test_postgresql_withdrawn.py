@@ -16,6 +16,7 @@ from app.errors import DeliveryError, DeliveryRefused
 from app.jobs import steering
 from app.jobs.queue import TaskQueue
 from app.jobs.withdrawing import Order, ask_to_withdraw
+from operators.object_kinds import Kind
 from tests.contract.test_postgresql_withdrawals import WritesDicom
 from tests.database_fixture import fresh_database
 from tests.job_harness import DESTINATIONS, PlantedDestination
@@ -243,7 +244,12 @@ def test_a_destination_that_is_down_is_not_asked_whether_it_takes_notes(
                 "UPDATE destination_windows SET failures = 1, next_attempt_at = clock_timestamp() + interval '1 hour'"
             )
         asked: list[bool] = []
-        monkeypatch.setattr(archive, "accepted_kinds", lambda: asked.append(True) or ("segmentation", "rejection-note"))
+
+        def accepted_kinds() -> tuple[Kind, ...]:
+            asked.append(True)
+            return ("segmentation", "rejection-note")
+
+        monkeypatch.setattr(archive, "accepted_kinds", accepted_kinds)
         _withdraw(made, "archive")
         assert asked == ([] if is_down else [True])
         (withdrawal,) = made.records.withdrawals(made.job().id)
