@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import psycopg
 
-from app.jobs.connections import connect_alone
+from app.jobs.connections import LINE, connect_alone
 from app.telemetry import get_logger
 
 LISTENERS = 0x4C494D4C  # the numbers of advisory locks: the letters of the project and one for the kind
@@ -144,7 +144,7 @@ def own_turn(url: str, number: int) -> Iterator[bool]:
     No transaction holds it, so that no limit on an idle one ends it, whatever the thread waits for. A process that dies
     or hangs gives it up as with `Turn`, and what the thread does must stand as much.
     """
-    with contextlib.closing(psycopg.connect(url, autocommit=True, connect_timeout=5)) as connection:
+    with contextlib.closing(psycopg.connect(url, autocommit=True, **LINE)) as connection:
         with contextlib.suppress(psycopg.errors.UndefinedObject):  # before PostgreSQL 14
             connection.execute(_LIMIT_SILENCE, (f"{_SILENT_SECONDS}s",))
         row = connection.execute("SELECT pg_try_advisory_lock(%s)", (number,)).fetchone()

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import psycopg
 
-from app.jobs.connections import read_statements
+from app.jobs.connections import connect_alone, read_statements
 from app.jobs.presence import WORKERS
 
 LOOK_SECONDS = 2.0
@@ -25,7 +25,6 @@ _LONGEST_LOOK_SECONDS = (
 )  # of the time between two looks no more counts: this process may have stood still
 _PATIENCE_SECONDS = 60.0  # whoever serves it may only be starting again
 _ANSWER_SECONDS = 10.0
-_CONNECT_SECONDS = 5
 
 _SQL = read_statements("serving.sql")
 
@@ -101,9 +100,6 @@ class ServedQueues:
 
     async def _open(self) -> psycopg.AsyncConnection:
         if self._connection is None or self._connection.closed or self._connection.broken:
-            self._connection = await psycopg.AsyncConnection.connect(
-                self._url, autocommit=True, connect_timeout=_CONNECT_SECONDS
-            )
-            await self._connection.execute(_SQL["give_up_soon"])
+            self._connection = await connect_alone(self._url)
             await self._connection.execute(_SQL["show"], (self._queues,))
         return self._connection

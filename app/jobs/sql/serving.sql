@@ -1,11 +1,6 @@
 -- The statements of app/jobs/served_queues.py. A statement starts at its `-- name:` line.
 -- What a process serves is shown by advisory locks that processes share, one a queue.
 
--- name: give_up_soon
--- So soon the database sees that the machine of a process is gone without a word.
-SELECT set_config('tcp_keepalives_idle', '10', false), set_config('tcp_keepalives_interval', '5', false),
-       set_config('tcp_keepalives_count', '3', false);
-
 -- name: show
 SELECT pg_advisory_lock_shared(hashtext('limner queues'), hashtext(queue)) FROM unnest(%s::text[]) AS queue;
 
