@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from app.errors import DeliveryError, DeliveryRefused
 from app.identifiers import UID, parse_uid
 
 if TYPE_CHECKING:
+    from pynetdicom.association import Association
     from pynetdicom.events import Event
 
 REQUEST_COMMITMENT = 1
@@ -47,28 +49,35 @@ def request_commitment(peer: Peer, request: CommitmentRequest, on_report: Callab
     DeliveryRefused
         Code ``context-refused`` if the peer knows no storage commitment; the status as ``status-0122``.
     """
-    reported: list[bool] = []
+    answering: list[threading.Thread] = []
 
     def on_event(event: Event) -> tuple[int, None]:
-        status = answer_report(event, on_report)
-        reported.append(True)
-        return status, None
+        answering.append(threading.current_thread())  # the toolkit answers each report in a thread of its own
+        return answer_report(event, on_report), None
 
     model = FileSyntax(UID(str(StorageCommitmentPushModel)), IMPLICIT_VR_LITTLE_ENDIAN)
     with associated(peer, [model], [(evt.EVT_N_EVENT_REPORT, on_event)]) as association:
         try:
-            answer, _ = association.send_n_action(
-                _information(request),
-                REQUEST_COMMITMENT,
-                StorageCommitmentPushModel,
-                StorageCommitmentPushModelInstance,
-            )
-        except RuntimeError as error:  # the association is gone
-            raise no_answer(peer) from error
-        _judge(answer.get("Status"), peer)
-        ends = time.monotonic() + _SAME_ASSOCIATION_SECONDS
-        while association.is_established and not reported and time.monotonic() < ends:
-            time.sleep(_POLL_SECONDS)
+            _ask(association, request, peer)
+            ends = time.monotonic() + _SAME_ASSOCIATION_SECONDS
+            while association.is_established and not answering and time.monotonic() < ends:
+                time.sleep(_POLL_SECONDS)
+        finally:  # an answer that comes after the release is asked for breaks the association
+            for one in answering:
+                one.join(peer.timeout_seconds)
+
+
+def _ask(association: Association, request: CommitmentRequest, peer: Peer) -> None:
+    try:
+        answer, _ = association.send_n_action(
+            _information(request),
+            REQUEST_COMMITMENT,
+            StorageCommitmentPushModel,
+            StorageCommitmentPushModelInstance,
+        )
+    except RuntimeError as error:  # the association is gone
+        raise no_answer(peer) from error
+    _judge(answer.get("Status"), peer)
 
 
 def answer_report(event: Event, keep: Callable[[ReportedCommitment], bool]) -> int:

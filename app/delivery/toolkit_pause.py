@@ -63,8 +63,12 @@ class Checkpoint(threading.Event):
 
 
 def release(association: Association, seconds: float) -> None:
-    """Release an association, or abort it where that takes longer: the toolkit waits for its reactor without end."""
-    too_long = threading.Timer(seconds, association.abort)
+    """Release an association; the toolkit waits for its reactor to pause without end, here for `seconds` at most."""
+
+    def go_on() -> None:
+        association._is_paused = True  # noqa: SLF001 - the toolkit's own flag
+
+    too_long = threading.Timer(seconds, go_on)
     too_long.daemon = True
     too_long.start()
     try:

@@ -103,9 +103,7 @@ def test_a_report_before_the_response_does_not_hold_up_the_release(port: int) ->
     assert kept == transactions
 
 
-def test_a_release_that_waits_for_the_reactor_in_vain_ends_by_an_abort(
-    port: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_release_does_not_wait_for_the_reactor_without_end(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     stopped, over = threading.Event(), threading.Event()
 
     def stop(*_: Any) -> None:
