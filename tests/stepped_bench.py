@@ -37,10 +37,12 @@ class _Tasks:
 
     def __init__(self) -> None:
         self.functions: dict[str, Callable[..., Any]] = {}
+        self.job = SimpleNamespace(id=0)
+        """The task that is being done, as the queue tells of it."""
 
     def task(self, *, name: str, pass_context: bool = False, **_: Any) -> Callable[..., Any]:
         def keep(function: Callable[..., Any]) -> Callable[..., Any]:
-            context = SimpleNamespace(job=SimpleNamespace(id=0), additional_context={}, worker_name=None)
+            context = SimpleNamespace(job=self.job, additional_context={}, worker_name=None)
             self.functions[name] = partial(function, context) if pass_context else function
             return function
 
@@ -120,6 +122,7 @@ class SteppedBench(Bench):
                 return False
             number, name, arguments = todo[choose(len(todo))]
             connection.execute("UPDATE procrastinate_jobs SET status = 'doing' WHERE id = %s", (number,))
+            self._tasks.job.id = number
             asyncio.run(self._tasks.functions[name](**arguments))
             connection.execute("DELETE FROM procrastinate_jobs WHERE id = %s", (number,))
         return True
