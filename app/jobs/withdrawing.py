@@ -288,7 +288,8 @@ def _destinations(job: Job, order: Order) -> list[str]:
 
 
 def _may_have(delivery: Delivery) -> bool:
-    return delivery.state in _HAS or delivery.is_unknown
+    """Whether its destination has the object, or may have it: also what it took, and did not commit itself to."""
+    return delivery.state in _HAS or delivery.is_unknown or delivery.code.startswith("commitment-")
 
 
 def _defer(connection: Connection, queue: TaskQueue, job_id: uuid.UUID, order: Order) -> None:

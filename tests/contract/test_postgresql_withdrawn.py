@@ -256,6 +256,19 @@ def test_a_destination_that_is_down_is_not_asked_whether_it_takes_notes(
         assert withdrawal.code == ("note-not-taken" if is_down else "")
 
 
+def test_what_was_sent_and_not_committed_is_withdrawn_by_a_note(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The destination took it, and may have it: it only never said that it keeps it."""
+    with _bench(tmp_path, url) as made:
+        archive, _ = _archives(made)
+        monkeypatch.setattr(archive, "can_be_asked", False)
+        _deliver(made)
+        assert made.job().code == "not-committed"
+        _withdraw(made, "archive")
+        assert "rejection-note" in _got(made, "archive")
+
+
 # --- replays --------------------------------------------------------------------------------------------------------
 
 
