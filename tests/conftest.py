@@ -57,6 +57,14 @@ def postgres() -> Iterator[Any]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with the certificates that `tests.certificates` makes."""
+    from tests.certificates import make_certificates
+
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
+
+
 @pytest.fixture
 def network() -> Iterator[Any]:
     """Two addresses that reach only each other: one for Limner, one for the peers behind it."""

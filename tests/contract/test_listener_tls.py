@@ -13,49 +13,17 @@ import pytest
 
 from app.audit.events import AuditEvent
 from app.errors import SettingsError
+from tests.certificates import listener_tls
 from tests.listening import Listening, RawPeer, listening, reset, wait_until, write_ct
 from tests.peers import ENVIRONMENT, program, require
 
 HOST = "127.0.0.1"
 
 
-def _openssl(folder: Path, *arguments: str) -> None:
-    subprocess.run([program("openssl"), *arguments], cwd=folder, check=True, capture_output=True)
-
-
-def _authority(folder: Path, name: str) -> None:
-    names = ("-keyout", f"{name}.key", "-out", f"{name}.crt", "-subj", f"/CN=test {name}")
-    basic = ("-addext", "basicConstraints=critical,CA:TRUE")
-    _openssl(folder, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", *names, *basic)
-
-
-def _certificate(folder: Path, name: str, authority: str) -> None:
-    (folder / "ext").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\n")
-    request = ("-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
-    _openssl(folder, "req", "-newkey", "rsa:2048", "-nodes", *request)
-    signer = ("-CA", f"{authority}.crt", "-CAkey", f"{authority}.key", "-CAcreateserial", "-extfile", "ext")
-    _openssl(folder, "x509", "-req", "-in", f"{name}.csr", "-days", "30", *signer, "-out", f"{name}.crt")
-
-
-@pytest.fixture(scope="session")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    require("openssl", "echoscu", "storescu")
-    folder = tmp_path_factory.mktemp("certificates")
-    for authority in ("hospital", "other"):
-        _authority(folder, authority)
-    for name, authority in (("limner", "hospital"), ("modality", "hospital"), ("stranger", "other")):
-        _certificate(folder, name, authority)
-    return folder
-
-
 @contextmanager
 def listening_with_tls(folder: Path, certificates: Path, **settings: Any) -> Iterator[Listening]:
-    tls = {
-        "certificate": certificates / "limner.crt",
-        "key": certificates / "limner.key",
-        "authorities": certificates / "hospital.crt",
-    }
-    with listening(folder / "spool", tls=tls, **settings) as at:
+    require("echoscu", "storescu")
+    with listening(folder / "spool", tls=listener_tls(certificates), **settings) as at:
         yield at
 
 
