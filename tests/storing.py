@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import ssl
 import struct
 import subprocess
 import sys
@@ -63,6 +64,10 @@ class Slices:
 class StoreSender(RawPeer):
     """An association that stores, in PDUs as long as the receiver takes them."""
 
+    def speak_tls(self, context: ssl.SSLContext) -> None:
+        """Shake hands, and go on over TLS; `peer_context` makes contexts."""
+        self.socket = context.wrap_socket(self.socket, server_hostname="localhost")
+
     def store(self, uid: str, data: bytes | memoryview, *, sop_class: str = CT) -> int:
         """Send one instance and return the status."""
         self.send_store_command(uid, sop_class)
@@ -95,6 +100,14 @@ class StoreSender(RawPeer):
         """End the association in order."""
         self.send_pdu(5, bytes(4))
         assert self.read_pdu()[0] == 6
+
+
+def peer_context(certificates: Path, name: str) -> ssl.SSLContext:
+    """What a peer needs for TLS with a receiver of `tests.certificates`; `name` is its certificate, empty for none."""
+    context = ssl.create_default_context(cafile=certificates / "hospital.crt")
+    if name:
+        context.load_cert_chain(certificates / f"{name}.crt", certificates / f"{name}.key")
+    return context
 
 
 class Receiver:

@@ -3,50 +3,52 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import socket
+import ssl
 import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 
 from tests.listening import STORAGE_COMMITMENT
-from tests.storing import Slices, StoreSender
+from tests.storing import Slices, StoreSender, peer_context
 
-SLOW, LOUD = "127.0.0.11", "127.0.0.12"
-"""The addresses that attack: those who hold places, and those who send much."""
+SLOW, LOUD, MUTANT = "127.0.0.11", "127.0.0.12", "127.0.0.13"
+"""The addresses that attack: those who hold places, those who send much, and those who send what is broken."""
+HALF_OPEN = ("127.0.0.14", "127.0.0.15")
+"""Those who say half of something and stay: too many for one address, of which no more than 24 are heard at once."""
+
+Kind = tuple[Callable[[], None], str]
 
 _BLOCK = bytes(1 << 17)
 _SLICES = Slices(size=64, series="1.2.826.0.1.3680043.8.498.99.1")
+_HALF_REQUEST = b"\x01\x00\x00\x00\x01\x00" + bytes(54)
+_HELLO_BEGINS = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
 EVIL_UID = "../../../../tmp/limner-evil"
 
 
 class Attackers:
-    """All kinds of attack at once on one port."""
+    """Kinds of attack, all at once, on one port."""
 
     def __init__(self, port: int) -> None:
         self.done: Counter[str] = Counter()
         """How often each kind of attack came to its point."""
+        self.most_half_open = 0
+        """How many peers at once, at most, had said half of something and were waited for."""
+        self._half_open = 0
         self._port = port
         self._ended = threading.Event()
-        kinds: list[tuple[Callable[[], None], str]] = [
-            *[(self._half_request, "half an association request")] * 12,
-            *[(self._drip, "a byte every half second")] * 2,
-            *[(self._say_nothing, "a connection that says nothing")] * 3,
-            *[(self._say_http, "HTTP")] * 1,
-            *[(self._stall, "a stall within a data value")] * 2,
-            *[(self._idle, "a silent association")] * 2,
-            (self._huge_request, "an association request of 4 GiB"),
-            (self._huge_pdu, "a PDU of 800 MB"),
-            (self._endless, "a data set without end"),
-            (self._flood, "stores without waiting for answers"),
-            (self._endless_beside_reports, "a data set without end where commitments are reported"),
-            (self._flood_of_reports, "reports without waiting for answers"),
-            (self._evil_uid, "a path as a UID"),
-            (self._abort, "an abort within a data value"),
-        ]
-        self.kinds = {name for _, name in kinds}
-        self._threads = [threading.Thread(target=self._repeat, args=one, daemon=True) for one in kinds]
+        self._lock = threading.Lock()
+        self._threads = [threading.Thread(target=self._repeat, args=one, daemon=True) for one in self.kinds()]
+
+    def kinds(self) -> list[Kind]:
+        """The attacks with the names of their kinds, as often as they are made at once."""
+        raise NotImplementedError
 
     def __enter__(self) -> Attackers:
         for thread in self._threads:
@@ -64,7 +66,8 @@ class Attackers:
             # what is cut, reset or rejected is what is meant to happen
             with contextlib.suppress(OSError, AssertionError, struct.error):
                 attack()
-                self.done[name] += 1
+                with self._lock:
+                    self.done[name] += 1
             self._ended.wait(0.05)
 
     def _hold(self, peer: StoreSender) -> None:
@@ -76,27 +79,74 @@ class Attackers:
                     return
             except TimeoutError:
                 continue
+            except (ConnectionError, ssl.SSLError):
+                return
 
-    def _half_request(self) -> None:
-        with StoreSender(self._port, source=SLOW) as peer:
-            peer.socket.sendall(b"\x01\x00\x00\x00\x01\x00" + bytes(54))
+    def _hold_half_open(self, peer: StoreSender) -> None:
+        """The same, counted among those that are half open; who is turned away at once came to no point."""
+        peer.socket.settimeout(0.5)
+        with contextlib.suppress(TimeoutError):
+            said = peer.socket.recv(4096)
+            raise AssertionError(f"turned away: {said!r}")
+        with self._counted():
             self._hold(peer)
 
-    def _drip(self) -> None:
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        with self._lock:
+            self._half_open += 1
+            self.most_half_open = max(self.most_half_open, self._half_open)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._half_open -= 1
+
+    def _drip(self, data: bytes) -> None:
         with StoreSender(self._port, source=SLOW) as peer:
-            for byte in b"\x01\x00\x00\x00\x01\x00" + bytes(250):
+            for byte in data:
                 peer.socket.sendall(bytes((byte,)))
                 if self._ended.wait(0.5):
                     return
 
-    def _say_nothing(self) -> None:
+    def _say(self, data: bytes) -> None:
+        """Say something that has no place here, or nothing."""
         with StoreSender(self._port, source=SLOW) as peer:
+            peer.socket.sendall(data)
             self._hold(peer)
 
-    def _say_http(self) -> None:
-        with StoreSender(self._port, source=SLOW) as peer:
-            peer.socket.sendall(b"GET / HTTP/1.1\r\nHost: limner\r\n\r\n")
-            self._hold(peer)
+    def _say_garbage(self, chance: random.Random) -> None:
+        self._say(chance.randbytes(1000))
+
+
+class HostilePeers(Attackers):
+    """All kinds of attack on a receiver in the clear."""
+
+    def kinds(self) -> list[Kind]:
+        """Those of a table that was made with the toolkit alone, and those on what it still serves."""
+        return [
+            *[(partial(self._half_request, HALF_OPEN[one % 2]), "half an association request") for one in range(25)],
+            *[(partial(self._drip, _HALF_REQUEST), "a byte every half second")] * 2,
+            *[(partial(self._say, b""), "a connection that says nothing")] * 3,
+            (partial(self._say, b"GET / HTTP/1.1\r\nHost: limner\r\n\r\n"), "HTTP"),
+            (partial(self._say_garbage, random.Random(1)), "garbage"),
+            *[(self._stall, "a stall within a data value")] * 2,
+            *[(self._idle, "a silent association")] * 2,
+            (self._huge_request, "an association request of 4 GiB"),
+            (self._huge_pdu, "a PDU of 800 MB"),
+            (self._endless, "a data set without end"),
+            (self._flood, "stores without waiting for answers"),
+            (self._endless_beside_reports, "a data set without end where commitments are reported"),
+            (self._flood_of_reports, "reports without waiting for answers"),
+            (self._evil_uid, "a path as a UID"),
+            (self._abort, "an abort within a data value"),
+            *[(partial(self._mutate, random.Random(seed)), "a mutated dialogue") for seed in range(3)],
+        ]
+
+    def _half_request(self, source: str) -> None:
+        with StoreSender(self._port, source=source) as peer:
+            peer.socket.sendall(_HALF_REQUEST)
+            self._hold_half_open(peer)
 
     def _stall(self) -> None:
         with StoreSender(self._port, source=SLOW) as peer:
@@ -165,12 +215,114 @@ class Attackers:
         with StoreSender(self._port, source=LOUD) as peer:
             abort_within_a_value(peer, time.monotonic_ns() % 3)
 
+    def _mutate(self, chance: random.Random) -> None:
+        """Hold a dialogue of which the request, or all that follows its acceptance, is changed in some places."""
+        with StoreSender(self._port, source=MUTANT) as peer:
+            peer.socket.settimeout(1)
+            if chance.random() < 0.3:
+                peer.socket.sendall(mutated(_DIALOGUE[0], chance))
+                with contextlib.suppress(OSError):
+                    peer.read_pdu()
+                    peer.socket.sendall(_DIALOGUE[1])
+            else:
+                peer.associate()
+                peer.socket.sendall(mutated(_DIALOGUE[1], chance))
+            with contextlib.suppress(OSError):
+                while peer.read_pdu()[0]:
+                    pass
+
     def _send_until_cut(self, peer: StoreSender, most: int) -> None:
         with contextlib.suppress(OSError):
             for _ in range(most // len(_BLOCK)):
                 peer.socket.sendall(_BLOCK)
                 if self._ended.is_set():
                     return
+
+
+class HostileTlsPeers(Attackers):
+    """What is done to a receiver with TLS before and after the handshake; `certificates` are its hospital's."""
+
+    def __init__(self, port: int, certificates: Path) -> None:
+        self._known = peer_context(certificates, "modality")
+        self._nobody = peer_context(certificates, "")
+        self._stranger = peer_context(certificates, "stranger")
+        super().__init__(port)
+
+    def kinds(self) -> list[Kind]:
+        """A handshake in the thread that accepts connections would let each of the first ones stop the receiver."""
+        return [
+            *[(partial(self._no_hello, HALF_OPEN[one % 2]), "no hello") for one in range(25)],
+            *[(partial(self._drip, _HELLO_BEGINS + bytes(200)), "a hello of a byte every half second")] * 2,
+            (partial(self._say, _HELLO_BEGINS), "a hello that is not ended"),
+            (partial(self._say_garbage, random.Random(1)), "garbage in place of a hello"),
+            (self._in_the_clear, "an association request in the clear"),
+            *[(partial(self._shake_hands, self._known), "silence after the handshake")] * 2,
+            *[(self._half_request, "half an association request over TLS")] * 2,
+            (partial(self._shake_hands, self._nobody), "no certificate"),
+            (partial(self._shake_hands, self._stranger), "a certificate of another authority"),
+        ]
+
+    def _no_hello(self, source: str) -> None:
+        with StoreSender(self._port, source=source) as peer:
+            self._hold_half_open(peer)
+
+    def _in_the_clear(self) -> None:
+        with StoreSender(self._port, source=SLOW) as peer:
+            peer.request()
+            self._hold(peer)
+
+    def _shake_hands(self, context: ssl.SSLContext) -> None:
+        with StoreSender(self._port, source=SLOW) as peer:
+            peer.speak_tls(context)
+            self._hold(peer)
+
+    def _half_request(self) -> None:
+        with StoreSender(self._port, source=SLOW) as peer:
+            peer.speak_tls(self._known)
+            peer.socket.sendall(_HALF_REQUEST)
+            self._hold_half_open(peer)
+
+
+class _Tape(StoreSender):
+    """A sender that sends to itself, of short dialogues."""
+
+    def __init__(self) -> None:
+        self.socket, self._end = socket.socketpair()
+        self.longest_pdu = 0
+
+    def taken(self) -> bytes:
+        """What was sent since the last time."""
+        return self._end.recv(1 << 16)
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+        self._end.close()
+
+
+def _dialogue() -> tuple[bytes, bytes]:
+    """The bytes of a request, and of all that follows its acceptance: two small instances and a release."""
+    slices = Slices(size=8, series="1.2.826.0.1.3680043.8.498.99.2")
+    with _Tape() as tape:
+        tape.request()
+        request = tape.taken()
+        for number in range(2):
+            tape.send_store_command(slices.uid(number))
+            tape.send_data_set(slices.data_set(number))
+        tape.send_pdu(5, bytes(4))
+        return request, tape.taken()
+
+
+_DIALOGUE = _dialogue()
+
+
+def mutated(data: bytes, chance: random.Random) -> bytes:
+    """Change bytes, take some out and repeat some, in up to four places."""
+    for _ in range(chance.randint(1, 4)):
+        at, length = chance.randrange(len(data)), chance.choice((1, 1, 2, 4, 16, 200))
+        before, these, after = data[:at], data[at : at + length], data[at + length :]
+        these = chance.choice((chance.randbytes(len(these)), b"", these * chance.randint(2, 5)))
+        data = before + these + after or data
+    return data
 
 
 def abort_within_a_value(peer: StoreSender, way: int) -> None:
