@@ -15,6 +15,11 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+from pydicom.dataset import Dataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
+
+from app.listener.toolkit_bounds import LONGEST_MESSAGE
 from tests.listening import STORAGE_COMMITMENT
 from tests.storing import Slices, StoreSender, peer_context
 
@@ -27,9 +32,26 @@ Kind = tuple[Callable[[], None], str]
 
 _BLOCK = bytes(1 << 17)
 _SLICES = Slices(size=64, series="1.2.826.0.1.3680043.8.498.99.1")
+_FLOOD_MESSAGES = 436
+_LARGE_SLICES = Slices(size=512, series="1.2.826.0.1.3680043.8.498.99.3")
+"""Of half a megabyte: a receiver that queued what comes would soon have 200 MB of them."""
 _HALF_REQUEST = b"\x01\x00\x00\x00\x01\x00" + bytes(54)
 _HELLO_BEGINS = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
 EVIL_UID = "../../../../tmp/limner-evil"
+
+
+def _long_report() -> bytes:
+    """The data set of a commitment report that is nearly as long as the receiver takes one."""
+    report = Dataset()
+    report.TransactionUID = "1.2.826.0.1.3680043.8.498.99.4"
+    report.EncapsulatedDocument = bytes(LONGEST_MESSAGE - 4096)
+    buffer = DicomBytesIO()
+    buffer.is_implicit_VR, buffer.is_little_endian = False, True
+    write_dataset(buffer, report)
+    return buffer.getvalue()
+
+
+_LONG_REPORT = _long_report()
 
 
 class Attackers:
@@ -185,9 +207,9 @@ class HostilePeers(Attackers):
             peer.associate()
             peer.socket.settimeout(1)
             with contextlib.suppress(TimeoutError):
-                for number in range(436):
-                    peer.send_store_command(_SLICES.uid(number))
-                    peer.send_data_set(_SLICES.data_set(number))
+                for number in range(_FLOOD_MESSAGES):
+                    peer.send_store_command(_LARGE_SLICES.uid(number))
+                    peer.send_data_set(_LARGE_SLICES.data_set(number))
 
     def _endless_beside_reports(self) -> None:
         with StoreSender(self._port, source=LOUD) as peer:
@@ -202,9 +224,9 @@ class HostilePeers(Attackers):
             peer.associate(STORAGE_COMMITMENT, scp_of=STORAGE_COMMITMENT)
             peer.socket.settimeout(1)
             with contextlib.suppress(TimeoutError):
-                for number in range(436):
+                for number in range(_FLOOD_MESSAGES):
                     peer.send_report_command(number)
-                    peer.send_fragment(_BLOCK[:100_000], command=False, last=True)
+                    peer.send_data_set(_LONG_REPORT)
 
     def _evil_uid(self) -> None:
         with StoreSender(self._port, source=LOUD) as peer:
