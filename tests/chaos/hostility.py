@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 import socket
 import ssl
@@ -32,7 +33,6 @@ Kind = tuple[Callable[[], None], str]
 
 _BLOCK = bytes(1 << 17)
 _SLICES = Slices(size=64, series="1.2.826.0.1.3680043.8.498.99.1")
-_FLOOD_MESSAGES = 436
 _LARGE_SLICES = Slices(size=512, series="1.2.826.0.1.3680043.8.498.99.3")
 """Of half a megabyte: a receiver that queued what comes would soon have 200 MB of them."""
 _HALF_REQUEST = b"\x01\x00\x00\x00\x01\x00" + bytes(54)
@@ -207,9 +207,12 @@ class HostilePeers(Attackers):
             peer.associate()
             peer.socket.settimeout(1)
             with contextlib.suppress(TimeoutError):
-                for number in range(_FLOOD_MESSAGES):
+                for number in self._flood_numbers():
                     peer.send_store_command(_LARGE_SLICES.uid(number))
                     peer.send_data_set(_LARGE_SLICES.data_set(number))
+
+    def _flood_numbers(self) -> Iterator[int]:
+        return itertools.takewhile(lambda _: not self._ended.is_set(), range(436))
 
     def _endless_beside_reports(self) -> None:
         with StoreSender(self._port, source=LOUD) as peer:
@@ -222,9 +225,9 @@ class HostilePeers(Attackers):
     def _flood_of_reports(self) -> None:
         with StoreSender(self._port, source=LOUD) as peer:
             peer.associate(STORAGE_COMMITMENT, scp_of=STORAGE_COMMITMENT)
-            peer.socket.settimeout(1)
+            peer.socket.settimeout(5)  # each is kept for a while, and who comes again meanwhile has another
             with contextlib.suppress(TimeoutError):
-                for number in range(_FLOOD_MESSAGES):
+                for number in self._flood_numbers():
                     peer.send_report_command(number)
                     peer.send_data_set(_LONG_REPORT)
 

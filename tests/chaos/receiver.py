@@ -3,7 +3,8 @@
 The last two are settings, as JSON; where the storage's are none, the spool is a folder.
 
 The real listener, spool, records on PostgreSQL and audit log, put together as the server does it; no jobs, and what the
-hostile peers report on commitments is forgotten. It writes its port to standard output once it listens.
+hostile peers report on commitments is forgotten, after a time in which a receiver without bounds would read on. It
+writes its port to standard output once it listens.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import time
 from pathlib import Path
 
 from app.audit.log import AuditLog
@@ -45,13 +47,19 @@ def main(
             records.record_instance,
             audit,
             records.backlog,
-            reports=CommitmentReports({"RAW": ["archive"]}, lambda *_: True, audit),
+            reports=CommitmentReports({"RAW": ["archive"]}, _forget, audit),
         )
         listener.start()
         sys.stdout.write(f"{listener.port}\n")
         sys.stdout.flush()
         signal.sigwait({signal.SIGTERM})
         listener.stop()
+
+
+def _forget(*_: object) -> bool:
+    """Stand in for the keeping of a report, in a database that takes its time."""
+    time.sleep(3)
+    return True
 
 
 def _spool(folder: Path, low_water_bytes: int, shared_storage: dict[str, object]) -> Spool:
