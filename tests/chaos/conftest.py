@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.figures import Figures, as_table, read, write_page
+from tests.chaos.figures import Figures, as_table, is_whole, read, write_page
 
 _FILE = "LIMNER_TEST_FIGURES"
 _PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "chaos.md"
@@ -29,8 +29,8 @@ def figures() -> Figures:
     return Figures(Path(os.environ[_FILE]), is_full=os.environ.get("CHAOS") == "full")
 
 
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Print the table; a complete long form, without failures, is kept in the page."""
+def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
+    """Print the table; that of a long form in which every test ran to its end, and well, is kept in the page."""
     if hasattr(config, "workerinput"):
         return
     path = Path(os.environ[_FILE])
@@ -40,5 +40,5 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         return
     terminalreporter.write_sep("=", "figures")
     terminalreporter.write_line(as_table(shown))
-    if os.environ.get("CHAOS") == "full" and not terminalreporter.stats.get("failed"):
+    if os.environ.get("CHAOS") == "full" and is_whole(exitstatus, terminalreporter.stats):
         write_page(_PAGE, shown)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -68,6 +68,14 @@ def as_table(figures: Sequence[Figure]) -> str:
     rows = sorted(figures, key=lambda one: int(one.promise.split(".")[0]))
     lines = ["| What was done | Figure | Goal | Seen |", "|---|---|---|---|"]
     return "\n".join([*lines, *(f"| {one.promise} | {one.what} | {one.goal} | {one.seen} |" for one in rows)])
+
+
+def is_whole(exit_status: int, outcomes: Mapping[str, Sequence[object]]) -> bool:
+    """Whether every test of a run passed: one that failed, was skipped or never began has rows missing.
+
+    `outcomes` are pytest's reports by what became of them. A run that was interrupted has none of what is left.
+    """
+    return exit_status == 0 and not any(outcomes.get(one) for one in ("failed", "error", "skipped", "xfailed"))
 
 
 def write_page(page: Path, figures: Sequence[Figure]) -> None:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.figures import BEGIN, END, Figures, read, write_page
+from tests.chaos.figures import BEGIN, END, Figures, is_whole, read, write_page
 
 _FIRST, _SECOND = "2. Disk full", "10. Network cut"
 
@@ -41,3 +41,11 @@ def test_a_run_replaces_the_rows_of_its_promises_alone(tmp_path: Path) -> None:
 def test_the_short_form_does_less(tmp_path: Path) -> None:
     assert Figures(tmp_path / "f", is_full=False).of(short=3, full=100) == 3
     assert Figures(tmp_path / "f", is_full=True).of(short=3, full=100) == 100
+
+
+@pytest.mark.parametrize("missing", ["failed", "error", "skipped"])
+def test_the_page_is_for_runs_of_which_nothing_is_missing(missing: str) -> None:
+    passed: dict[str, list[object]] = {"passed": ["one"], "": ["set up"]}
+    assert is_whole(0, passed)
+    assert not is_whole(0, {**passed, missing: ["other"]})
+    assert not is_whole(2, passed)  # interrupted
