@@ -35,6 +35,9 @@ _SAME_ASSOCIATION_SECONDS = 1.0
 """A peer that can report at once does so over the association that is there; others open one of their own."""
 _POLL_SECONDS = 0.02
 
+_READING = threading.Lock()
+"""Read, a report is some twenty times as long as it comes: those of many peers are read one after the other."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -83,7 +86,9 @@ def _ask(association: Association, request: CommitmentRequest, peer: Peer) -> No
 def answer_report(event: Event, keep: Callable[[ReportedCommitment], bool]) -> int:
     """Keep an N-EVENT-REPORT and return the status to answer (PS3.7 section 10.1.1.1.8). Never raises."""
     try:
-        return SUCCESS if keep(read_report(event.event_information)) else INVALID_ARGUMENT
+        with _READING:
+            report = read_report(event.event_information)
+        return SUCCESS if keep(report) else INVALID_ARGUMENT
     except (ValueError, AttributeError, TypeError, KeyError):
         _log.warning("a storage commitment report can't be read")
         return INVALID_ARGUMENT

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from pynetdicom.association import Association
     from pynetdicom.events import Event
 
-LONGEST_MESSAGE = 1 << 20
-"""Bytes of a message, command and data set together: a report on thousands of instances is shorter."""
+LONGEST_MESSAGE = 1 << 17
+"""Bytes of a message, command and data set together: a report on 700 instances is shorter, and no job has as many."""
 
 _INVALID_PDU = "Evt19"  # what has the state machine abort the association (PS3.8 table 9-10)
 

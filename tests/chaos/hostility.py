@@ -40,11 +40,18 @@ _HELLO_BEGINS = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
 EVIL_UID = "../../../../tmp/limner-evil"
 
 
+def _referenced(number: int) -> Dataset:
+    one = Dataset()
+    one.ReferencedSOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
+    one.ReferencedSOPInstanceUID = f"1.2.826.0.1.3680043.8.498.99.{10**9 + number}"
+    return one
+
+
 def _long_report() -> bytes:
     """The data set of a commitment report that is nearly as long as the receiver takes one."""
     report = Dataset()
     report.TransactionUID = "1.2.826.0.1.3680043.8.498.99.4"
-    report.EncapsulatedDocument = bytes(LONGEST_MESSAGE - 4096)
+    report.ReferencedSOPSequence = [_referenced(number) for number in range(LONGEST_MESSAGE // 95)]
     buffer = DicomBytesIO()
     buffer.is_implicit_VR, buffer.is_little_endian = False, True
     write_dataset(buffer, report)
@@ -211,8 +218,8 @@ class HostilePeers(Attackers):
                     peer.send_store_command(_LARGE_SLICES.uid(number))
                     peer.send_data_set(_LARGE_SLICES.data_set(number))
 
-    def _flood_numbers(self) -> Iterator[int]:
-        return itertools.takewhile(lambda _: not self._ended.is_set(), range(436))
+    def _flood_numbers(self, count: int = 436) -> Iterator[int]:
+        return itertools.takewhile(lambda _: not self._ended.is_set(), range(count))
 
     def _endless_beside_reports(self) -> None:
         with StoreSender(self._port, source=LOUD) as peer:
@@ -227,7 +234,7 @@ class HostilePeers(Attackers):
             peer.associate(STORAGE_COMMITMENT, scp_of=STORAGE_COMMITMENT)
             peer.socket.settimeout(5)  # each is kept for a while, and who comes again meanwhile has another
             with contextlib.suppress(TimeoutError):
-                for number in self._flood_numbers():
+                for number in self._flood_numbers(2000):
                     peer.send_report_command(number)
                     peer.send_data_set(_LONG_REPORT)
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import struct
 import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from pydicom.dataset import Dataset
 from pynetdicom import AE, build_role
 
+from app.delivery import commitment
+from app.delivery.commitment import read_report
 from app.delivery.destination import ReportedCommitment
 from app.delivery.dimse import Peer, echo
 from app.listener.commitment import CommitmentReports
@@ -106,6 +110,51 @@ def test_reports_that_nobody_waits_for_are_taken_one_at_a_time(tmp_path: Path) -
         assert keeping.begun == [f"1.2.3.{100 + number}" for number in range(1, count + 1)]
         raw.send_pdu(5, bytes(4))
         assert raw.read_pdu()[0] == 6
+
+
+def test_reports_of_many_peers_are_read_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read, a report is some twenty times as long as it comes."""
+    keeping, count = Keeping(), 6
+    keeping.go_on.set()
+    at_once: list[int] = []
+    reading = threading.Semaphore(count)
+
+    def read(information: Dataset) -> ReportedCommitment:
+        with reading:
+            at_once.append(count - reading._value)
+            threading.Event().wait(0.1)
+            return read_report(information)
+
+    monkeypatch.setattr(commitment, "read_report", read)
+    with listening(tmp_path / "spool", reports=keeping.reports()) as at, ExitStack() as stack:
+        peers = [stack.enter_context(RawPeer(at.port)) for _ in range(count)]
+        for number, raw in enumerate(peers):
+            raw.associate(STORAGE_COMMITMENT, scp_of=STORAGE_COMMITMENT)
+            raw.send_report_command(1)
+            raw.send_fragment(_transaction(f"1.2.3.{number + 1}"), command=False, last=True)
+        assert [raw.read_status() for raw in peers] == [0] * count
+    assert at_once == [1] * count
+
+
+def test_a_report_on_hundreds_of_objects_is_taken(tmp_path: Path) -> None:
+    keeping = Keeping()
+    keeping.go_on.set()
+    items = b"".join(_item(f"2.25.{10**38 + number}") for number in range(700))
+    report = _transaction("1.2.3.4") + struct.pack("<HH2sxxI", 0x0008, 0x1199, b"SQ", len(items)) + items
+    with listening(tmp_path / "spool", reports=keeping.reports()) as at, RawPeer(at.port) as raw:
+        raw.associate(STORAGE_COMMITMENT, scp_of=STORAGE_COMMITMENT)
+        raw.send_report_command(1)
+        for start in range(0, len(report), 10_000):
+            raw.send_fragment(report[start : start + 10_000], command=False, last=start + 10_000 >= len(report))
+        assert raw.read_status() == 0
+    assert keeping.begun == ["1.2.3.4"]
+
+
+def _item(uid: str) -> bytes:
+    """An item of a Referenced SOP Sequence in Explicit VR Little Endian."""
+    values = ((0x1150, b"1.2.840.10008.5.1.4.1.1.66.4"), (0x1155, uid.encode() + b"\0" * (len(uid) % 2)))
+    elements = b"".join(struct.pack("<HH2sH", 0x0008, number, b"UI", len(value)) + value for number, value in values)
+    return struct.pack("<HHI", 0xFFFE, 0xE000, len(elements)) + elements
 
 
 def _transaction(uid: str) -> bytes:

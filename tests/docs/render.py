@@ -75,8 +75,8 @@ Query/Retrieve. Where a destination is to commit itself, the listener accepts St
 role (the requestor proposes itself as SCP) and answers its N-EVENT-REPORT with 0x0000 once it is kept, 0x0124 to a
 stranger, 0x0115 where nothing was asked under that Transaction UID, 0x0110 where it can't be kept now. An association
 is for reports or for storage: of such a destination that proposes both, only Storage Commitment Push Model and
-Verification are accepted, of anybody else only Storage and Verification. A report is 1 MiB at most, and the next one
-is read when it is answered. """
+Verification are accepted, of anybody else only Storage and Verification. A report is 128 KiB at most, on
+700 objects, and the next one is read when it is answered. """
 
 _PIXELS = """An instance is kept in each of them. Whether its pixels can then be read for a model is in the last column;
 [inputs](inputs.md#transfer-syntaxes) says by which library. A series in another is refused as
