@@ -200,13 +200,14 @@ class Committing:
     ) -> list[CommittingObject]:
         left: list[CommittingObject] = []
         for number, one in enumerate(objects):
+            rest = [*left, *objects[number:]]  # what was missing waits already, by itself
             try:
-                held = self._holds(job, rules, target, one, [*left, *objects[number:]])
+                held = self._holds(job, rules, target, one, rest)
             except DeliveryError as error:
                 _log.info("commitment.not_told", job_id=str(job.id), destination=rules.name, code=error.code)
                 if is_of_peer(error):
-                    self._ask_later(job, rules, objects, error)
-                return list(objects)
+                    self._ask_later(job, rules, rest, error)
+                return rest
             if not held:
                 self._missing(job, rules, one)
             else:

@@ -269,6 +269,25 @@ def test_what_was_sent_and_not_committed_is_withdrawn_by_a_note(
         assert "rejection-note" in _got(made, "archive")
 
 
+def test_what_was_not_committed_and_is_sent_again_in_vain_is_withdrawn_by_a_note(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What became of the second sending says nothing of the first."""
+    with _bench(tmp_path, url) as made:
+        archive, _ = _archives(made)
+        with monkeypatch.context() as patched:
+            patched.setattr(archive, "can_be_asked", False)
+            _deliver(made)
+        assert made.job().code == "not-committed"
+        archive.silent = "unreachable"
+        archive.refusing["segmentation"] = DeliveryError("nobody there", code="unreachable")
+        _replay(made)
+        archive.silent = ""
+        archive.refusing.clear()
+        _withdraw(made, "archive")
+        assert _states(made, "archive")["rejection-note"] == ("waiting", "")  # until the destination is back
+
+
 # --- replays --------------------------------------------------------------------------------------------------------
 
 

@@ -62,13 +62,16 @@ WHERE transaction_uid = %(transaction_uid)s AND deliveries.job_id = %(job_id)s
   AND deliveries.destination = %(destination)s AND deliveries.state = 'committing';
 
 -- name: send_again
-UPDATE deliveries SET state = 'waiting', code = %(code)s, reason = %(reason)s, is_unknown = false, finished_at = NULL,
+-- It was taken, and may be there: also once another attempt has another code.
+UPDATE deliveries SET state = 'waiting', code = %(code)s, reason = %(reason)s, finished_at = NULL,
+                      is_unknown = %(code)s <> 'commitment-not-found',
                       next_attempt_at = clock_timestamp() + make_interval(secs => %(seconds)s)
 WHERE job_id = %(job_id)s AND digest = %(digest)s AND destination = %(destination)s AND state = 'committing'
 RETURNING next_attempt_at;
 
 -- name: end_commitment
 UPDATE deliveries SET state = %(to_state)s, code = %(code)s, reason = %(reason)s, next_attempt_at = NULL,
-                      is_unknown = false, finished_at = coalesce(finished_at, clock_timestamp()),
+                      is_unknown = %(to_state)s = 'failed' AND %(code)s <> 'commitment-not-found',
+                      finished_at = coalesce(finished_at, clock_timestamp()),
                       committed_at = CASE WHEN %(to_state)s = 'committed' THEN clock_timestamp() END
 WHERE job_id = %(job_id)s AND digest = %(digest)s AND destination = %(destination)s AND state = 'committing';

@@ -60,7 +60,9 @@ SELECT destination, address, failures, down_since, next_attempt_at, code, reason
 SELECT job_id, digest, destination, path, is_asked
 FROM (
     SELECT deliveries.job_id, deliveries.digest, deliveries.destination, results.path,
-           deliveries.is_unknown AND deliveries.code <> 'not-told' AS is_asked,
+           -- what a destination did not commit itself to is sent again, whether or not it is there
+           deliveries.is_unknown AND deliveries.code <> 'not-told'
+               AND NOT starts_with(deliveries.code, 'commitment-') AS is_asked,
            jobs.priority, deliveries.tries, deliveries.created_at,
            row_number() OVER (
                ORDER BY deliveries.tries, jobs.priority DESC, deliveries.created_at, deliveries.digest
@@ -92,6 +94,7 @@ WHERE deliveries.state IN ('waiting', 'sending', 'committing')
       SELECT 1 FROM procrastinate_jobs AS task
       WHERE task.status = 'todo' AND task.task_name IN ('deliver', 'turn')
         AND task.args ->> 'destination' = deliveries.destination
+        AND coalesce(task.scheduled_at <= clock_timestamp(), true)
   )
   AND NOT EXISTS (
       SELECT 1 FROM pauses WHERE kind = 'everything' OR kind = 'destination' AND name = deliveries.destination
