@@ -16,7 +16,7 @@ import psycopg
 from app.jobs.connections import LINE, connect_alone
 from app.telemetry import get_logger
 
-LISTENERS = 0x4C494D4C  # the numbers of advisory locks: the letters of the project and one for the kind
+LISTENERS = 0x4C494D4C  # numbers of advisory locks: the letters of the project and one for the kind (`A`: pausing.sql)
 WORKERS = 0x4C494D57
 COMPLETION = 0x4C494D43
 RETENTION = 0x4C494D50

@@ -100,6 +100,11 @@ class ServedQueues:
 
     async def _open(self) -> psycopg.AsyncConnection:
         if self._connection is None or self._connection.closed or self._connection.broken:
-            self._connection = await connect_alone(self._url)
-            await self._connection.execute(_SQL["show"], (self._queues,))
+            connection = await connect_alone(self._url)
+            try:
+                await connection.execute(_SQL["show"], (self._queues,))
+            except BaseException:  # it would count as one that shows nothing
+                await connection.close()
+                raise
+            self._connection = connection
         return self._connection

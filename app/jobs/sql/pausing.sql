@@ -12,7 +12,7 @@ INSERT INTO pauses (kind, name, person) VALUES (%(kind)s, %(name)s, %(person)s) 
 DELETE FROM pauses WHERE kind = %(kind)s AND name = %(name)s;
 
 -- name: one_at_a_time
-SELECT pg_advisory_xact_lock(1279872336);  -- two that move many tasks at once could wait for each other
+SELECT pg_advisory_xact_lock(1279872321);  -- two that move many tasks at once could wait for each other
 
 -- name: park
 UPDATE procrastinate_jobs AS task SET queue_name = 'paused-' || queue_name
