@@ -302,7 +302,7 @@ class Bench:
         """Keep and record instances, as the listener does."""
         for one in instances:
             (self.spool / f"{one.digest}.dcm").write_bytes(b"kept")
-            self.records.record_instance(one)
+            self.records.record_instance(one, is_told=True)
 
     def create_jobs(self) -> None:
         """Make a job of each undecided series."""

@@ -80,10 +80,12 @@ def listening(
     spool.prepare()
     instances: list[Instance] = []
 
-    def remember(instance: Instance) -> bool:
+    def remember(instance: Instance, /, *, is_told: bool = False) -> bool:
         before = {one.digest for one in instances if one.sop_instance_uid == instance.sop_instance_uid}
+        if before and instance.digest not in before and not is_told:
+            return True
         instances.append(instance)
-        return bool(before) and instance.digest not in before
+        return False
 
     audit = RecordedAudit()
     listener = Listener(

@@ -99,7 +99,7 @@ class SteppedBench(Bench):
         """Keep and record instances, as the listener does; their bytes follow from what they are."""
         for one in instances:
             kept = self.kept.keep(one.digest.encode())
-            self.records.record_instance(replace(one, digest=kept.digest, size_bytes=kept.size_bytes))
+            self.records.record_instance(replace(one, digest=kept.digest, size_bytes=kept.size_bytes), is_told=True)
 
     def receive_study(self, study: int, *, series: int = 1, instances: int = 2, content: str = "") -> None:
         """Receive a small study."""

@@ -20,10 +20,9 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE, A_RELEASE
 from app.audit.events import AuditEvent, Outcome
 from app.errors import AuditError, ServingError, SettingsError
 from app.identifiers import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from app.jobs.records import Instance
 from app.listener.commitment import CommitmentReports
 from app.listener.connection import BoundedServer, BoundedTlsSocket, SharedContexts, TakenRequestHandler
-from app.listener.handlers import StorageHandlers
+from app.listener.handlers import RecordInstance, StorageHandlers
 from app.listener.janitor import Janitor
 from app.listener.limits import (
     REQUEST_UNREADABLE,
@@ -119,7 +118,7 @@ class Listener:
         self,
         settings: ListenerSettings,
         spool: Spool,
-        record: Callable[[Instance], bool],
+        record: RecordInstance,
         audit: AuditLog,
         backlog: Callable[[], int] = lambda: 0,
         transfers: Transfers | None = None,
@@ -248,9 +247,10 @@ class Listener:
         )
         self._sessions.add(event.assoc, session)
         try:
-            session.refusal = self._refusal(session) or self._congestion(event.assoc)
-            if not session.refusal and (contexts := self._reports.contexts_for(event.assoc)):
-                event.assoc.acceptor.supported_contexts = contexts
+            reporting = self._reports.contexts_for(event.assoc)
+            session.refusal = self._refusal(session) or self._congestion(event.assoc, needs_room=not reporting)
+            if reporting and not session.refusal:
+                event.assoc.acceptor.supported_contexts = reporting
             session.admitted = not session.refusal
         except Exception:  # noqa: BLE001  # a border of the process; what can't be judged is not admitted
             _log.exception("an association request could not be judged")
@@ -264,9 +264,10 @@ class Listener:
             return "called-ae-title-not-recognized"
         return self._allowed.refusal(session.calling_ae_title, session.source_host)
 
-    def _congestion(self, association: Association) -> str:
+    def _congestion(self, association: Association, *, needs_room: bool) -> str:
         server = self._server
-        return self._limits.refusal(association, server.active_associations if server is not None else [])
+        others = server.active_associations if server is not None else []
+        return self._limits.refusal(association, others, needs_room=needs_room)
 
     def _refuse_tls(self, address: str, error: OSError) -> None:
         """Tell of a peer without TLS, or a certificate that is let in. A handshake that never came is no alert."""

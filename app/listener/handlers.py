@@ -22,9 +22,9 @@ C000    longer than an object may be                                    send it 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 from pydicom.dataset import Dataset
@@ -48,6 +48,14 @@ _LONGEST_COMMENT = 64
 _log = structlog.get_logger(__name__)
 
 
+class RecordInstance(Protocol):
+    """Commits an instance to the ledger: `app.jobs.records.Records.record_instance`."""
+
+    def __call__(self, instance: Instance, /, *, is_told: bool = False) -> bool:
+        """Return whether the audit log is to be told of other content first; then nothing is recorded."""
+        ...
+
+
 class StorageHandlers:
     """The handlers of one listener. Each association calls them in its own thread.
 
@@ -56,8 +64,7 @@ class StorageHandlers:
     spool
         Where the bytes go.
     record
-        Commits an instance to the ledger, also one that it has already; returns whether it came with other content
-        before. May raise OutOfResources.
+        Commits an instance to the ledger, also one that it has already. May raise OutOfResources.
     audit
         Where refusals and the begin of transfers are written.
     sessions
@@ -71,7 +78,7 @@ class StorageHandlers:
     def __init__(
         self,
         spool: Spool,
-        record: Callable[[Instance], bool],
+        record: RecordInstance,
         audit: AuditLog,
         sessions: Sessions,
         maximum_object_bytes: int,

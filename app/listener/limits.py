@@ -72,14 +72,16 @@ class AssociationLimits:
         self._lock = threading.Lock()
         self._asking = threading.Lock()
 
-    def refusal(self, association: Association, others: list[Association]) -> str:
+    def refusal(self, association: Association, others: list[Association], *, needs_room: bool = True) -> str:
         """Return why an association is turned away for now, as a code; empty if it is not.
 
-        An association that asks for Verification only is not turned away for want of room: monitors ask that way.
+        An association that asks for Verification only is not turned away for want of room: monitors ask that way. Nor
+        is one that `needs_room` for nothing: reports of commitment, without which what waits would become more.
         """
         if too_many := self._admit(association, others):
             return too_many
-        if all(str(one.abstract_syntax) == VERIFICATION_SOP_CLASS for one in association.requestor.requested_contexts):
+        proposed = {str(one.abstract_syntax) for one in association.requestor.requested_contexts}
+        if not needs_room or proposed <= {VERIFICATION_SOP_CLASS}:
             return ""
         try:
             self._spool.check_room(0)

@@ -162,6 +162,7 @@ class Reception:
         )
         if self._handlers.record(instance):
             self._handlers.audit_change(session, instance)
+            self._handlers.record(instance, is_told=True)
         if not self._handlers.spool.holds(kept):
             raise OutOfResources(
                 "the instance was here already, and retention removed it before its record came back; send it again",

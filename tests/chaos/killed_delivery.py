@@ -125,7 +125,7 @@ def _listening(made: Bench, round_: Round) -> Any:
     spool.prepare()
     reports = CommitmentReports({round_.ae_title: [ARCHIVE]}, ReportKeeping(made.records, TaskQueue()).keep, made.audit)
     settings = ListenerSettings(host=round_.listener_host, port=round_.listener_port, shutdown_seconds=1)
-    listener = Listener(settings, spool, lambda _: False, made.audit, reports=reports)
+    listener = Listener(settings, spool, lambda _, **__: False, made.audit, reports=reports)
     listener.start()
     try:
         yield

@@ -14,7 +14,8 @@ from app.audit.events import AuditEvent
 from app.delivery.dimse import Peer, echo
 from app.errors import OutOfResources
 from app.listener import limits
-from tests.listening import CT, RawPeer, listening, wait_until
+from app.listener.commitment import CommitmentReports
+from tests.listening import CT, STORAGE_COMMITMENT, RawPeer, RecordedAudit, listening, wait_until
 
 HOST = "127.0.0.1"
 TRANSIENT_CONGESTION = bytes((0, 2, 3, 1))
@@ -117,8 +118,19 @@ def test_without_a_limit_the_backlog_is_not_asked(tmp_path: Path) -> None:
     def backlog() -> int:
         raise AssertionError("asked")
 
-    with listening(tmp_path / "spool", backlog=backlog) as at, RawPeer(at.port) as raw:
+    with listening(tmp_path / "spool", backlog=backlog, backlog_limit=0) as at, RawPeer(at.port) as raw:
         raw.associate()
+
+
+def test_reports_of_commitment_need_no_room(tmp_path: Path) -> None:
+    """Without them what waits would become more."""
+    reports = CommitmentReports({"RAW": ["archive"]}, lambda *_: True, RecordedAudit())  # type: ignore[arg-type]
+    full = listening(tmp_path / "spool", backlog=lambda: 10, backlog_limit=10, low_water_bytes=1 << 62, reports=reports)
+    with full as at:
+        with RawPeer(at.port) as reporting:
+            reporting.associate(STORAGE_COMMITMENT, scp_of=STORAGE_COMMITMENT)
+        with RawPeer(at.port) as storing, pytest.raises(AssertionError, match="not accepted"):
+            storing.associate()
 
 
 def test_what_a_dead_thread_left_is_swept_and_what_is_written_is_not(tmp_path: Path) -> None:

@@ -35,13 +35,18 @@ class ReceiveRecords(Connections):
         self._receiving: ConnectionPool[Connection] | None = None
         self._is_closed = False
 
-    def record_instance(self, instance: Instance) -> bool:
+    def record_instance(self, instance: Instance, *, is_told: bool = False) -> bool:
         """Record a kept instance; committed when this returns. A known one (UID and digest) changes nothing.
+
+        Parameters
+        ----------
+        is_told
+            Whether the audit log was told that the instance has other content than before.
 
         Returns
         -------
         bool
-            Whether it came with other content before: from now on this one counts.
+            Whether that is to be told first: then nothing was recorded.
 
         Raises
         ------
@@ -49,7 +54,7 @@ class ReceiveRecords(Connections):
             If the database can't be reached, is locked, has no room or only reads, as a standby does: the sender should
             try again later.
         """
-        facts = {name: getattr(instance, name) for name in _FACTS}
+        facts = {name: getattr(instance, name) for name in _FACTS} | {"is_told": is_told}
         try:
             try:
                 return self._commit(facts)
@@ -74,7 +79,7 @@ class ReceiveRecords(Connections):
     def _commit(self, facts: dict[str, Any]) -> bool:
         with self._receiving_pool().connection() as connection:
             row = connection.execute(_SQL["record_instance"], facts).fetchone()
-        return row is not None and bool(row["is_other"])
+        return row is not None and bool(row["is_to_be_told"])
 
     def _receiving_pool(self) -> ConnectionPool[Connection]:
         """Return connections on which a statement is its own transaction: one message there and back an instance.
@@ -126,4 +131,4 @@ class ReceiveRecords(Connections):
     def adopt(self, instances: Iterable[Instance]) -> None:
         """Record instances found in the spool without a record: a crash came between file and record."""
         with self.transaction() as connection, connection.cursor() as cursor:
-            cursor.executemany(_SQL["record_instance"], [asdict(one) for one in instances])
+            cursor.executemany(_SQL["record_instance"], [asdict(one) | {"is_told": True} for one in instances])

@@ -3,12 +3,19 @@
 -- name: record_instance
 -- One statement, one commit: the instance's row, and its series back to receiving. A known instance changes nothing,
 -- unless its file was removed for its age: then it is received anew, as content is that comes after the decision, and
--- makes a new revision of the series. Returns whether it is content other than was known of the instance.
-WITH fresh AS (
+-- makes a new revision of the series. Content other than was known of the instance is recorded only once that is told;
+-- it returns whether it is to be told first.
+WITH other AS (
+    SELECT EXISTS (SELECT FROM instances WHERE sop_instance_uid = %(sop_instance_uid)s AND digest <> %(digest)s)
+           AND NOT EXISTS (SELECT FROM instances WHERE sop_instance_uid = %(sop_instance_uid)s
+                           AND digest = %(digest)s AND pruned_at IS NULL)
+           AND NOT %(is_told)s::boolean AS is_to_be_told
+), fresh AS (
     INSERT INTO instances (sop_instance_uid, digest, sop_class_uid, transfer_syntax_uid, series_instance_uid,
                            study_instance_uid, size_bytes, calling_ae_title, source_host)
-    VALUES (%(sop_instance_uid)s, %(digest)s, %(sop_class_uid)s, %(transfer_syntax_uid)s, %(series_instance_uid)s,
-            %(study_instance_uid)s, %(size_bytes)s, %(calling_ae_title)s, %(source_host)s)
+    SELECT %(sop_instance_uid)s, %(digest)s, %(sop_class_uid)s, %(transfer_syntax_uid)s, %(series_instance_uid)s,
+           %(study_instance_uid)s, %(size_bytes)s::bigint, %(calling_ae_title)s, %(source_host)s
+    FROM other WHERE NOT is_to_be_told
     ON CONFLICT (sop_instance_uid, digest) DO UPDATE SET pruned_at = NULL WHERE instances.pruned_at IS NOT NULL
     RETURNING study_instance_uid, series_instance_uid, calling_ae_title
 ), receiving AS (
@@ -20,8 +27,7 @@ WITH fresh AS (
         revision = series.revision + CASE WHEN series.state IN ('receiving', 'waiting-for-study') THEN 0 ELSE 1 END,
         state = 'receiving'
 )
-SELECT EXISTS (SELECT FROM fresh)
-   AND EXISTS (SELECT FROM instances WHERE sop_instance_uid = %(sop_instance_uid)s AND digest <> %(digest)s) AS is_other;
+SELECT is_to_be_told FROM other;
 
 -- name: unknown_digests
 -- Also those that came back and were not recorded; not those that are about to be removed.
