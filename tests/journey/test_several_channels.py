@@ -123,7 +123,8 @@ def test_two_series_become_one_result(repository: Path, archive: DemonstrationAr
     write_mr(tmp_path / "half", case.image[0], case.spacing, "T1", seed=2)
     folder = tmp_path / "server"
     folder.mkdir()
-    server = LimnerServer(folder, RULE.format(port=archive.port), quiet_seconds=5)
+    # longer than a command takes to start on a busy machine
+    server = LimnerServer(folder, RULE.format(port=archive.port), quiet_seconds=20)
     with server.running_server():
         assert server.submit(tmp_path / "study" / "T2").returncode == 0  # whatever comes first
         assert server.submit(tmp_path / "study" / "localizer").returncode == 0
