@@ -22,7 +22,7 @@ from app.settings_shared_storage import SharedStorageSettings
 from app.storage.object_store import ObjectStore
 from tests.peers import ObjectStorage, running_object_storage
 
-SECONDS = 2.0
+SECONDS = 6.0  # a busy machine may need some of them
 
 
 @pytest.fixture
