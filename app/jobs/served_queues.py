@@ -20,9 +20,8 @@ from app.jobs.presence import WORKERS
 
 LOOK_SECONDS = 2.0
 """How often to look."""
-_LONGEST_LOOK_SECONDS = (
-    2 * LOOK_SECONDS
-)  # of the time between two looks no more counts: this process may have stood still
+_LONGEST_LOOK_SECONDS = 2 * LOOK_SECONDS
+"""Of the time between two looks no more counts: this process may have stood still."""
 _PATIENCE_SECONDS = 60.0  # whoever serves it may only be starting again
 _ANSWER_SECONDS = 10.0
 
