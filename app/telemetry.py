@@ -84,6 +84,7 @@ PERMITTED_KEYS = frozenset(
         "priority",
         "process_id",
         "queue",
+        "queues",
         "reason",
         "roles",
         "rule",
