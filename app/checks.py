@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app import bootstrap
+from app.bootstrap.loading import load_generalists, load_web
 from app.delivery.archive import DimseArchive
 from app.delivery.storage import DimseDestination
 from app.delivery.tls import refuses_certificate, tls_to_own_listener
@@ -128,7 +129,7 @@ def _check_generalists(settings: Settings) -> Iterator[CheckResult]:
         name = f"generalist of pipeline {pipeline.name}"
         alone = settings.model_copy(update={"pipeline": (pipeline,), "rule": ()})
         try:
-            package = bootstrap.load_generalists(alone)[pipeline.name]
+            package = load_generalists(alone)[pipeline.name]
         except SettingsError as error:
             folder = settings.model_repository / pipeline.generalist.model
             yield CheckResult(name, False, str(error), f"correct the settings, or complete the model's folder {folder}")
@@ -170,7 +171,7 @@ def _check_web(settings: Settings) -> Iterator[CheckResult]:
     if not settings.web.enabled:
         return
     try:
-        generalists = bootstrap.load_web(settings)
+        generalists = load_web(settings)
     except SettingsError as error:
         yield CheckResult("web", False, str(error), "correct [web]; docs/how-to/interactive.md says how")
         return

@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from app import bootstrap, checks, cli_account, cli_destinations, cli_jobs, cli_models, cli_pause, cli_retention
+from app import bootstrap, cli_account, cli_destinations, cli_jobs, cli_models, cli_pause, cli_retention
 from app.audit.chains import verify_chains
 from app.audit.verification import AuditReport
 from app.bootstrap.roles import Role
@@ -59,7 +59,9 @@ def serve(
     ] = None,
 ) -> None:
     """Run the server until SIGTERM or SIGINT; what is in flight then is finished first."""
-    asyncio.run(bootstrap.serve(load_settings(settings), role or (), name))
+    from app.bootstrap.serving import serve as run_server  # what computes: no other command waits for its import
+
+    asyncio.run(run_server(load_settings(settings), role or (), name))
 
 
 @app.command()
@@ -71,6 +73,8 @@ def check(
     as_json: JsonOption = False,
 ) -> None:
     """Check settings, folders, models, Triton and destinations; say for each what to do. Exit code 1 if any fails."""
+    from app import checks  # reads models: no other command waits for the import of what computes
+
     loaded = load_settings(settings)
     results = [checks.check_listener(loaded)] if listener else checks.check_all(loaded)
     if as_json:

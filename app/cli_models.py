@@ -5,24 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.text import Text
 
 from app.errors import ImportRefused
-from app.exporters import checking
-from app.exporters.importing import import_nnunet
-from app.exporters.planning import Wishes
-from app.exporters.sam.importing import import_generalist
-from app.exporters.sam.planning import plan_generalist
 from app.exporters.sam.variants import known_variants
 from app.exporters.trained import CHECKPOINT
 from app.settings import load_settings
 from app.terminal import JsonOption, SettingsOption, console, errors, print_json, say, table
-from operators.model_package import ModelPackage
-from operators.sam.package import GeneralistPackage
 
+if TYPE_CHECKING:
+    from app.exporters import checking
+    from operators.model_package import ModelPackage
+    from operators.sam.package import GeneralistPackage
+
+# what imports and checks models is imported by the commands that do: seconds that no other command waits for
 commands = typer.Typer(help="The models: bring trained ones in, look at those that are there.", no_args_is_help=True)
 import_commands = typer.Typer(help="Make a model of what a training left behind.", no_args_is_help=True)
 commands.add_typer(import_commands, name="import")
@@ -89,6 +88,9 @@ def import_nnunet_command(
 
     Exit code 1 if anything speaks against it; nothing is published then.
     """
+    from app.exporters.importing import import_nnunet
+    from app.exporters.planning import Wishes
+
     wishes = Wishes(
         folders=tuple(folders),
         segments=segments,
@@ -149,6 +151,9 @@ def import_sam_command(
 
     Exit code 1 if anything speaks against it; nothing is published then.
     """
+    from app.exporters.sam.importing import import_generalist
+    from app.exporters.sam.planning import plan_generalist
+
     with _refusals_named():
         job = plan_generalist(
             checkpoint,
@@ -172,6 +177,8 @@ def import_sam_command(
 @commands.command("list")
 def list_command(settings: SettingsOption = None, as_json: JsonOption = False) -> None:
     """List the models of the repository. Exit code 1 if any can't be used."""
+    from app.exporters import checking
+
     found = list(checking.list_models(load_settings(settings).model_repository))
     if as_json:
         print_json([_listed_as_json(one) for one in found])
@@ -207,6 +214,8 @@ def check_command(
     as_json: JsonOption = False,
 ) -> None:
     """Read a model, see that its files are its manifest's, and, if asked, that it is computed alike by other means."""
+    from app.exporters import checking
+
     loaded = load_settings(settings)
     with _refusals_named():
         package = checking.load_model(loaded.model_repository / name)
@@ -238,6 +247,8 @@ def build_engine_command(
 
     The graph in half precision is compared with the one in single precision first, on the CPU.
     """
+    from app.exporters import checking
+
     with _refusals_named():
         checking.build_engine(load_settings(settings), name, precision, _progress)
     say(("✓", "green"), f" {name} has an engine")
@@ -263,6 +274,8 @@ def _listed_as_json(listed: checking.Listed) -> dict[str, Any]:
 
 
 def _networks_and_kind(package: ModelPackage | GeneralistPackage | None) -> tuple[str, str]:
+    from operators.sam.package import GeneralistPackage
+
     if package is None:
         return "", ""
     if isinstance(package, GeneralistPackage):
@@ -271,6 +284,8 @@ def _networks_and_kind(package: ModelPackage | GeneralistPackage | None) -> tupl
 
 
 def _described(name: str, package: ModelPackage | GeneralistPackage | None) -> dict[str, Any]:
+    from operators.sam.package import GeneralistPackage
+
     if package is None:
         return {"name": name}
     described = {"name": name, "version": package.version, "weights_digest": package.weights_digest}

@@ -1,6 +1,9 @@
-"""The one place where the server's parts are made and joined: what is loaded, what it stands on, and how it serves."""
+"""The one place where the server's parts are made and joined: what is loaded, what it stands on, and how it serves.
 
-from app.bootstrap.loading import load_generalists, load_packages, load_prompted, load_web
+Here are the parts alone. `loading` and `serving` bring in what computes, seconds of imports that a command which only
+asks the records need not wait for: who loads or serves names them.
+"""
+
 from app.bootstrap.parts import (
     RunningServer,
     embedded_triton,
@@ -12,15 +15,10 @@ from app.bootstrap.parts import (
     open_records,
     running_server,
 )
-from app.bootstrap.serving import serve
 
 __all__ = [
     "RunningServer",
     "embedded_triton",
-    "load_generalists",
-    "load_packages",
-    "load_prompted",
-    "load_web",
     "make_destination",
     "make_destinations",
     "make_result_files",
@@ -28,5 +26,4 @@ __all__ = [
     "make_store",
     "open_records",
     "running_server",
-    "serve",
 ]

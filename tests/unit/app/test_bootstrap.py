@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from app.bootstrap import load_generalists, load_packages, load_prompted, running_server
+from app.bootstrap import running_server
+from app.bootstrap.loading import load_generalists, load_packages, load_prompted
 from app.errors import SettingsError
 from app.settings import Settings
 from app.settings_pipeline import GeneralistSettings, PipelineSettings, RuleSettings
