@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +21,33 @@ from app.graph import CompletionRecord, FindingRecord, GraphRequest, Role
 from app.identifiers import UID, derive_uid
 from app.jobs.verification import VerifiedObject
 from tests.job_harness import Bench, PlantedGraph, bench, planted_finding
-from tests.listening import make_ct
+from tests.phantom import Phantom
+from tests.segmented_phantom import write_segmented
 
 ARCHIVE = "archive"
 
 
 class DicomGraph(PlantedGraph):
-    """Writes one image a job, with other pixels in each run: no two runs of a real model give the same bytes."""
+    """Writes one Segmentation a job, with other pixels in each run: no two runs of a real model give the same bytes."""
 
     def _found(self, request: GraphRequest, role: Role) -> FindingRecord:
-        image = make_ct(1, study=derive_uid("study", "1"), series=derive_uid("series", request.identity))
+        segmentation = pydicom.dcmread(BytesIO(_segmentation()))
         uid = pydicom.uid.UID(derive_uid("object", request.identity))
-        image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = uid
-        image.PixelData = np.random.default_rng().integers(0, 1000, (image.Rows, image.Columns), np.uint16).tobytes()
-        image.save_as(request.output_folder / f"{role}-segmentation.dcm", enforce_file_format=True)
+        segmentation.SOPInstanceUID = segmentation.file_meta.MediaStorageSOPInstanceUID = uid
+        segmentation.SeriesInstanceUID = derive_uid("series", request.identity)
+        segmentation.StudyInstanceUID = derive_uid("study", "1")
+        segmentation.PixelData = np.random.default_rng().bytes(len(segmentation.PixelData))
+        segmentation.save_as(request.output_folder / f"{role}-segmentation.dcm", enforce_file_format=True)
         return planted_finding(role, request.kinds)
+
+
+@cache
+def _segmentation() -> bytes:
+    """A Segmentation as the operators write one."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "segmentation.dcm"
+        write_segmented(Phantom().write(Path(folder) / "series"), path)
+        return path.read_bytes()
 
 
 def read_back(record: CompletionRecord, folder: Path, source_files: Sequence[Path]) -> tuple[VerifiedObject, ...]:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import (
-    CTImageStorage,
+    SegmentationStorage,
     StorageCommitmentPushModel,
     StudyRootQueryRetrieveInformationModelFind,
 )
@@ -79,7 +79,7 @@ def planted(*, answers_questions: bool = True, commits_itself: bool = True) -> I
     """An archive called PACS on loopback, and its port."""
     archive = PlantedArchive()
     entity = AE("PACS")
-    entity.add_supported_context(CTImageStorage)
+    entity.add_supported_context(SegmentationStorage)
     if commits_itself:
         entity.add_supported_context(StorageCommitmentPushModel)
     if answers_questions:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +241,41 @@ def _reporting(made: SteppedBench, reason: int) -> ReportingArchive:
     made.create_jobs()
     made.finish()
     return archive
+
+
+@dataclass
+class ForgetfulArchive(HonouringArchive):
+    """Reports nothing; it lost what it is asked for first, and gives no answer about the next."""
+
+    requested: list[int] = field(default_factory=list)
+    asked: int = 0
+
+    def request_commitment(self, request: CommitmentRequest, on_report: Callable[[ReportedCommitment], bool]) -> None:
+        """Count what it is to keep."""
+        self.requested.append(len(request.objects))
+
+    def holds(self, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str) -> bool:
+        """Say whether it shows an object."""
+        self.asked += 1
+        if self.asked == 1:
+            return False
+        raise DeliveryError("no answer", code="query-no-answer")
+
+
+def test_what_is_missing_is_put_off_once_though_the_next_question_has_no_answer(tmp_path: Path, url: str) -> None:
+    options = {**PATIENT, "commitment": "storage-commitment"}
+    with stepped_bench(tmp_path, url, rule={**BOTH, **ONE}, destination=options) as made:
+        archive = made.destinations["archive"] = ForgetfulArchive("archive", made.settings.data_folder)
+        made.receive(instance(1))
+        made.create_jobs()
+        made.finish()
+        assert archive.requested == [2]
+        _ask_now(made)
+        assert archive.requested == [2, 1]
+        assert sorted((one.code, one.commitment_rounds) for one in made.job().deliveries) == [
+            ("", 2),
+            ("commitment-not-found", 1),
+        ]
 
 
 # --- a question that does not leave -----------------------------------------------------------------------------------

@@ -381,6 +381,29 @@ def test_what_nobody_attends_to_is_found(tmp_path: Path, url: str) -> None:
         assert made.job().state == "closed"
 
 
+@pytest.mark.parametrize(("scheduled", "tasks"), [(None, 1), (0, 1), (3600, 2)])
+def test_a_task_for_later_attends_to_nothing_that_is_due(
+    tmp_path: Path, url: str, scheduled: int | None, tasks: int
+) -> None:
+    """`scheduled` is seconds from now, or None where a task is to be done at once."""
+    with bench(tmp_path, url, rule=ONE) as made:
+        _counted(made)
+        (tmp_path / "archive.down").touch()
+        _queue(made, 1)
+        made.work(lambda: _waiting(made) == 1)
+        with psycopg.connect(url) as connection:
+            connection.execute("UPDATE destination_windows SET next_attempt_at = now() - interval '1 minute'")
+            connection.execute("UPDATE deliveries SET next_attempt_at = NULL")
+            connection.execute("DELETE FROM procrastinate_jobs")
+        with made.records.transaction() as connection:
+            TaskQueue().defer_turn(connection, "archive")
+        with psycopg.connect(url) as connection:
+            later = "UPDATE procrastinate_jobs SET scheduled_at = now() + make_interval(secs => %s)"
+            connection.execute(later, (scheduled,))
+        made.workflow._delivering.attend()
+        assert len(made.queued_tasks()) == tasks
+
+
 def test_a_destination_may_have_the_longest_name_that_the_settings_take(tmp_path: Path, url: str) -> None:
     name = "d" * 63
     with bench(tmp_path, url, rule={"destinations": ("archive",)}) as made:
