@@ -260,7 +260,7 @@ async def _take_stock(ground: _Ground, presence: Presence) -> None:
     spool, records = ground.spool, ground.records
 
     async def first() -> None:
-        await asyncio.to_thread(adopt_unrecorded, spool, records)
+        await asyncio.to_thread(adopt_unrecorded, spool, records, ground.audit)
         await asyncio.to_thread(records.end_left_open, None)
         await asyncio.to_thread(records.restart_quiet_times)
 

@@ -40,7 +40,7 @@ def main(
     with AuditLog(folder / "audit") as audit, Records(database_url) as records:
         spool = _spool(folder / "spool", low_water_bytes, shared_storage)
         spool.prepare()
-        adopt_unrecorded(spool, records)
+        adopt_unrecorded(spool, records, audit)
         listener = Listener(
             ListenerSettings.model_validate(settings),
             spool,

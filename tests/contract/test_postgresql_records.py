@@ -5,17 +5,22 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import psycopg
 import pytest
 
+from app.audit.events import AuditEvent
 from app.errors import OutOfResources, ServingError
 from app.jobs import migrations
 from app.jobs.arrival_entries import Transfer
 from app.jobs.migrations import migrate
 from app.jobs.records import Records
+from app.listener.adoption import adopt_unrecorded
+from app.listener.spool import Spool
 from tests.database_fixture import fresh_database
 from tests.job_harness import instance
+from tests.listening import RecordedAudit, make_ct
 
 
 @pytest.fixture
@@ -135,6 +140,17 @@ def test_files_without_a_record_are_adopted(records: Records) -> None:
     assert records.unknown_digests([known.digest, unknown.digest]) == {unknown.digest}
     records.adopt([unknown])
     assert records.unknown_digests([known.digest, unknown.digest]) == set()
+
+
+def test_adopted_content_that_changed_is_told_to_the_audit_log_once(records: Records, tmp_path: Path) -> None:
+    spool, audit, image = Spool(tmp_path, 0), RecordedAudit(), make_ct(1)
+    spool.prepare()
+    for expected, adopted in (([], 1), ([image.SOPInstanceUID], 1), ([image.SOPInstanceUID], 0)):
+        image.save_as(tmp_path / "image.dcm", enforce_file_format=True)
+        spool.keep((tmp_path / "image.dcm").read_bytes())
+        assert adopt_unrecorded(spool, records, audit) == adopted  # type: ignore[arg-type]
+        assert [one["sop_instance_uid"] for one in audit.of(AuditEvent.INSTANCE_CHANGED)] == expected
+        image.PatientName = "Roe^Jane"
 
 
 def test_the_study_counts_as_quiet_only_when_all_its_series_are(records: Records) -> None:

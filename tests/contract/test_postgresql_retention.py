@@ -389,7 +389,7 @@ def test_what_is_about_to_be_removed_is_not_adopted(bench: SteppedBench) -> None
     _age(bench)
     with _killed_before_the_files_go(bench):
         bench.retention.run()
-    assert adopt_unrecorded(bench.kept, bench.records) == 0
+    assert adopt_unrecorded(bench.kept, bench.records, bench.audit) == 0
     assert bench.account().agrees  # recorded as removed, and about to be
 
 

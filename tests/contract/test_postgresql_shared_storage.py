@@ -203,7 +203,9 @@ def test_retention_removes_from_the_storage_and_every_host_drops_its_copies(host
     assert (len(hosts.names("instances")), hosts.names("results")) == (2, [])
     assert len(list(hosts.first.kept.local_files())) == 4  # that host has not looked
     _agree(hosts)
-    assert adopt_unrecorded(hosts.first.kept, hosts.first.records) == 0  # a copy is no study that came again
+    assert (
+        adopt_unrecorded(hosts.first.kept, hosts.first.records, hosts.first.audit) == 0
+    )  # a copy is no study that came again
     _copies(hosts.first).tidy()
     assert len(list(hosts.first.kept.local_files())) == 4  # somebody may read them
     _unused_for(hosts.first, _DAY)
@@ -314,9 +316,9 @@ def test_what_a_crash_left_here_is_shared_before_it_is_recorded(hosts: Hosts, tm
     for path in spool_folder.rglob("*.dcm"):
         path.unlink()
     hosts.storage.stop()
-    assert adopt_unrecorded(spool, hosts.first.records) == 0
+    assert adopt_unrecorded(spool, hosts.first.records, hosts.first.audit) == 0
     hosts.storage.start()
-    assert adopt_unrecorded(spool, hosts.first.records) == len(kept)
+    assert adopt_unrecorded(spool, hosts.first.records, hosts.first.audit) == len(kept)
     assert all(spool.holds(one) for one in kept)
     _agree(hosts)
 

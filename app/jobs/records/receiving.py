@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from dataclasses import asdict, fields
-from typing import Any
+from dataclasses import fields
 
 import psycopg
 from psycopg.errors import QueryCanceled, ReadOnlySqlTransaction
@@ -54,16 +53,15 @@ class ReceiveRecords(Connections):
             If the database can't be reached, is locked, has no room or only reads, as a standby does: the sender should
             try again later.
         """
-        facts = {name: getattr(instance, name) for name in _FACTS} | {"is_told": is_told}
         try:
             try:
-                return self._commit(facts)
+                return self._commit(instance, is_told)
             except QueryCanceled:  # somebody holds a lock: another try would wait as long
                 raise
             except (psycopg.OperationalError, psycopg.InterfaceError):
                 # a connection may be one that the database has ended since; what is recorded twice is recorded once
                 self._receiving_pool().drain()
-                return self._commit(facts)
+                return self._commit(instance, is_told)
         except (psycopg.OperationalError, psycopg.InterfaceError, ReadOnlySqlTransaction) as error:
             raise OutOfResources(f"the records can't be written: {type(error).__name__}") from error
 
@@ -76,9 +74,15 @@ class ReceiveRecords(Connections):
             pool.close()
         super().close()
 
-    def _commit(self, facts: dict[str, Any]) -> bool:
+    def _commit(self, instance: Instance, is_told: bool) -> bool:
         with self._receiving_pool().connection() as connection:
-            row = connection.execute(_SQL["record_instance"], facts).fetchone()
+            return self._is_to_be_told(connection, instance, is_told)
+
+    @staticmethod
+    def _is_to_be_told(connection: Connection, instance: Instance, is_told: bool) -> bool:
+        """Record an instance, unless it is to be told first."""
+        facts = {name: getattr(instance, name) for name in _FACTS} | {"is_told": is_told}
+        row = connection.execute(_SQL["record_instance"], facts).fetchone()
         return row is not None and bool(row["is_to_be_told"])
 
     def _receiving_pool(self) -> ConnectionPool[Connection]:
@@ -128,7 +132,10 @@ class ReceiveRecords(Connections):
         """Return those of the spool's digests that have no record."""
         return {row["digest"] for row in self._rows(_SQL["unknown_digests"], (list(digests),))}
 
-    def adopt(self, instances: Iterable[Instance]) -> None:
-        """Record instances found in the spool without a record: a crash came between file and record."""
-        with self.transaction() as connection, connection.cursor() as cursor:
-            cursor.executemany(_SQL["record_instance"], [asdict(one) | {"is_told": True} for one in instances])
+    def adopt(self, instances: Iterable[Instance], *, is_told: bool = False) -> list[Instance]:
+        """Record instances found in the spool without a record: a crash came between file and record.
+
+        Returns those that are to be told first, as `record_instance` does; these were not recorded.
+        """
+        with self.transaction() as connection:
+            return [one for one in instances if self._is_to_be_told(connection, one, is_told)]
