@@ -14,6 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from app.bootstrap import open_records
+from app.jobs.entries import Job
+from app.settings import load_settings
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 START_SECONDS = 180.0
 JOB_SECONDS = 240.0
@@ -154,6 +158,15 @@ scan_seconds = 0.1
         jobs: list[dict[str, Any]] = json.loads(result.stdout)
         return jobs
 
+    def recorded_jobs(self) -> list[Job]:
+        """The jobs, newest first, for who waits: the command would take a core for a second each time."""
+        with open_records(load_settings(self.settings_path)) as records:
+            return records.jobs()
+
+    def job_states(self) -> list[str]:
+        """What they are at, as `recorded_jobs` has it."""
+        return [job.state for job in self.recorded_jobs()]
+
     def series(self) -> list[dict[str, Any]]:
         """What became of each series (`limner series --json`)."""
         result = self.limner("series", "--json")
@@ -175,8 +188,8 @@ scan_seconds = 0.1
         """Wait until `count` jobs are there and all of them ended; return them, newest first."""
 
         def ended() -> bool:
-            jobs = self.jobs()
-            return len(jobs) >= count and all(job["state"] in states for job in jobs)
+            found = self.job_states()
+            return len(found) >= count and all(state in states for state in found)
 
         self.wait_for(ended, expected=f"{count} jobs in {states}")
         return self.jobs()

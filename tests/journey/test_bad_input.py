@@ -42,8 +42,8 @@ def _series_uid(files: list[Path]) -> str:
 def _job_of(server: LimnerServer, series_instance_uid: str) -> dict[str, Any]:
     def ended() -> bool:
         return any(
-            job["series_instance_uid"] == series_instance_uid and job["state"] in ("closed", "failed", "refused")
-            for job in server.jobs()
+            job.series_instance_uid == series_instance_uid and job.state in ("closed", "failed", "refused")
+            for job in server.recorded_jobs()
         )
 
     server.wait_for(ended, expected="the series' job to end")

@@ -105,7 +105,7 @@ def test_sigterm_finishes_what_runs_and_the_log_that_was_touched_is_found_out(
     write_phantom_series(tmp_path / "series", seed=201)
     server.start()
     assert server.submit(tmp_path / "series").returncode == 0
-    server.wait_for(lambda: bool(server.jobs()), expected="a job")
+    server.wait_for(lambda: bool(server.job_states()), expected="a job")
     assert server.stop() == 0, server.log()
     events = [record["event"] for record in server.audit_events()]
     assert events[0] == "APPLICATION_STARTED"

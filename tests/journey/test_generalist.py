@@ -134,7 +134,7 @@ def test_both_are_sent_a_held_job_waits_and_a_broken_generalist_leaves_the_speci
             assert server.submit(_study(abdominal_ct, tmp_path / "studies" / name, name)).returncode == 0
         expected = {"broken": "closed", "held": "held", "both": "closed"}
         server.wait_for(
-            lambda: {one["pipeline"]: one["state"] for one in server.jobs()} == expected,
+            lambda: {one.pipeline: one.state for one in server.recorded_jobs()} == expected,
             seconds=1200,
             expected=str(expected),
         )

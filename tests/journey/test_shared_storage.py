@@ -153,7 +153,7 @@ def test_storage_that_goes_away_costs_a_repeat_and_a_lost_copy_costs_nothing(
         assert set(_sent(hosts, sorted((tmp_path / "series").glob("*.dcm")))) == {_SUCCESS}
         (told,) = [one for one in hosts.listener.audit_events() if one["event"] == "INSTANCE_REFUSED"]
         assert told["detail"]["code"] == "shared-storage-away"
-        hosts.listener.wait_for(lambda: len(hosts.listener.jobs()) == 1, expected="a job")
+        hosts.listener.wait_for(lambda: len(hosts.listener.job_states()) == 1, expected="a job")
         shutil.rmtree(hosts.listener.data / "spool" / "instances")  # the storage has them
         assert "it is in the queue" in hosts.listener.limner("pause", "--destination", "archive").stderr
         hosts.storage.hang()

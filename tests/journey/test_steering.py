@@ -45,7 +45,7 @@ destinations = ["archive"]
 
 
 def _has_jobs(server: LimnerServer, count: int) -> bool:
-    return len(server.jobs()) == count
+    return len(server.job_states()) == count
 
 
 @pytest.mark.timeout(600)
@@ -59,7 +59,7 @@ def test_a_hanging_graph_is_cancelled_and_the_study_behind_it_gets_its_turn(tmp_
                 write_phantom_series(tmp_path / name, series_description=name, seed=seed)
                 assert server.submit(tmp_path / name).returncode == 0
                 server.wait_for(partial(_has_jobs, server, seed + 1))
-            server.wait_for(lambda: server.jobs()[1]["state"] == "running")
+            server.wait_for(lambda: server.job_states()[1] == "running")
             good, hanging = server.jobs()
             assert good["state"] == "queued"
             assert server.limner("jobs", "replay", hanging["id"]).returncode == 2
@@ -71,17 +71,17 @@ def test_a_hanging_graph_is_cancelled_and_the_study_behind_it_gets_its_turn(tmp_
             cancelled = server.limner("jobs", "cancel", hanging["id"])
             assert cancelled.returncode == 0, cancelled.stderr + server.log()
             said = time.monotonic()
-            server.wait_for(lambda: server.jobs()[0]["state"] != "queued")
+            server.wait_for(lambda: server.job_states()[0] != "queued")
             # of which commands are most: they take as long as the machine is busy
             assert time.monotonic() - said < 3 + 3 * (said - began)
-            server.wait_for(lambda: server.jobs()[0]["state"] == "closed")
+            server.wait_for(lambda: server.job_states()[0] == "closed")
 
             listed = json.loads(server.limner("jobs", "--state", "cancelled", "--json").stdout)
             assert [one["id"] for one in listed] == [hanging["id"]]
             assert server.limner("jobs", "cancel", hanging["id"]).returncode == 2
             assert "no job waits for a replay" in server.limner("jobs", "replay", "--all").stdout
             assert "started again" in server.limner("jobs", "replay", hanging["id"]).stdout
-            server.wait_for(lambda: server.jobs()[1]["state"] == "running")
+            server.wait_for(lambda: server.job_states()[1] == "running")
             assert server.limner("jobs", "cancel", hanging["id"]).returncode == 0
         assert len(list((tmp_path / "archive").glob("*.dcm"))) == 1
         server.verify_audit()
@@ -100,7 +100,7 @@ def test_the_server_is_drained_for_an_upgrade_and_goes_on_after_it(tmp_path: Pat
         with server.running_server():
             write_phantom_series(tmp_path / "hangs", series_description="hangs", seed=1)
             assert server.submit(tmp_path / "hangs").returncode == 0
-            server.wait_for(lambda: [one["state"] for one in server.jobs()] == ["running"])
+            server.wait_for(lambda: server.job_states() == ["running"])
             busy = server.limner("drain", "--seconds", "1")
             assert busy.returncode == 2
             assert "not-drained" in busy.stderr
@@ -116,7 +116,7 @@ def test_the_server_is_drained_for_an_upgrade_and_goes_on_after_it(tmp_path: Pat
             assert (status["serving"], status["work"]["graphs_waiting"]) == (True, 1)
             assert [one["kind"] for one in status["paused"]] == ["everything"]
             assert "everything goes on" in server.limner("resume").stdout
-            server.wait_for(lambda: server.jobs()[0]["state"] == "closed")
+            server.wait_for(lambda: server.job_states()[0] == "closed")
             unknown = server.limner("pause", "--pipeline", "none")
             assert (unknown.returncode, "pause-unknown" in unknown.stderr) == (2, True)
         server.verify_audit()
