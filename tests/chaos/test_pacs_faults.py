@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,29 @@ class Attempts:
         """How many more there were than windows, each `FIRST_SECONDS` long from the failure of an attempt."""
         found = [one for one in self.times if since <= one < until]
         return sum(later - before < FIRST_SECONDS * 0.95 for before, later in zip(found, found[1:], strict=False))
+
+
+class Codes:
+    """Why the attempts failed that ended since this was made.
+
+    Each is asked for while the fault lasts: one that hangs in the middle of an object soon takes no associations.
+    """
+
+    def __init__(self, made: Bench) -> None:
+        self._made = made
+        self._before = made.records.windows().get(ARCHIVE)
+        self._seen: set[str] = set()
+
+    def have(self, code: str) -> bool:
+        window = self._made.records.windows().get(ARCHIVE)
+        if window is not None and window != self._before:
+            self._seen.add(window.code)
+        return code in self._seen
+
+    def seen_until_arrived(self, count: int) -> bool:
+        """Keep what is seen while the other destination waits; whether that has so many."""
+        self.have("")
+        return arrived(self._made, VIEWER) == count
 
 
 @contextmanager
@@ -119,12 +143,12 @@ def test_faults_of_a_receiver(
                 if options is not None:
                     folder = full if fault == "out of resources" else received
                     stack.enter_context(_storescp(network, folder, *options))
-                began = time.monotonic()
+                began, codes = time.monotonic(), Codes(made)
                 queue_jobs(made, number * each, each)
-                took = wait_until(lambda count=(number + 1) * each: arrived(made, VIEWER) == count, 120)  # type: ignore[misc]
+                took = wait_until(partial(codes.seen_until_arrived, (number + 1) * each), 120)
                 slowest_viewer = max(slowest_viewer, took)
-                time.sleep(max(0.0, seconds - took))
-                wait_until(lambda code=code: made.records.windows()[ARCHIVE].code == code, 30)  # type: ignore[misc]
+                wait_until(partial(codes.have, code), 30)
+                time.sleep(max(0.0, seconds - (time.monotonic() - began)))
                 beyond += attempts.beyond(began, time.monotonic())
         waiting = len(faults) * each - arrived(made, ARCHIVE)
         # none of the faults leaves an object behind: each was kept from storing, so nothing may come twice
