@@ -29,7 +29,7 @@ from app.routing.waiting import Patience, judge_series
 from tests import peers
 from tests.database_fixture import fresh_database
 from tests.job_harness import Bench, bench, instance
-from tests.listening import CT, Listening, listening, make_ct, write_ct
+from tests.listening import CT, Listening, RecordedAudit, listening, make_ct, write_ct
 
 PATIENCE = Patience(quiet_seconds=60, study_quiet_seconds=60, incomplete_seconds=600, on_release=True)
 SERIES = "1.2.826.0.1.3680043.8.498"
@@ -226,7 +226,7 @@ def test_what_another_listener_left_open_that_vanished_is_ended_by_who_decides(t
 
 def test_the_first_listener_to_start_ends_what_all_others_left_open(tmp_path: Path, records: Records) -> None:
     spool = Spool(tmp_path / "spool", 0)
-    ground: Any = SimpleNamespace(spool=spool, records=records)
+    ground: Any = SimpleNamespace(spool=spool, records=records, audit=RecordedAudit())
 
     async def start() -> None:
         presence = Presence(records.url, LISTENERS)
