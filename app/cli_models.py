@@ -16,12 +16,11 @@ from app.exporters.trained import CHECKPOINT
 from app.settings import load_settings
 from app.terminal import JsonOption, SettingsOption, console, errors, print_json, say, table
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the commands import what they compute with: seconds that no other command waits for
     from app.exporters import checking
     from operators.model_package import ModelPackage
     from operators.sam.package import GeneralistPackage
 
-# what imports and checks models is imported by the commands that do: seconds that no other command waits for
 commands = typer.Typer(help="The models: bring trained ones in, look at those that are there.", no_args_is_help=True)
 import_commands = typer.Typer(help="Make a model of what a training left behind.", no_args_is_help=True)
 commands.add_typer(import_commands, name="import")

@@ -77,15 +77,18 @@ class Codes:
         self._seen: set[str] = set()
 
     def have(self, code: str) -> bool:
-        window = self._made.records.windows().get(ARCHIVE)
-        if window is not None and window != self._before:
-            self._seen.add(window.code)
+        self._look()
         return code in self._seen
 
     def seen_until_arrived(self, count: int) -> bool:
         """Keep what is seen while the other destination waits; whether that has so many."""
-        self.have("")
+        self._look()
         return arrived(self._made, VIEWER) == count
+
+    def _look(self) -> None:
+        window = self._made.records.windows().get(ARCHIVE)
+        if window is not None and window != self._before:
+            self._seen.add(window.code)
 
 
 @contextmanager

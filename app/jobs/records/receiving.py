@@ -76,11 +76,11 @@ class ReceiveRecords(Connections):
 
     def _commit(self, instance: Instance, is_told: bool) -> bool:
         with self._receiving_pool().connection() as connection:
-            return self._is_to_be_told(connection, instance, is_told)
+            return self._record(connection, instance, is_told)
 
     @staticmethod
-    def _is_to_be_told(connection: Connection, instance: Instance, is_told: bool) -> bool:
-        """Record an instance, unless it is to be told first."""
+    def _record(connection: Connection, instance: Instance, is_told: bool) -> bool:
+        """Record an instance, unless it is to be told first; return whether it is."""
         facts = {name: getattr(instance, name) for name in _FACTS} | {"is_told": is_told}
         row = connection.execute(_SQL["record_instance"], facts).fetchone()
         return row is not None and bool(row["is_to_be_told"])
@@ -138,4 +138,4 @@ class ReceiveRecords(Connections):
         Returns those that are to be told first, as `record_instance` does; these were not recorded.
         """
         with self.transaction() as connection:
-            return [one for one in instances if self._is_to_be_told(connection, one, is_told)]
+            return [one for one in instances if self._record(connection, one, is_told)]
