@@ -5,15 +5,13 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from app import bootstrap
 from app.bootstrap.loading import load_generalists, load_web
 from app.delivery.archive import DimseArchive
-from app.delivery.storage import DimseDestination
-from app.delivery.tls import refuses_certificate, tls_to_own_listener
 from app.errors import LimnerError, SettingsError
+from app.health import CheckResult
 from app.routing.channels import check_channels
 from app.routing.rules import RuleSet
 from app.settings import ArchiveSettings, DestinationSettings, Settings
@@ -27,17 +25,6 @@ from operators.sam.package import GeneralistPackage
 from operators.triton import probe
 
 _PROBE_SECONDS = 10.0
-_LISTENER_SECONDS = 5.0
-
-
-@dataclass(frozen=True)
-class CheckResult:
-    """One line of `limner check`."""
-
-    name: str
-    ok: bool
-    detail: str
-    advice: str = ""
 
 
 def check_all(settings: Settings) -> list[CheckResult]:
@@ -53,35 +40,6 @@ def check_all(settings: Settings) -> list[CheckResult]:
         *(_check_destination(one, settings) for one in settings.destination),
         *(_check_archive(one, settings) for one in settings.archive),
     ]
-
-
-def check_listener(settings: Settings) -> CheckResult:
-    """Ask the running listener by C-ECHO: the health check of a container."""
-    listener = settings.listener
-    host = "127.0.0.1" if listener.host == "0.0.0.0" else listener.host  # noqa: S104 - compared, not bound
-    tls = tls_to_own_listener(listener.tls)
-    itself = DestinationSettings(
-        name="listener",
-        ae_title=listener.ae_title,
-        host=host,
-        port=listener.port,
-        timeout_seconds=_LISTENER_SECONDS,
-        tls=tls,
-    )
-    known = [source.ae_title for source in listener.source]
-    calling = listener.ae_title if not known or listener.ae_title in known else known[0]
-    try:
-        DimseDestination(itself, calling).check()
-    except LimnerError as error:
-        if error.code == "association-rejected" and known:
-            # who rejects, lives; but each rejection is an audit record
-            advice = f"add a [[listener.source]] with ae_title {listener.ae_title} and hosts 127.0.0.1 for this check"
-            return CheckResult("listener", True, f"answers, and rejects this check: {advice}")
-        if tls is not None and refuses_certificate(host, listener.port, tls, timeout_seconds=_LISTENER_SECONDS):
-            advice = "have its certificate issued for clients too, by one of [listener.tls] authorities, for this check"
-            return CheckResult("listener", True, f"answers, and takes no certificate of its own: {advice}")
-        return CheckResult("listener", False, str(error), "start the server with `limner serve`")
-    return CheckResult("listener", True, f"{listener.ae_title} answers C-ECHO on {host}:{listener.port}")
 
 
 def _check_folders(settings: Settings) -> CheckResult:

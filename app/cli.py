@@ -20,6 +20,7 @@ from app.bootstrap.roles import Role
 from app.delivery.sending import send_folder
 from app.delivery.tls import tls_to_own_listener
 from app.errors import LimnerError, SettingsError
+from app.health import check_listener
 from app.jobs.entries import SeenSeries, Series
 from app.routing.rules import ConditionExplanation, Decision, RuleSet
 from app.routing.waiting import Verdict, explain_waiting
@@ -73,10 +74,13 @@ def check(
     as_json: JsonOption = False,
 ) -> None:
     """Check settings, folders, models, Triton and destinations; say for each what to do. Exit code 1 if any fails."""
-    from app import checks  # reads models: no other command waits for the import of what computes
-
     loaded = load_settings(settings)
-    results = [checks.check_listener(loaded)] if listener else checks.check_all(loaded)
+    if listener:
+        results = [check_listener(loaded)]
+    else:
+        from app.checks import check_all  # reads models: no other command waits for the import of what computes
+
+        results = check_all(loaded)
     if as_json:
         print_json([{"check": one.name, "ok": one.ok, "detail": one.detail, "advice": one.advice} for one in results])
     else:

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from app.checks import check_listener
 from app.delivery.archive import DimseArchive
 from app.delivery.query import DimseQuery
 from app.delivery.sending import send_folder
 from app.delivery.storage import DimseDestination
 from app.delivery.tls import tls_to_own_listener
 from app.errors import DeliveryError, DeliveryRefused
+from app.health import check_listener
 from app.settings import ArchiveSettings, DestinationSettings, Settings
 from app.settings_listener import ListenerSettings
 from tests import peers
