@@ -86,8 +86,8 @@ class IncomingFile:
         """
         if self.shortage is None:
             return mapped(self._descriptor)[self._head_bytes :]
-        known = self._known()
-        if known is None:
+        known, is_known = self._named()
+        if not is_known:
             raise self.shortage
         descriptor = os.open(known.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -105,24 +105,23 @@ class IncomingFile:
             need no room.
         """
         try:
-            known = self._known()
-            if known is not None:
+            kept, is_known = self._named()
+            if is_known:
                 # it may have been renamed by a thread, or a process that was killed, that has not synced it yet
-                sync_folder(known.path.parent)
-            kept = known or self._place()
+                sync_folder(kept.path.parent)
+            else:
+                self._place(kept)
         except OSError as error:
             raise write_failed(error) from error
         finally:
             self.discard()
-        self._spool.share(kept, is_new=known is None)
+        self._spool.share(kept, is_new=not is_known)
         return kept
 
-    def _place(self) -> KeptFile:
+    def _place(self, kept: KeptFile) -> None:
         if self.shortage is not None or self.path is None:
             raise self.shortage or OutOfResources("the file was discarded")
-        kept = KeptFile(self._digest.hexdigest(), self.size_bytes, self._spool.path_of(self._digest.hexdigest()))
         self._move(self.path, kept.path)
-        return kept
 
     def refuse(self, code: str) -> str:
         """Put the file into quarantine for whoever looks into the refusal, and return its digest. Best effort."""
@@ -147,14 +146,14 @@ class IncomingFile:
             with contextlib.suppress(OSError):  # the janitor finds it
                 path.unlink(missing_ok=True)
 
-    def _known(self) -> KeptFile | None:
+    def _named(self) -> tuple[KeptFile, bool]:
+        """Return what the bytes so far are called in the spool, and whether it has them."""
         digest = self._digest.hexdigest()
-        path = self._spool.path_of(digest)
+        kept = KeptFile(digest, self.size_bytes, self._spool.path_of(digest))
         try:
-            is_known = path.stat().st_size == self.size_bytes
+            return kept, kept.path.stat().st_size == self.size_bytes
         except OSError:
-            is_known = False
-        return KeptFile(digest, self.size_bytes, path) if is_known else None
+            return kept, False
 
     def _move(self, path: Path, target: Path) -> None:
         os.fsync(self._descriptor)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from app.errors import CannotUnderstand
 from app.identifiers import UID, parse_uid
@@ -78,8 +78,7 @@ class InstanceHeader:
     transfer_syntax_uid: UID
 
 
-@dataclass(frozen=True)
-class Element:
+class Element(NamedTuple):
     """The header of one data element: ``tag`` as group << 16 | element, and where its value lies."""
 
     tag: int

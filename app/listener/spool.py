@@ -240,8 +240,10 @@ class Spool:
 
     def disk_free_bytes(self) -> int:
         """Return the space on its disk that is free for this user; before the first start, where the folder will be."""
-        folder = next(one for one in (self._folder, *self._folder.absolute().parents) if one.exists())
-        room = os.statvfs(folder)
+        try:
+            room = os.statvfs(self._folder)
+        except FileNotFoundError:
+            room = os.statvfs(next(one for one in self._folder.absolute().parents if one.exists()))
         return room.f_bavail * room.f_frsize
 
     def remove_all(self, digests: Collection[str], check: Callable[[], None] = lambda: None) -> None:
