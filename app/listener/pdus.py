@@ -8,7 +8,7 @@ import ssl
 import struct
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 P_DATA = 0x04
 RELEASE_REQUEST = 0x05
@@ -40,8 +40,7 @@ class ProtocolBroken(Exception):
         self.reason = reason
 
 
-@dataclass(frozen=True)
-class DataValue:
+class DataValue(NamedTuple):
     """A presentation data value (PS3.8 section 9.3.5.1). Its bytes are valid until the next PDU is read."""
 
     context_id: int
