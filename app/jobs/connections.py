@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import psycopg
+from psycopg.errors import IdleInTransactionSessionTimeout
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import ConnectionPool
 
@@ -33,6 +34,9 @@ UNPREPARED: Mapping[str, Any] = {"prepare_threshold": None}
 
 _KEEP_ALIVE = "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3"
 """So soon, in seconds and tries, the database frees what a connection held whose machine is gone without a word."""
+
+LOST_OR_FULL = (psycopg.OperationalError, psycopg.InterfaceError, IdleInTransactionSessionTimeout)
+"""What a database says, or a line to one, that may be right again soon. What was committed last is then not known."""
 
 Connection = psycopg.Connection[DictRow]
 """A connection in a transaction of `Connections.transaction`."""

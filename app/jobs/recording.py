@@ -2,12 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
 
+from app.jobs.connections import LOST_OR_FULL
 from app.jobs.forms import Forms
 from app.jobs.queue import TaskQueue
 from app.jobs.records import Connection, Consequence, Job, NewJob, Records, Result, Sending
 from app.jobs.verification import VerifiedObject
+from app.telemetry import get_logger
+
+_PATIENCE_SECONDS = 600.0
+
+_log = get_logger(__name__)
+
+
+def record_patiently(
+    records: Records,
+    job_id: uuid.UUID,
+    record: Callable[[Connection], bool],
+    hurry: threading.Event,
+    seconds: float = _PATIENCE_SECONDS,
+) -> bool:
+    """Record what took long to make: a database that is away or full is waited for, if nothing hurries.
+
+    Returns
+    -------
+    bool
+        Whether it is recorded, or may be: where no answer came to a commit, the next try finds the attempt ended. False
+        if the attempt was overtaken before.
+
+    Raises
+    ------
+    psycopg.Error
+        If the database stays away for so many seconds, or `hurry` is set.
+    """
+    ends = time.monotonic() + seconds
+    may_be_recorded = False
+    while True:
+        try:
+            with records.transaction() as connection:
+                return record(connection) or may_be_recorded
+        except LOST_OR_FULL as error:
+            may_be_recorded = True
+            _log.warning("results.not_recorded", job_id=str(job_id), code=type(error).__name__)
+            if time.monotonic() > ends or hurry.wait(1.0):
+                raise
 
 
 def record_verified(

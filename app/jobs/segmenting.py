@@ -27,6 +27,7 @@ from app.graph import (
 )
 from app.jobs.attending import Overtaken, Progress, attended
 from app.jobs.auditing import audit_job
+from app.jobs.connections import Connection
 from app.jobs.disagreement import consequence_of
 from app.jobs.forms import Forms
 from app.jobs.host_faults import check_mounted, host_faults_waited_for
@@ -34,7 +35,7 @@ from app.jobs.identity import GeneralistFacts, ModelFacts, is_made_for
 from app.jobs.notices import Notice, Notices
 from app.jobs.prompting import kept_embeddings, prompt_request
 from app.jobs.queue import GROUND, Interrupted, TaskQueue, back_off_seconds
-from app.jobs.recording import record_verified
+from app.jobs.recording import record_patiently, record_verified
 from app.jobs.records import Consequence, Job, JobState, Records
 from app.jobs.result_files import ResultFiles, share_patiently
 from app.jobs.superseding import replaced_by
@@ -312,12 +313,17 @@ class Segmenting:
         nothing = consequence.found_nothing and not consequence.is_held
         said = Notice.nothing_found()
         notices = self._notices.write(job, self._records.job_inputs(job.id), attempt, said) if nothing else []
-        with self._records.transaction() as connection:
-            if not record_verified(
+
+        def record(connection: Connection) -> bool:
+            is_current = record_verified(
                 self._records, self._queue, connection, self._forms, job, attempt, verified, steps, consequence
-            ):
-                raise Overtaken
-            self._notices.send(connection, job, notices)
+            )
+            if is_current:
+                self._notices.send(connection, job, notices)
+            return is_current
+
+        if not record_patiently(self._records, job.id, record, self._interrupted):
+            raise Overtaken
         for earlier in range(1, attempt):  # what lost attempts left
             shutil.rmtree(self._folder(job, earlier), ignore_errors=True)
 

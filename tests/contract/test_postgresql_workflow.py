@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,8 @@ import pytest
 
 from app.audit.log import verify as verify_audit
 from app.errors import AuditError, GraphFailed, VerificationFailed
-from app.jobs.records import describe_way
+from app.jobs.connections import Connection
+from app.jobs.records import Records, describe_way
 from app.jobs.verification import VerifiedObject
 from operators.errors import InferenceFailed, ModelPackageError, PromptRefused, SeriesRefused
 from tests.database_fixture import fresh_database
@@ -344,6 +346,63 @@ def test_work_goes_on_after_the_database_dropped_every_connection(tmp_path: Path
         assert dropped[0] > 3
 
 
+def test_what_was_computed_is_not_computed_again_for_a_line_that_broke(
+    tmp_path: Path, url: str, postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where PostgreSQL takes a clock that was set for time in which nobody spoke, and ends the connection."""
+    with bench(tmp_path, url) as made:
+        record, ended = made.records.record_results, list[bool]()
+
+        def record_results(connection: Connection, *arguments: Any, **named: Any) -> bool:
+            is_recorded = record(connection, *arguments, **named)
+            if not ended:
+                with psycopg.connect(postgres) as other:
+                    pid = connection.info.backend_pid
+                    ended.extend(row[0] for row in other.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,)))
+            return is_recorded
+
+        monkeypatch.setattr(made.records, "record_results", record_results)
+        _queue(made)
+        made.work(made.all_ended)
+        assert ended == [True]
+        _assert_done_once(made)
+
+
+def test_what_was_recorded_without_an_answer_is_sent_once(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with bench(tmp_path, url) as made:
+        transaction, recorded, lost = made.records.transaction, list[bool](), list[Connection]()
+
+        def record_results(connection: Connection, *arguments: Any, **named: Any) -> bool:
+            recorded.append(Records.record_results(made.records, connection, *arguments, **named))
+            lost.append(connection)
+            return recorded[-1]
+
+        @contextmanager
+        def without_answer() -> Iterator[Connection]:
+            with transaction() as connection:
+                yield connection
+            if lost == [connection]:
+                lost.append(connection)
+                raise psycopg.OperationalError("server closed the connection unexpectedly")
+
+        monkeypatch.setattr(made.records, "record_results", record_results)
+        monkeypatch.setattr(made.records, "transaction", without_answer)
+        _queue(made)
+        made.work(made.all_ended)
+        assert recorded == [True, False]
+        _assert_done_once(made)
+
+
+def _assert_done_once(made: Bench) -> None:
+    job = made.job()
+    assert (job.state, job.attempt, job.tries, made.graph.runs) == ("closed", 1, 1, 1)
+    sent = [made.destinations[name].got() for name in DESTINATIONS]
+    assert sent[0] == sent[1]
+    assert len(sent[0]) == 1
+
+
 def test_a_database_without_room_uses_up_no_attempts(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """An outcome that can't be recorded is no fault of the job, however often that happens."""
     with bench(tmp_path, url) as made:
@@ -361,5 +420,6 @@ def test_a_database_without_room_uses_up_no_attempts(tmp_path: Path, url: str, m
         _queue(made)
         made.work(made.all_ended)
         job = made.job()
-        assert (job.state, job.code, job.attempt, job.tries) == ("closed", "", 3, 1)
+        assert (job.state, job.code, job.attempt, job.tries) == ("closed", "", 1, 1)
+        assert made.graph.runs == 1
         assert full == [0]
