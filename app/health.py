@@ -1,4 +1,4 @@
-"""What a container's health check asks, every few seconds: it imports nothing that reads models or computes."""
+"""What a container's health check asks, each half minute: it imports nothing that reads models or computes."""
 
 from __future__ import annotations
 
