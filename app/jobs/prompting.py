@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pydicom
 
-from app.graph import EmbeddingsRequest, PromptRequest
+from app.graph import EmbeddingsRequest, GeneralistRequest, PromptRequest
 from app.jobs.entries import SeenSeries
+from app.jobs.identity import GeneralistFacts
 from app.settings import Settings
+from app.settings_pipeline import GeneralistSettings
 from app.settings_prompt import PromptSettings
+from operators.agreement_limits import AgreementLimits
 from operators.errors import PromptRefused
 from operators.headers import read_before_pixels
 from operators.parse_errors import PARSE_ERRORS
@@ -89,6 +92,18 @@ def prompt_request(settings: Settings, prompt: PromptSettings | None) -> PromptR
 def kept_embeddings(settings: Settings) -> EmbeddingsRequest:
     """Return where all pipelines keep embeddings: where sessions do, under the same bound, since they are the same."""
     return EmbeddingsRequest(settings.embeddings_folder, settings.web.embedding_bytes)
+
+
+def generalist_request(
+    settings: GeneralistSettings | None, facts: GeneralistFacts | None, kept: EmbeddingsRequest
+) -> GeneralistRequest | None:
+    """What the graph is asked of a pipeline's generalist; None where it has none."""
+    if settings is None or facts is None:
+        return None
+    limits = AgreementLimits(settings.least_dice, settings.most_distance_mm, settings.most_volume_difference_percent)
+    return GeneralistRequest(
+        facts.folder, facts.window, facts.box_margin_pixels, limits, facts.windows, facts.prompts, kept
+    )
 
 
 def own_result(pipelines: Collection[str]) -> PromptRefused:

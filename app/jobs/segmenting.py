@@ -19,9 +19,7 @@ from app.errors import GraphFailed, InputMissing, JobError, LimnerError
 from app.graph import (
     ChannelInput,
     CompletionRecord,
-    EmbeddingsRequest,
     GateRequest,
-    GeneralistRequest,
     GraphRequest,
     specialist_alone,
 )
@@ -31,18 +29,17 @@ from app.jobs.connections import Connection
 from app.jobs.disagreement import consequence_of
 from app.jobs.forms import Forms
 from app.jobs.host_faults import check_mounted, host_faults_waited_for
-from app.jobs.identity import GeneralistFacts, ModelFacts, is_made_for
+from app.jobs.identity import ModelFacts, is_made_for
 from app.jobs.notices import Notice, Notices
-from app.jobs.prompting import kept_embeddings, prompt_request
+from app.jobs.prompting import generalist_request, kept_embeddings, prompt_request
 from app.jobs.queue import GROUND, Interrupted, TaskQueue, back_off_seconds
 from app.jobs.recording import record_patiently, record_verified
 from app.jobs.records import Consequence, Job, JobState, Records
 from app.jobs.result_files import ResultFiles, share_patiently
 from app.jobs.superseding import replaced_by
 from app.settings import Settings
-from app.settings_pipeline import GeneralistSettings, PipelineSettings
+from app.settings_pipeline import PipelineSettings
 from app.telemetry import get_logger
-from operators.agreement_limits import AgreementLimits
 from operators.errors import InferenceFailed, OperatorError, PromptRefused, SeriesRefused
 
 if TYPE_CHECKING:
@@ -295,7 +292,7 @@ class Segmenting:
             series_description=pipeline.series_description,
             request_seconds=self._settings.triton.request_seconds,
             shared_memory=self._settings.triton.shared_memory,
-            generalist=_generalist_request(pipeline.generalist, model.generalist, kept_embeddings(self._settings)),
+            generalist=generalist_request(pipeline.generalist, model.generalist, kept_embeddings(self._settings)),
             kinds=self._forms.kinds(job),
             prompt=prompt_request(self._settings, pipeline.prompt),
             gate=GateRequest(pipeline.gate.policies, pipeline.gate.take),
@@ -315,12 +312,12 @@ class Segmenting:
         notices = self._notices.write(job, self._records.job_inputs(job.id), attempt, said) if nothing else []
 
         def record(connection: Connection) -> bool:
-            is_current = record_verified(
+            if not record_verified(
                 self._records, self._queue, connection, self._forms, job, attempt, verified, steps, consequence
-            )
-            if is_current:
-                self._notices.send(connection, job, notices)
-            return is_current
+            ):
+                return False
+            self._notices.send(connection, job, notices)
+            return True
 
         if not record_patiently(self._records, job.id, record, self._interrupted):
             raise Overtaken
@@ -388,14 +385,3 @@ class Segmenting:
     def _give_back(self, job: Job, attempt: int) -> None:
         self._records.release_attempt(job.id, attempt)
         raise Interrupted
-
-
-def _generalist_request(
-    settings: GeneralistSettings | None, facts: GeneralistFacts | None, kept: EmbeddingsRequest
-) -> GeneralistRequest | None:
-    if settings is None or facts is None:
-        return None
-    limits = AgreementLimits(settings.least_dice, settings.most_distance_mm, settings.most_volume_difference_percent)
-    return GeneralistRequest(
-        facts.folder, facts.window, facts.box_margin_pixels, limits, facts.windows, facts.prompts, kept
-    )
