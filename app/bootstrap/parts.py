@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -15,6 +16,7 @@ from app.delivery.destination import Destination
 from app.delivery.dicomweb import DicomWebDestination
 from app.delivery.query import DimseQuery
 from app.delivery.storage import DimseDestination
+from app.errors import ServingError
 from app.jobs.records import Records
 from app.jobs.result_files import ResultFiles, SharedResultFiles
 from app.listener.shared_spool import SharedSpool
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from app.storage.object_store import ObjectStore
 
 _SERVER_FILE = "server.json"
+_IN_USE_SECONDS = 60.0  # a server that starts says where its database is once it has its models and listens
+_LOOK_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -48,11 +52,31 @@ class RunningServer:
 
 @contextlib.contextmanager
 def open_records(settings: Settings) -> Iterator[Records]:
-    """Give the records to a command: of the running server, or of the database started for the moment."""
-    running = running_server(settings)
+    """Give the records to a command: of the running server, or of the database started for the moment.
+
+    A server that is just starting or ending, and another command, are waited for.
+
+    Raises
+    ------
+    ServingError
+        If the embedded database doesn't start, or another Limner keeps its folder without being a server that runs.
+    """
     with contextlib.ExitStack() as stack:
-        url = running.database_url if running is not None else stack.enter_context(database(settings))
-        yield stack.enter_context(Records(url, maximum_connections=2))
+        yield stack.enter_context(Records(_database_url(settings, stack), maximum_connections=2))
+
+
+def _database_url(settings: Settings, stack: contextlib.ExitStack) -> str:
+    deadline = time.monotonic() + _IN_USE_SECONDS
+    while True:
+        running = running_server(settings)
+        if running is not None:
+            return running.database_url
+        try:
+            return stack.enter_context(database(settings, lock_seconds=0.0))
+        except ServingError as error:
+            if error.code != "database-in-use" or time.monotonic() >= deadline:
+                raise
+        time.sleep(_LOOK_SECONDS)
 
 
 def running_server(settings: Settings) -> RunningServer | None:
@@ -83,13 +107,16 @@ def announced(run_folder: Path, running: RunningServer) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def database(settings: Settings) -> Iterator[str]:
-    """Give the database's URL: the external one's, or that of the embedded one, which ends with the context."""
+def database(settings: Settings, *, lock_seconds: float = 30.0) -> Iterator[str]:
+    """Give the database's URL: the external one's, or that of the embedded one, which ends with the context.
+
+    `lock_seconds` is how long another Limner is waited for that uses the embedded one's folder.
+    """
     if settings.database.url is not None:
         yield settings.database.url
         return
     settings.data_folder.mkdir(parents=True, exist_ok=True)
-    server = EmbeddedPostgres(settings.database_folder, settings.run_folder)
+    server = EmbeddedPostgres(settings.database_folder, settings.run_folder, lock_seconds=lock_seconds)
     try:
         yield server.start()
     finally:

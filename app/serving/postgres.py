@@ -39,6 +39,7 @@ _SUPERUSER = "limner"
 _SOCKET_NAME = ".s.PGSQL.5432"
 _LOG_TAIL_BYTES = 2000
 _KEEP_SECONDS = 1.0  # how often the server's process is looked at
+_LOCK_POLL_SECONDS = 0.05
 
 # Durable by default and small: hospital loads are a few transactions a second.
 _SERVER_SETTINGS = {
@@ -84,16 +85,25 @@ class EmbeddedPostgres:
         temporary folder when its path would be too long for a unix socket.
     start_seconds, stop_seconds
         Longest waits for the server to accept connections (crash recovery included) and to end.
+    lock_seconds
+        How long the start waits for another Limner to leave the folder: one that is ending, or a command.
     """
 
     def __init__(
-        self, folder: Path, run_folder: Path, *, start_seconds: float = 120.0, stop_seconds: float = 30.0
+        self,
+        folder: Path,
+        run_folder: Path,
+        *,
+        start_seconds: float = 120.0,
+        stop_seconds: float = 30.0,
+        lock_seconds: float = 30.0,
     ) -> None:
         self._binaries = _find_binaries()
         self._folder = folder
         self._run_folder = run_folder
         self._start_seconds = start_seconds
         self._stop_seconds = stop_seconds
+        self._lock_seconds = lock_seconds
         self._process: subprocess.Popen[bytes] | None = None
         self._keeper: threading.Thread | None = None
         self._stopping = threading.Event()
@@ -107,15 +117,15 @@ class EmbeddedPostgres:
         Raises
         ------
         ServingError
-            If another Limner uses the folder, its files are of another PostgreSQL version, or the server doesn't
-            come up; the message holds the end of its log.
+            If another Limner uses the folder for longer than `lock_seconds`, its files are of another PostgreSQL
+            version, or the server doesn't come up; the message holds the end of its log.
         """
         if self.is_alive() and self._socket_folder is not None:
             return _url(self._socket_folder)
         self._folder.parent.mkdir(parents=True, exist_ok=True)
         self._run_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._take_lock()
         try:
+            self._take_lock()
             self._account = account_for(self._folder)
             self._end_orphan()
             self._make_cluster()
@@ -169,18 +179,18 @@ class EmbeddedPostgres:
     def _take_lock(self) -> None:
         if self._lock is not None:
             return
-        lock = os.open(
+        lock = self._lock = os.open(
             self._folder.with_name(self._folder.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
         )
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(lock)
-            raise ServingError(
-                f"another Limner uses the database folder {self._folder}; stop it, or set another data_folder",
-                code="database-in-use",
-            ) from None
-        self._lock = lock
+        deadline = time.monotonic() + self._lock_seconds
+        while not _locked(lock):
+            if time.monotonic() >= deadline:
+                raise ServingError(
+                    f"another Limner uses the database folder {self._folder}: a server, or a command at work; wait "
+                    "until the server is up or the command has ended, or set another data_folder",
+                    code="database-in-use",
+                )
+            time.sleep(_LOCK_POLL_SECONDS)
 
     def _end_orphan(self) -> None:
         """End the server that a killed Limner left behind; ours is the lock, so nobody uses it."""
@@ -314,6 +324,14 @@ class EmbeddedPostgres:
         with contextlib.suppress(OSError):
             return self.log_file.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace")
         return "(no log)"
+
+
+def _locked(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _url(socket_folder: Path) -> str:

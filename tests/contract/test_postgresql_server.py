@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +16,12 @@ import psutil
 import psycopg
 import pytest
 
+from app.bootstrap import RunningServer, open_records
+from app.bootstrap.parts import announced
 from app.errors import ServingError
 from app.serving.postgres import EmbeddedPostgres
+from app.settings import Settings
+from operators.shared_memory import process_mark
 
 _HOLDER = """
 import sys, time
@@ -127,8 +133,40 @@ def test_an_orphan_is_ended_before_the_next_start(folder: Path) -> None:
 
 def test_a_folder_in_use_is_refused(folder: Path) -> None:
     with _server(folder), pytest.raises(ServingError, match="another Limner") as refused:
-        _server(folder).start()
+        EmbeddedPostgres(folder / "database", folder / "run", lock_seconds=0.2).start()
     assert refused.value.code == "database-in-use"
+
+
+def test_a_start_waits_for_who_is_about_to_leave_the_folder(folder: Path) -> None:
+    command = _server(folder)
+    command.start()
+    leaving = threading.Timer(1.0, command.stop)
+    leaving.start()
+    with _server(folder) as url, psycopg.connect(url):
+        assert not command.is_alive()
+    leaving.join()
+
+
+def test_a_command_waits_for_a_server_that_has_not_yet_said_where_it_is(folder: Path) -> None:
+    settings = Settings(data_folder=folder)
+    with _server(folder) as url, contextlib.ExitStack() as stack:
+        server = RunningServer(process_mark(), url, "", 0)
+        saying = threading.Timer(1.0, lambda: stack.enter_context(announced(settings.run_folder, server)))
+        saying.start()
+        with open_records(settings) as records:
+            assert records.url == url
+        saying.join()
+
+
+def test_a_command_waits_for_another_command(folder: Path) -> None:
+    settings = Settings(data_folder=folder)
+    first = contextlib.ExitStack()
+    first.enter_context(open_records(settings))
+    leaving = threading.Timer(1.0, first.close)
+    leaving.start()
+    with open_records(settings) as records:
+        assert records.jobs() == []
+    leaving.join()
 
 
 def test_a_path_too_long_for_a_socket_gets_a_short_private_folder(folder: Path) -> None:
