@@ -126,6 +126,10 @@ class Connections:
             connection.execute(f"SET LOCAL statement_timeout = '{self.answer_seconds}s'")
             yield connection
 
+    def _move_alone(self, connection: Connection) -> None:
+        """Be the only one that moves many tasks until the transaction ends: two at once could wait for each other."""
+        connection.execute("SELECT pg_advisory_xact_lock(1279872321)")
+
     def _rows(self, statement: str, parameters: Sequence[Any] | Mapping[str, Any]) -> list[DictRow]:
         with self.transaction() as connection:
             return connection.execute(statement, parameters).fetchall()

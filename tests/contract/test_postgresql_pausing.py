@@ -12,6 +12,7 @@ import pytest
 
 from app.jobs.pausing import ask_for_pause
 from app.jobs.records.pausing import PauseKind
+from app.jobs.return_entries import WaitingTurn
 from tests.database_fixture import fresh_database
 from tests.job_harness import Bench, PlantedGraph, bench, instance
 
@@ -155,3 +156,21 @@ def test_what_a_sender_that_died_was_sending_waits(tmp_path: Path, url: str) -> 
         with made.records.transaction() as connection:
             connection.execute("UPDATE destination_windows SET leased_until = clock_timestamp()")
         assert made.records.work() == (0, 0, 0, 1)
+
+
+@pytest.mark.parametrize("move", ["the start's", "the queues' watch's"])
+def test_who_moves_many_tasks_waits_for_another_that_does(tmp_path: Path, url: str, move: str) -> None:
+    # two at once, each with tasks that the other wants next, would be a deadlock: PostgreSQL ends one of them
+    with bench(tmp_path, url) as made:
+        moves = {
+            "the start's": made.workflow.prepare,
+            "the queues' watch's": lambda: made.records.move_turns(WaitingTurn("archive", "deliver-archive"), "system"),
+        }
+        mover = threading.Thread(target=moves[move])
+        with made.records.transaction() as connection:
+            made.records.pause(connection, "pipeline", "liver", "erika")
+            mover.start()
+            mover.join(1.0)
+            assert mover.is_alive()
+        mover.join(30.0)
+        assert not mover.is_alive()

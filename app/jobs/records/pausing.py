@@ -79,6 +79,6 @@ class PauseRecords(Connections):
         return {row["state"]: row["number"] for row in self._rows(_SQL["job_counts"], ())}
 
     def _follow(self, connection: Connection) -> None:
-        connection.execute(_SQL["one_at_a_time"])
+        self._move_alone(connection)
         connection.execute(_SQL["park"])
         connection.execute(_SQL["unpark"])

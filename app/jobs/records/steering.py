@@ -84,6 +84,7 @@ class SteerRecords(Connections):
             "waiting_in": None if waiting_in is None else list(waiting_in),
         }
         with self.transaction() as connection:
+            self._move_alone(connection)
             connection.execute(_SQL["requeue_graphs"], facts)
 
     def is_current(self, job_id: uuid.UUID, attempt: int) -> bool:

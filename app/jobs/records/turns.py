@@ -103,4 +103,5 @@ class TurnRecords(Connections):
     def move_turns(self, turn: WaitingTurn, queue: str) -> None:
         """Put a destination's tasks that wait in one queue into another."""
         with self.transaction() as connection:
+            self._move_alone(connection)
             connection.execute(_SQL["move_turns"], {**turn._asdict(), "to_queue": queue})

@@ -11,9 +11,6 @@ INSERT INTO pauses (kind, name, person) VALUES (%(kind)s, %(name)s, %(person)s) 
 -- name: resume
 DELETE FROM pauses WHERE kind = %(kind)s AND name = %(name)s;
 
--- name: one_at_a_time
-SELECT pg_advisory_xact_lock(1279872321);  -- two that move many tasks at once could wait for each other
-
 -- name: park
 UPDATE procrastinate_jobs AS task SET queue_name = 'paused-' || queue_name
 WHERE status = 'todo' AND task_name IN ('segment', 'deliver', 'turn') AND NOT starts_with(queue_name, 'paused-')
