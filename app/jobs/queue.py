@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any
@@ -119,9 +120,11 @@ class TaskQueue:
         **arguments: Any,
     ) -> None:
         """Put a task into a queue, not to start before `at`."""
-        self._app.configure_task(
+        queued = self._app.configure_task(
             task, allow_unknown=True, queue=queue, priority=priority, schedule_at=at, connection=connection
-        ).defer(**arguments)
+        )
+        with _as_the_connection_fails():
+            queued.defer(**arguments)
 
     def defer_segment(self, connection: Connection, job: Job | NewJob, at: datetime | None = None) -> None:
         """Have the job's graph run."""
@@ -170,14 +173,16 @@ class TaskQueue:
             If the same waits in the queue already; the transaction is over then.
         """
         at_once = 0 if gives_way else -RETAIN_PRIORITY
-        self._app.configure_task(
+        queued = self._app.configure_task(
             RETAIN,
             allow_unknown=True,
             queue=SYSTEM_QUEUE,
             priority=at_once if is_urgent else RETAIN_PRIORITY,
             queueing_lock=_RETAIN_NOW if is_urgent else RETAIN,
             connection=connection,
-        ).defer()
+        )
+        with _as_the_connection_fails():
+            queued.defer()
 
     def defer_close(self, connection: Connection, job_id: uuid.UUID) -> None:
         """Have the job closed."""
@@ -190,6 +195,17 @@ class TaskQueue:
     def defer_pause(self, connection: Connection, task: str, kind: str, name: str, person: str) -> None:
         """Have a pause, `PAUSE`, or its end, `RESUME`, carried out."""
         self.defer(connection, task, SYSTEM_QUEUE, priority=URGENT_PRIORITY, kind=kind, name=name, person=person)
+
+
+@contextlib.contextmanager
+def _as_the_connection_fails() -> Iterator[None]:
+    """Raise what the connection raised, as its other statements do: procrastinate wraps it in an error of its own."""
+    try:
+        yield
+    except ConnectorException as error:
+        if isinstance(error.__cause__, psycopg.Error):
+            raise error.__cause__ from None
+        raise
 
 
 def _priority_now(connection: Connection, job: Job | NewJob) -> int:

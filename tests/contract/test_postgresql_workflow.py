@@ -16,6 +16,7 @@ import pytest
 from app.audit.log import verify as verify_audit
 from app.errors import AuditError, GraphFailed, VerificationFailed
 from app.jobs.connections import Connection
+from app.jobs.queue import DELIVER, TaskQueue
 from app.jobs.records import Records, describe_way
 from app.jobs.verification import VerifiedObject
 from operators.errors import InferenceFailed, ModelPackageError, PromptRefused, SeriesRefused
@@ -346,22 +347,33 @@ def test_work_goes_on_after_the_database_dropped_every_connection(tmp_path: Path
         assert dropped[0] > 3
 
 
+@pytest.mark.parametrize("before", ["the deliveries are counted", "a delivery is put into the queue"])
 def test_what_was_computed_is_not_computed_again_for_a_line_that_broke(
-    tmp_path: Path, url: str, postgres: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, url: str, postgres: str, monkeypatch: pytest.MonkeyPatch, before: str
 ) -> None:
     """As where PostgreSQL takes a clock that was set for time in which nobody spoke, and ends the connection."""
     with bench(tmp_path, url) as made:
-        record, ended = made.records.record_results, list[bool]()
+        record, defer, ended = made.records.record_results, TaskQueue.defer, list[bool]()
 
-        def record_results(connection: Connection, *arguments: Any, **named: Any) -> bool:
-            is_recorded = record(connection, *arguments, **named)
+        def end(connection: Connection) -> None:
             if not ended:
                 with psycopg.connect(postgres) as other:
                     pid = connection.info.backend_pid
                     ended.extend(row[0] for row in other.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,)))
+
+        def record_results(connection: Connection, *arguments: Any, **named: Any) -> bool:
+            is_recorded = record(connection, *arguments, **named)
+            if before == "the deliveries are counted":
+                end(connection)
             return is_recorded
 
+        def deferred(queue: TaskQueue, connection: Connection, task: str, *arguments: Any, **named: Any) -> None:
+            if before == "a delivery is put into the queue" and task == DELIVER:
+                end(connection)
+            defer(queue, connection, task, *arguments, **named)
+
         monkeypatch.setattr(made.records, "record_results", record_results)
+        monkeypatch.setattr(TaskQueue, "defer", deferred)
         _queue(made)
         made.work(made.all_ended)
         assert ended == [True]
