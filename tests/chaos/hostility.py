@@ -79,6 +79,10 @@ class Attackers:
         """The attacks with the names of their kinds, as often as they are made at once."""
         raise NotImplementedError
 
+    def pointless(self) -> list[str]:
+        """The kinds that came to no point yet."""
+        return sorted({name for _, name in self.kinds() if not self.done[name]})
+
     def __enter__(self) -> Attackers:
         for thread in self._threads:
             thread.start()
@@ -132,9 +136,15 @@ class Attackers:
                 self._half_open -= 1
 
     def _drip(self, data: bytes) -> None:
+        """Say it byte by byte, until the receiver has had enough; who is turned away at once came to no point."""
         with StoreSender(self._port, source=SLOW) as peer:
-            for byte in data:
-                peer.socket.sendall(bytes((byte,)))
+            for number, byte in enumerate(data):
+                try:
+                    peer.socket.sendall(bytes((byte,)))
+                except OSError:
+                    if number > 2:
+                        return
+                    raise
                 if self._ended.wait(0.5):
                     return
 

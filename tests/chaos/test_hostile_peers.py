@@ -57,6 +57,8 @@ TLS_KINDS = frozenset(
         "a certificate of another authority",
     }
 )
+_ROUNDS = 6
+"""Of asking, at most."""
 
 
 @contextmanager
@@ -156,17 +158,27 @@ def test_all_hostile_peers_of_a_receiver_with_tls(
 
 
 def _attack(promise: str, receiver: Receiver, attackers: Attackers, figures: Figures, *certificates: str) -> None:
-    """Ask for an echo all the while, over TLS if the certificates are named."""
+    """Ask for an echo all the while, over TLS if the certificates are named.
+
+    Until each kind of attack has come to its point: on a busy machine the time of the short form may not do.
+    """
     asking = [sys.executable, "-m", "tests.chaos.asking", str(receiver.port), str(figures.of(short=10, full=60))]
     watched = Watched(receiver.process())
     watched.start()
+    slowest = 0.0
     with attackers:
-        asked = subprocess.run([*asking, *certificates], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY, check=True)
+        for _ in range(_ROUNDS):
+            asked = subprocess.run(
+                [*asking, *certificates], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY, check=True
+            )
+            slowest = max(slowest, float(asked.stdout))
+            if not attackers.pointless():
+                break
     watched.ended.set()
     watched.join()
     over = " over TLS" if certificates else ""
     figures.show(
-        promise, f"slowest C-ECHO{over} from another address, s", seen=float(asked.stdout),
+        promise, f"slowest C-ECHO{over} from another address, s", seen=slowest,
         most=1 if figures.is_full else 10,
     )  # fmt: skip
     growth = (watched.most_bytes - watched.idle_bytes) / MEGABYTE
@@ -175,7 +187,7 @@ def _attack(promise: str, receiver: Receiver, attackers: Attackers, figures: Fig
 
 def _show_kinds(promise: str, attackers: Attackers, kinds: frozenset[str], figures: Figures) -> None:
     assert {name for _, name in attackers.kinds()} == kinds
-    missing = sorted(name for name in kinds if not attackers.done[name])
+    missing = attackers.pointless()
     sys.stdout.write(f"came to no point: {missing}\n")  # told where the goal is not reached
     seen = len(kinds) - len(missing)
     figures.show(promise, "kinds of attack that came to their point", seen=seen, least=len(kinds))

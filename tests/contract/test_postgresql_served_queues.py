@@ -15,6 +15,7 @@ from app.jobs.queue import GRAPH_QUEUE, SYSTEM_QUEUE
 from app.jobs.served_queues import ServedQueues
 from tests.database_fixture import fresh_database
 from tests.job_harness import Bench, bench, instance
+from tests.listening import wait_until
 
 OLD = "deliver-old-pacs"
 
@@ -44,6 +45,20 @@ def _tasks(url: str) -> list[tuple[str, str]]:
             "SELECT task_name, queue_name FROM procrastinate_jobs WHERE status = 'todo' "
             "AND task_name IN ('segment', 'deliver', 'turn') ORDER BY id"
         ).fetchall()
+
+
+def _wait_for_holders(url: str, number: int) -> None:
+    """Until so many connections hold locks: the database hears a little later that one was closed."""
+
+    def are_so_many() -> bool:
+        with psycopg.connect(url) as connection:
+            found = connection.execute(
+                "SELECT count(DISTINCT pid) FROM pg_locks WHERE locktype = 'advisory' "
+                "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+            ).fetchone()
+        return found == (number,)
+
+    wait_until(are_so_many)
 
 
 def _ended(made: Bench) -> tuple[str, str, dict[str, tuple[str, str]]]:
@@ -90,6 +105,7 @@ def test_what_another_process_serves_stays_until_it_is_gone(
         await here.look()
         assert _tasks(url) == [("segment", "graph-old"), ("turn", OLD)]
         await there.leave()
+        _wait_for_holders(url, 1)
         await here.look()
         assert _tasks(url) == [("segment", GRAPH_QUEUE), ("turn", SYSTEM_QUEUE)]
         await there.show()  # whoever knows the destination is back: it is not for others to end what goes there
@@ -131,6 +147,7 @@ def test_nothing_is_moved_while_a_worker_does_not_show_what_it_serves(tmp_path: 
             await here.look()
             assert _tasks(url) == [("turn", OLD)]
             earlier.close()
+            _wait_for_holders(url, 2)
             await here.look()
             assert _tasks(url) == [("turn", SYSTEM_QUEUE)]
         await here.leave()
