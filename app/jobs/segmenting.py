@@ -371,15 +371,16 @@ class Segmenting:
     def _uncount(self, job: Job, attempt: int, error: Exception) -> None:
         """Give back an attempt whose outcome could not be recorded: no fault of the job's. Waits until that can be."""
         ends = time.monotonic() + _UNCOUNTED_SECONDS
+        code, reason = (error.code, str(error)) if isinstance(error, LimnerError) else ("", "")
         while time.monotonic() < ends:
             try:
-                self._records.release_attempt(job.id, attempt)
+                self._records.release_attempt(job.id, attempt, code, reason)
             except psycopg.Error:
                 if self._interrupted.wait(1.0):
                     return
             else:
-                code = error.code if isinstance(error, LimnerError) else type(error).__name__
-                _log.warning("job.not_recorded", job_id=str(job.id), attempt=attempt, code=code)
+                said = code or type(error).__name__
+                _log.warning("job.not_recorded", job_id=str(job.id), attempt=attempt, code=said)
                 return
 
     def _give_back(self, job: Job, attempt: int) -> None:

@@ -13,6 +13,7 @@ import procrastinate
 import psycopg
 from procrastinate import PsycopgConnector
 from procrastinate.exceptions import ConnectorException
+from procrastinate.middleware import WorkerMiddleware
 from procrastinate.worker import Worker as QueueWorker
 
 from app.jobs.connections import LINE, RECONNECT_SECONDS, UNPREPARED
@@ -20,6 +21,7 @@ from app.jobs.heartbeat import Heartbeat
 from app.jobs.queue import SYSTEM_QUEUE, delivery_queue
 from app.jobs.records import Records
 from app.jobs.rescue import LOOK_SECONDS, Rescuer
+from app.jobs.resting import Rest
 from app.jobs.served_queues import ServedQueues, WaitingTasks
 from app.jobs.slots import SLOT_LOST, Lane, with_slot
 from app.settings_worker import WorkerSettings
@@ -143,10 +145,16 @@ class Worker:
     def _in_lane(
         self, app: procrastinate.App, heartbeat: Heartbeat, rescuer: Rescuer, lane: Lane
     ) -> Callable[[], Awaitable[None]]:
-        async def work(lost: threading.Event) -> None:
-            await _serving(app, heartbeat, rescuer, lane.name, lane.queue, {SLOT_LOST: lost})()
+        rest = Rest(lane.name)
 
-        return lambda: with_slot(lane, self._records.url, work)
+        async def work(lost: threading.Event) -> None:
+            await _serving(app, heartbeat, rescuer, lane.name, lane.queue, {SLOT_LOST: lost}, [rest.watch])()
+
+        async def serve() -> None:
+            await rest.take()
+            await with_slot(lane, self._records.url, work)
+
+        return serve
 
     async def _follow_pauses(self) -> None:
         while True:
@@ -172,6 +180,7 @@ def _serving(
     name: str,
     queue: str,
     context: Mapping[str, Any] = MappingProxyType({}),
+    middleware: Collection[WorkerMiddleware] = (),
 ) -> Callable[[], Awaitable[None]]:
     async def serve() -> None:
         worker = QueueWorker(
@@ -185,7 +194,7 @@ def _serving(
             delete_jobs="successful",
             update_heartbeat_interval=_NEVER_SECONDS,
             stalled_worker_timeout=_NEVER_SECONDS,
-            worker_middleware=[rescuer.track],
+            worker_middleware=[rescuer.track, *middleware],
         )
         with heartbeat.of(worker):
             await worker.run()

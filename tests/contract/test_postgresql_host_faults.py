@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import shutil
+import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -66,6 +67,26 @@ def test_instances_of_a_spool_that_is_not_mounted_are_not_missing(tmp_path: Path
         shutil.move(away, made.settings.spool_folder)
         made.work(made.all_ended)
         assert made.job().state == "closed", made.job().reason
+
+
+def test_a_host_without_its_spool_leaves_the_work_to_the_others(tmp_path: Path, url: str) -> None:
+    rule = {"destinations": ()}
+    with (
+        bench(tmp_path / "well", url, graph=PlantedGraph(seconds=0.5), rule=rule) as well,
+        bench(tmp_path / "sick", url, name="sick", rule=rule) as sick,
+    ):
+        shutil.rmtree(sick.settings.spool_folder)
+        for series in range(6):
+            well.receive(instance(1, series=series))
+            well.create_jobs()
+        working = threading.Thread(target=sick.work, args=(well.all_ended,))
+        working.start()
+        _until(lambda: any(job.attempt for job in well.records.jobs()))
+        waiting = [job for job in well.records.jobs() if job.code]
+        assert all((job.state, job.code) == ("queued", "disk-failed") for job in waiting)
+        well.work(well.all_ended, seconds=15)
+        working.join()
+        assert {job.state for job in well.records.jobs()} == {"closed"}
 
 
 def _until(held: Callable[[], bool], seconds: float = 20) -> None:

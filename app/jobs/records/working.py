@@ -37,9 +37,10 @@ class WorkRecords(Connections):
         facts = {"id": job_id, "attempt": attempt, "step": step, "done": done, "total": total}
         return self._happened(_SQL["report_progress"], facts)
 
-    def release_attempt(self, job_id: uuid.UUID, attempt: int) -> None:
-        """Give an attempt back that a shutdown ended: it does not count."""
-        self._happened(_SQL["release_attempt"], {"id": job_id, "attempt": attempt})
+    def release_attempt(self, job_id: uuid.UUID, attempt: int, code: str = "", reason: str = "") -> None:
+        """Give an attempt back that a shutdown ended, or that failed for the host's sake: it does not count."""
+        facts = {"id": job_id, "attempt": attempt, "code": code, "reason": reason}
+        self._happened(_SQL["release_attempt"], facts)
 
     def postpone_job(self, connection: Connection, job_id: uuid.UUID, attempt: int, code: str, reason: str) -> bool:
         """Put the job back to queued after an attempt that may be repeated; False if the attempt was overtaken."""

@@ -27,7 +27,9 @@ WHERE id = %(id)s AND attempt = %(attempt)s AND state = 'running'
 RETURNING 1;
 
 -- name: release_attempt
-UPDATE jobs SET state = 'queued', tries = tries - 1
+UPDATE jobs SET state = 'queued', tries = tries - 1,
+                code = CASE WHEN %(code)s <> '' THEN %(code)s ELSE code END,
+                reason = CASE WHEN %(code)s <> '' THEN %(reason)s ELSE reason END
 WHERE id = %(id)s AND attempt = %(attempt)s AND state = 'running'
 RETURNING 1;
 
