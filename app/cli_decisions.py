@@ -7,25 +7,24 @@ import os
 import time
 from collections.abc import Callable
 
-from app import bootstrap
 from app.errors import JobError
-from app.settings import Settings
+from app.jobs.records import Records
 from app.terminal import say
 
 _DECISION_SECONDS = 20.0
 _LOOK_SECONDS = 0.2
 
 
-def wait_until(carried_out: Callable[[], bool], done: str, settings: Settings) -> None:
-    """Wait until the server has carried out what is in the queue, and say so; if none runs, say that.
+def wait_until(carried_out: Callable[[], bool], done: str, records: Records) -> None:
+    """Wait until a server has carried out what is in the queue, and say so; if no worker runs anywhere, say that.
 
     Raises
     ------
     JobError
         ``decision-waiting``: it did not in time.
     """
-    if bootstrap.running_server(settings) is None:
-        say("no server runs here: the decision is carried out when one starts")
+    if not records.has_workers():
+        say("no worker runs: the decision is carried out when one starts")
         return
     deadline = time.monotonic() + _DECISION_SECONDS
     while time.monotonic() < deadline:

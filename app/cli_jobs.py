@@ -164,8 +164,8 @@ def replay(
         for one in jobs:
             steering.ask(records, "replay", one, person())
         say(f"{len(jobs)} jobs are started again" if jobs else "no job waits for a replay")
-        if jobs and bootstrap.running_server(loaded) is None:
-            say("no server runs here: they are when one starts")
+        if jobs and not records.has_workers():
+            say("no worker runs: they are when one starts")
 
 
 def _say_word(text: str, word: steering.Word, done: str, settings: SettingsOption) -> None:
@@ -173,7 +173,7 @@ def _say_word(text: str, word: steering.Word, done: str, settings: SettingsOptio
     with bootstrap.open_records(loaded) as records:
         found = _job(records, text)
         steering.ask(records, word, found, person())
-        wait_until(lambda: steering.is_done(word, found, records.job(found.id)), done, loaded)
+        wait_until(lambda: steering.is_done(word, found, records.job(found.id)), done, records)
 
 
 @commands.command()
@@ -192,7 +192,7 @@ def withdraw(
     with bootstrap.open_records(loaded) as records:
         found = _job(records, job)
         order = Order(reason, person(), datetime.now(UTC), destination)
-        withdraw_job(records, loaded, found.id, order)
+        withdraw_job(records, found.id, order)
 
 
 def _decide(text: str, decision: str, done: str, settings: SettingsOption) -> None:
@@ -206,7 +206,7 @@ def _decide(text: str, decision: str, done: str, settings: SettingsOption) -> No
             now = records.job(found.id)
             return now is not None and now.state != "held"
 
-        wait_until(decided, done, loaded)
+        wait_until(decided, done, records)
 
 
 def priority_in_words(priority: int) -> str:

@@ -104,4 +104,4 @@ def _pause(pipeline: str | None, destination: str | None, settings: SettingsOpti
             raise JobError(f"the settings name no {kind} '{name}'", code="pause-unknown")
         ask_for_pause(records, kind, name, person(), resume=resume)
         done = f"{kind} {name}".strip() + (" goes on" if resume else " is paused")
-        wait_until(lambda: is_so() is not resume, done, loaded)
+        wait_until(lambda: is_so() is not resume, done, records)

@@ -42,8 +42,8 @@ def retention_command(
         if not now:
             return
         ask_for_retention(records, is_urgent=True)
-        if bootstrap.running_server(loaded) is None:
-            say("no server runs here: it is removed when one starts")
+        if not records.has_workers():
+            say("no worker runs: it is removed when one starts")
             return
         deadline = time.monotonic() + _LONGEST_SECONDS
         while records.retention_is_asked_for():

@@ -7,20 +7,18 @@ import uuid
 from dataclasses import asdict
 from typing import Any
 
-from app import bootstrap
 from app.errors import JobError
 from app.jobs.entries import Job
 from app.jobs.records import Records
 from app.jobs.return_entries import Withdrawal
 from app.jobs.withdrawing import BY_HAND, Order, ask_to_withdraw, objects_at
-from app.settings import Settings
 from app.terminal import say
 
 _LONGEST_SECONDS = 30.0
 _LOOK_SECONDS = 0.2
 
 
-def withdraw_job(records: Records, settings: Settings, job_id: uuid.UUID, order: Order) -> None:
+def withdraw_job(records: Records, job_id: uuid.UUID, order: Order) -> None:
     """Have a job's results withdrawn, and tell what came of it once the server did it, if one runs.
 
     Raises
@@ -29,8 +27,8 @@ def withdraw_job(records: Records, settings: Settings, job_id: uuid.UUID, order:
         As `ask_to_withdraw`; ``decision-waiting``; ``removal-by-hand``.
     """
     meant = ask_to_withdraw(records, job_id, order)
-    if bootstrap.running_server(settings) is None:
-        say("no server runs here: the results are withdrawn when one starts")
+    if not records.has_workers():
+        say("no worker runs: the results are withdrawn when one starts")
         return
     done = _wait(records, job_id, meant)
     job = records.job(job_id)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
+from typer.testing import CliRunner
 
+from app.cli import app
 from app.jobs.pausing import ask_for_pause
 from app.jobs.records.pausing import PauseKind
 from app.jobs.return_entries import WaitingTurn
@@ -174,3 +176,40 @@ def test_who_moves_many_tasks_waits_for_another_that_does(tmp_path: Path, url: s
             assert mover.is_alive()
         mover.join(30.0)
         assert not mover.is_alive()
+
+
+def test_a_command_waits_for_workers_of_another_host(tmp_path: Path, url: str) -> None:
+    """The database tells whether any is there, not this machine: else it is left before anything is paused."""
+    settings = tmp_path / "limner.toml"
+    settings.write_text(f'data_folder = "here"\n[database]\nurl = "{url}"\n[listener]\nlow_water_bytes = 0\n')
+
+    def run(*words: str) -> str:
+        ran = CliRunner().invoke(app, [*words, "--settings", str(settings)])
+        assert ran.exit_code == 0, ran.output
+        return ran.stdout
+
+    with bench(tmp_path / "other", url) as made:
+        assert "no worker runs" in run("pause")
+        assert made.records.pauses() == []
+        said: list[str] = []
+        working = threading.Thread(target=made.work, args=(lambda: len(said) == 2,))
+        working.start()
+        try:
+            _until(made.records.has_workers)
+            said.append(run("drain"))
+            assert [one.kind for one in made.records.pauses()] == ["everything"]
+            said.append(run("resume"))
+            assert made.records.pauses() == []
+        finally:
+            said += ["", ""][len(said) :]
+            working.join()
+        assert "everything is paused" in said[0]
+        assert "everything goes on" in said[1]
+        assert not made.records.has_workers()
+
+
+def _until(held: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not held():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

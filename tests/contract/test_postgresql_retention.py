@@ -811,6 +811,6 @@ def test_the_command_says_what_would_go_and_why_the_rest_stays(bench: SteppedBen
 def test_the_command_has_the_server_remove_it(bench: SteppedBench, tmp_path: Path) -> None:
     _closed(bench, 1)
     _age(bench)
-    assert "no server runs here" in _command(bench, tmp_path, "--now")
+    assert "no worker runs" in _command(bench, tmp_path, "--now")
     bench.finish()
     assert _files(bench) == 0

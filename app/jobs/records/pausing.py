@@ -74,6 +74,11 @@ class PauseRecords(Connections):
         (row,) = self._rows(_SQL["work"], ())
         return Work(**row)
 
+    def has_workers(self) -> bool:
+        """Whether a process works on the queue, on this host or another."""
+        (row,) = self._rows(_SQL["has_workers"], ())
+        return bool(row["found"])
+
     def job_counts(self) -> dict[str, int]:
         """Return how many jobs are in each state that any is in."""
         return {row["state"]: row["number"] for row in self._rows(_SQL["job_counts"], ())}

@@ -5,6 +5,13 @@
 -- name: pauses
 SELECT kind, name, person, paused_at FROM pauses ORDER BY kind, name;
 
+-- name: has_workers
+-- By the lock that each of their processes holds (`WORKERS` of app/jobs/presence.py), from before its first heartbeat on.
+SELECT EXISTS (
+    SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND classid = 0 AND objid = 1279872343
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+) AS found;
+
 -- name: pause
 INSERT INTO pauses (kind, name, person) VALUES (%(kind)s, %(name)s, %(person)s) ON CONFLICT DO NOTHING;
 
