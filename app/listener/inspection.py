@@ -1,16 +1,18 @@
 """Look at an encoded data set without decoding it: is it whole, and which instance is it?
 
 The walk reads element headers only and jumps over values, so its cost does not grow with the pixels. It goes into
-sequences only where their length is undefined. Nothing here recurses or copies values, and the work is bounded, since
-the bytes come from outside. PS3.5 sections 7.1 (elements), 7.5 (sequences) and A.4 (encapsulated pixel data).
+sequences only where their length is undefined. Nothing here recurses or copies values; since the bytes come from
+outside, the work is bounded and, where it is long, done for one object at a time. PS3.5 sections 7.1 (elements), 7.5
+(sequences) and A.4 (encapsulated pixel data).
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+import threading
+from collections.abc import Generator
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 from app.errors import CannotUnderstand
 from app.identifiers import UID, parse_uid
@@ -28,6 +30,9 @@ MAXIMUM_DEPTH = 64
 """Deepest nesting of sequences that is followed; real objects stay below 16."""
 MAXIMUM_HEADERS = 5_000_000
 """Most headers that are read in one data set; large multi-frame objects stay below a million."""
+LONG_WALK_HEADERS = 100_000
+"""From so many headers on a walk waits for its turn: a few peers that send millions would have the processor alone."""
+_long_walk = threading.Lock()
 
 _SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
 _UNDEFINED = 0xFFFFFFFF
@@ -107,8 +112,10 @@ class _Walk:
     offset: int = 0
     headers: int = 0
     open_levels: list[_Level] = field(default_factory=list)
+    has_turn: bool = False
 
     def __post_init__(self) -> None:
+        self.most_headers = LONG_WALK_HEADERS
         order = ">" if self.big_endian else "<"
         self.tag_and_length = struct.Struct(f"{order}HHI").unpack_from
         self.short_header = struct.Struct(f"{order}HH2sH").unpack_from
@@ -117,8 +124,8 @@ class _Walk:
     def element(self, explicit: bool) -> Element:
         """Read the header at the offset and step behind it."""
         self.headers += 1
-        if self.headers > MAXIMUM_HEADERS:
-            raise CannotUnderstand("the data set has too many elements to be a real object", code="too-many-elements")
+        if self.headers > self.most_headers:
+            self.go_on()
         start = self.offset
         if start + _HEADER_BYTES > len(self.data):
             raise _truncated("ends within the header of an element")
@@ -137,6 +144,23 @@ class _Walk:
             start += 4
         self.offset = start + _HEADER_BYTES
         return Element(tag, vr, self.offset, length)
+
+    def go_on(self) -> None:
+        """Become a long walk, of which there is one at a time; CannotUnderstand if it is one for too long."""
+        if self.has_turn:
+            raise CannotUnderstand("the data set has too many elements to be a real object", code="too-many-elements")
+        _long_walk.acquire()
+        self.has_turn = True
+        self.most_headers = MAXIMUM_HEADERS
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let the next long walk begin, if this was one."""
+        if self.has_turn:
+            self.has_turn = False
+            _long_walk.release()
 
     def skip(self, length: int) -> None:
         """Step over a value, which must lie within the bytes."""
@@ -186,7 +210,7 @@ class _Walk:
         self.enter(_Level(inside_sequence=True, explicit=inner_explicit, fragments=element.vr in (b"OB", b"OW")))
 
 
-def walk(data: Buffer, *, explicit: bool, big_endian: bool = False) -> Iterator[Element]:
+def walk(data: Buffer, *, explicit: bool, big_endian: bool = False) -> Generator[Element, None, None]:
     """Yield the top-level elements of an encoded data set; nested ones are checked and passed.
 
     Raises
@@ -195,19 +219,19 @@ def walk(data: Buffer, *, explicit: bool, big_endian: bool = False) -> Iterator[
         Code ``truncated`` if the bytes end before the lengths say so; ``unreadable``, ``nested-too-deep`` or
         ``too-many-elements`` if they can't be a data set.
     """
-    state = _Walk(data, explicit, big_endian)
-    while state.offset < len(data):
-        if _is_padding(data, state.offset):
-            return
-        element = state.element(explicit)
-        state.pass_value(element, explicit)
-        yield element
-        while state.open_levels:
-            level = state.open_levels[-1]
-            if level.inside_sequence:
-                state.step_in_sequence(level)
-            else:
-                state.step_in_item(level)
+    with _Walk(data, explicit, big_endian) as state:
+        while state.offset < len(data):
+            if _is_padding(data, state.offset):
+                return
+            element = state.element(explicit)
+            state.pass_value(element, explicit)
+            yield element
+            while state.open_levels:
+                level = state.open_levels[-1]
+                if level.inside_sequence:
+                    state.step_in_sequence(level)
+                else:
+                    state.step_in_item(level)
 
 
 def inspect_data_set(data: Buffer, transfer_syntax_uid: UID) -> InstanceHeader:
@@ -257,14 +281,14 @@ def split_part_10(data: Buffer) -> tuple[str, int]:
     view = memoryview(data)
     if bytes(view[_PREAMBLE_BYTES : _PREAMBLE_BYTES + len(PREFIX)]) != PREFIX:
         raise CannotUnderstand(f"not a DICOM file: 'DICM' is missing at byte {_PREAMBLE_BYTES}", code="not-dicom")
-    meta = _Walk(view, explicit=True, big_endian=False, offset=_PREAMBLE_BYTES + len(PREFIX))
     transfer_syntax = ""
-    while view[meta.offset : meta.offset + 2] == _FILE_META_GROUP:
-        element = meta.element(explicit=True)
-        meta.skip(element.length)
-        if element.tag == _TRANSFER_SYNTAX_UID:
-            value = bytes(view[element.start : meta.offset])
-            transfer_syntax = value.decode("ascii", errors="replace").rstrip("\x00 ")
+    with _Walk(view, explicit=True, big_endian=False, offset=_PREAMBLE_BYTES + len(PREFIX)) as meta:
+        while view[meta.offset : meta.offset + 2] == _FILE_META_GROUP:
+            element = meta.element(explicit=True)
+            meta.skip(element.length)
+            if element.tag == _TRANSFER_SYNTAX_UID:
+                value = bytes(view[element.start : meta.offset])
+                transfer_syntax = value.decode("ascii", errors="replace").rstrip("\x00 ")
     return transfer_syntax, meta.offset
 
 

@@ -1,4 +1,5 @@
 import struct
+import threading
 import time
 from io import BytesIO
 from pathlib import Path
@@ -15,6 +16,7 @@ from pydicom.sequence import Sequence
 
 from app.errors import CannotUnderstand
 from app.identifiers import UID
+from app.listener import inspection
 from app.listener.inspection import (
     EXPLICIT_VR_BIG_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
@@ -262,3 +264,36 @@ def test_real_files_are_understood_or_refused_for_what_is_wrong_with_them() -> N
         with pytest.raises(CannotUnderstand) as caught:
             inspect_data_set(memoryview(data)[start:], UID(syntax))
         assert caught.value.code == expected[name], name
+
+
+def of_elements(count: int) -> bytes:
+    """A data set of so many elements, in explicit VR little endian."""
+    return b"".join(
+        struct.pack("<HH2sH2s", 0x0009 + 2 * (n >> 8), 0x1000 + (n & 255), b"LO", 2, b"a ") for n in range(count)
+    )
+
+
+def test_more_elements_than_any_object_has_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inspection, "LONG_WALK_HEADERS", 10)
+    monkeypatch.setattr(inspection, "MAXIMUM_HEADERS", 20)
+    assert len(walk_all(of_elements(20), EXPLICIT)) == 20
+    for _ in range(2):  # the first leaves nothing behind that the second would wait for
+        with pytest.raises(CannotUnderstand) as refused:
+            walk_all(of_elements(21), EXPLICIT)
+        assert refused.value.code == "too-many-elements"
+
+
+def test_long_walks_go_one_after_the_other_and_hold_up_no_short_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inspection, "LONG_WALK_HEADERS", 10)
+    first = walk(of_elements(30), explicit=True)
+    for _ in range(11):
+        next(first)
+    ends: list[list[int]] = []
+    second = threading.Thread(target=lambda: ends.append(walk_all(of_elements(30), EXPLICIT)))
+    second.start()
+    assert len(walk_all(of_elements(10), EXPLICIT)) == 10
+    second.join(0.2)
+    assert second.is_alive()
+    first.close()
+    second.join(10)
+    assert [len(one) for one in ends] == [30]
