@@ -38,7 +38,12 @@ class ListenerSettings(Section):
     host: str = Field(default="127.0.0.1", description="The address to listen on; 0.0.0.0 for all.")
     port: int = Field(default=11112, ge=0, le=65535, description="The TCP port to listen on.")
     check_called_ae_title: bool = Field(default=True, description="Reject associations that call another AE title.")
-    maximum_associations: int = Field(default=40, ge=1, le=200, description="Associations served at once.")
+    maximum_associations: int = Field(
+        default=40,
+        ge=1,
+        le=200,
+        description="Associations served at once; 40 connections more get an answer, any other is closed.",
+    )
     maximum_associations_per_address: int = Field(
         default=20, ge=1, le=200, description="Associations served at once for one address."
     )

@@ -13,7 +13,7 @@ import pytest
 from app.audit.events import AuditEvent
 from app.delivery.dimse import Peer, echo
 from app.errors import OutOfResources
-from app.listener import limits
+from app.listener import janitor, limits
 from app.listener.commitment import CommitmentReports
 from tests.listening import CT, STORAGE_COMMITMENT, RawPeer, RecordedAudit, listening, wait_until
 
@@ -47,6 +47,19 @@ def test_one_address_does_not_take_the_places_of_all(tmp_path: Path) -> None:
         wait_until(lambda: not at.listener._server.active_associations)  # type: ignore[union-attr]
         echo(Peer(HOST, at.port, "LIMNER", "MODALITY", 30))
     assert [one["code"] for one in at.audit.of(AuditEvent.ASSOCIATION_REFUSED)] == ["too-many-from-address"]
+
+
+def test_silent_connections_from_everywhere_have_an_end_too(tmp_path: Path) -> None:
+    """Each is a thread: so many as there may be associations, and forty that get an answer, and no more."""
+    with listening(tmp_path / "spool", maximum_associations=1, acse_timeout_seconds=60) as at:
+        silent = [RawPeer(at.port, source=f"127.0.0.{2 + number % 3}") for number in range(41)]
+        with RawPeer(at.port, source="127.0.0.9") as late:
+            assert late.read_pdu() == (0, b"")  # closed at once
+        for one in silent:
+            one.socket.settimeout(0.05)
+            with pytest.raises(TimeoutError):  # open still
+                one.socket.recv(1)
+            one.socket.close()
 
 
 def test_below_the_watermark_senders_wait_and_monitors_do_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,6 +160,18 @@ def test_what_a_dead_thread_left_is_swept_and_what_is_written_is_not(tmp_path: P
         running.write(b"bytes")
         assert running.keep().path.read_bytes() == b"headbytes"
         stuck.discard()
+
+
+def test_the_listener_sweeps_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(janitor, "_LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(janitor, "_SWEEP_SECONDS", 0.0)
+    with listening(tmp_path / "spool") as at:
+        running = at.spool.receive(b"head")
+        dead = tmp_path / "spool" / "incoming" / "dead.part"
+        dead.write_bytes(b"of a process that was killed")
+        wait_until(lambda: not dead.exists())
+        assert len(at.parts()) == 1  # what is written stays
+        running.discard()
 
 
 def test_a_listener_with_ipv6_counts_by_address_too(tmp_path: Path) -> None:
