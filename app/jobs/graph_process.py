@@ -19,7 +19,7 @@ from app.errors import GraphFailed
 from app.graph import RECORD_FILE, CompletionRecord, GraphRequest
 from app.jobs.child_process import ChildProcess, by_signal, refusal, warm
 from app.jobs.graph_child import run_in_child
-from app.jobs.host_faults import disk_failed_by
+from app.jobs.host_faults import disk_failed_by, host_faults_waited_for
 
 __all__ = ["CompletionRecord", "GraphProcess"]
 
@@ -90,7 +90,7 @@ class GraphProcess:
         OperatorError
             What the graph itself raised: `SeriesRefused`, `InferenceFailed`, `ModelPackageError`.
         StorageError
-            ``disk-failed`` if a disk of this host failed it.
+            ``disk-failed`` if a disk of this host failed it, or does not give its record.
         """
         request.output_folder.mkdir(parents=True, exist_ok=True)
         record_path = request.output_folder / RECORD_FILE
@@ -100,7 +100,8 @@ class GraphProcess:
             exit_code = run.process.exit_code(_LOOK_SECONDS)
         _raise_unless_done(outcome, exit_code, time_limit_seconds, memory_limit_bytes)
         try:
-            return CompletionRecord.from_json(record_path.read_bytes())
+            with host_faults_waited_for():
+                return CompletionRecord.from_json(record_path.read_bytes())
         except (OSError, ValueError) as error:
             raise GraphFailed(
                 "the graph ended without its completion record; an operator did not run or did not emit",

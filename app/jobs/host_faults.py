@@ -1,4 +1,4 @@
-"""Failures of this host's disks, or of what is mounted there: they pass when they are mended; no job is to blame."""
+"""Failures of this host's disks and memory, or of what is mounted there: they pass when mended; no job is to blame."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ def host_faults_waited_for() -> Iterator[None]:
     """Have what fails for the host's sake within the context be tried again, and not end as a defect."""
     try:
         yield
-    except OSError as error:
-        if is_of_the_host(error):
-            raise disk_failed(error) from error
+    except (OSError, MemoryError) as error:
+        if isinstance(error, MemoryError) or is_of_the_host(error):
+            raise host_failed(error) from error
         raise
 
 

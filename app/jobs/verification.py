@@ -23,6 +23,7 @@ from pydicom.uid import ImplicitVRLittleEndian
 from app.errors import VerificationFailed
 from app.graph import CompletionRecord, FindingRecord, ObjectRecord, Role
 from app.identifiers import UID
+from app.jobs.host_faults import is_of_the_host
 from app.jobs.readback.computed import ComputedLabels, require
 from app.jobs.readback.objects import Proof
 from app.jobs.readback.sources import SOURCE_KEYWORDS, check_grid
@@ -93,6 +94,8 @@ def verify_results(record: CompletionRecord, folder: Path, source_files: Sequenc
     VerificationFailed
         If a file is missing, changed or unreadable; if patient, study or frame of reference are not the source's; if
         a segment, voxel, position or figure is not what was computed.
+    OSError, MemoryError
+        If this host can't read it now.
     """
     if [finding.role for finding in record.findings] not in (["specialist"], ["specialist", "generalist"]):
         raise VerificationFailed(
@@ -103,6 +106,8 @@ def verify_results(record: CompletionRecord, folder: Path, source_files: Sequenc
         sources = _kept([read_before_pixels(path, _SOURCE_KEYWORDS) for path in source_files], record)
         return tuple(one for finding in record.findings for one in _verify_finding(finding, record, folder, sources))
     except (OSError, IndexError, *PARSE_ERRORS) as error:
+        if is_of_the_host(error):
+            raise  # it says nothing of the result, which may be good
         # what is missing or mangled shows as any of these; the text of some holds values
         raise VerificationFailed(
             f"a result can't be read back as what it should be ({type(error).__name__})"

@@ -20,6 +20,7 @@ from app.delivery.destination import Destination
 from app.errors import JobError, LimnerError, StorageError, VerificationFailed
 from app.identifiers import UID
 from app.jobs.auditing import audit_job
+from app.jobs.host_faults import host_faults_waited_for, is_of_the_host
 from app.jobs.probing import keep_accepted
 from app.jobs.queue import SYSTEM_QUEUE, WITHDRAW, TaskQueue
 from app.jobs.readback.rejection_note import check_rejection_note
@@ -181,7 +182,8 @@ class Withdrawing:
         if not self._takes_notes(destination):
             return None, "note-not-taken", f"it takes no Key Object Selection Documents; {BY_HAND}"
         try:
-            return self._written(job, theirs, order, notes), "", ""
+            with host_faults_waited_for():
+                return self._written(job, theirs, order, notes), "", ""
         except StorageError:
             raise  # the task is repeated, and writes it then
         except (LimnerError, OperatorError) as error:
@@ -229,12 +231,15 @@ class Withdrawing:
 
     def _header(self, theirs: Sequence[Result]) -> pydicom.Dataset:
         """The header of one of the objects: whose they are."""
+        fault: Exception | None = None
         for one in theirs:
             try:
                 path = self._result_files.file_of(one.job_id, one.digest, Path(one.path))
                 return without_unread(read_before_pixels(path))
-            except (OSError, *PARSE_ERRORS):
-                continue
+            except (OSError, *PARSE_ERRORS) as error:
+                fault = error if is_of_the_host(error) else fault
+        if fault is not None:
+            raise fault
         raise VerificationFailed("none of the withdrawn objects' files can be read, so that a note belongs to no study")
 
 

@@ -9,7 +9,7 @@ import shutil
 import threading
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,13 @@ import structlog
 from procrastinate.exceptions import ConnectorException
 
 from app.errors import AuditError, StorageError
+from app.graph import CompletionRecord
+from app.jobs import verification
 from app.jobs.probing import DestinationProbing
 from app.jobs.queue import TaskQueue
 from app.jobs.records import Delivery, Job
 from app.jobs.retention import RetentionWatch
+from app.jobs.verification import VerifiedObject
 from app.routing.completion import CompletionScanner
 from app.routing.rules import RuleSet
 from app.routing.waiting import explain_waiting
@@ -31,6 +34,7 @@ from tests.contract.test_postgresql_completion import receive
 from tests.database_fixture import fresh_database
 from tests.huge_values import add_private_value
 from tests.job_harness import Bench, PlantedDestination, PlantedGraph, bench, instance
+from tests.job_harness import verify as planted_verify
 from tests.stepped_bench import SteppedBench, stepped_bench
 
 
@@ -53,6 +57,27 @@ def test_a_disk_without_room_is_waited_for_and_costs_no_attempt(tmp_path: Path, 
         made.work(made.all_ended)
         assert (made.job().state, graph.runs) == ("closed", 3)
         assert made.job().code in ("", None)
+
+
+@pytest.mark.parametrize("fault", [OSError(errno.ESTALE, os.strerror(errno.ESTALE)), MemoryError()])
+def test_a_host_that_can_not_read_results_back_is_waited_for_and_costs_no_attempt(
+    fault: Exception, tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise fault
+
+    def verified(record: CompletionRecord, folder: Path, files: Sequence[Path]) -> tuple[VerifiedObject, ...]:
+        if graph.runs <= 2:
+            verification.verify_results(record, folder, files)
+        return planted_verify(record, folder, files)
+
+    monkeypatch.setattr(verification, "read_before_pixels", fail)
+    graph = PlantedGraph()
+    with bench(tmp_path, url, graph=graph, verify=verified) as made:
+        made.receive(instance(1))
+        made.create_jobs()
+        made.work(made.all_ended)
+        assert (made.job().state, made.job().code, graph.runs, made.job().tries) == ("closed", "", 3, 1)
 
 
 def test_instances_of_a_spool_that_is_not_mounted_are_not_missing(tmp_path: Path, url: str) -> None:

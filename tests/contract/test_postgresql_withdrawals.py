@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import json
+import os
+import pkgutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -249,6 +253,32 @@ def test_a_result_whose_file_is_gone_is_withdrawn_by_hand(tmp_path: Path, url: s
             Path(one.path).unlink()
         done = _withdraw(made, _order())
         assert {one.code for one in done} == {"note-not-written"}
+
+
+@pytest.mark.parametrize(
+    ("what", "number"),
+    [
+        ("operators.results.rejection_note.write_rejection_note", errno.ENOSPC),
+        ("app.jobs.withdrawing.read_before_pixels", errno.EIO),
+    ],
+)
+def test_a_disk_that_can_not_be_used_is_waited_for_and_the_note_is_sent(
+    what: str, number: int, tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, calls = pkgutil.resolve_name(what), itertools.count(1)
+
+    def fail_at_first(*arguments: Any, **options: Any) -> Any:
+        if next(calls) <= 2:
+            raise OSError(number, os.strerror(number))
+        return original(*arguments, **options)
+
+    with bench(tmp_path, url, graph=WritesDicom()) as made:
+        _delivered(made)
+        monkeypatch.setattr(what, fail_at_first)
+        done = _withdraw(made, _order())
+        assert {one.code for one in done} == {""}
+        for name in made.destinations:
+            assert _states(made, name)["rejection-note"] == "delivered"
 
 
 def test_a_held_job_is_discarded_instead(tmp_path: Path, url: str) -> None:

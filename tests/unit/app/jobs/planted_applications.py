@@ -174,6 +174,13 @@ class LeavesRubbish(_Planted):
         write_durably(self.request.output_folder / RECORD_FILE, b'{"objects": []}')
 
 
+class LeavesARecordThatTheDiskDoesNotGive(_Planted):
+    """A record whose first bytes can't be read: EIO."""
+
+    def run(self) -> None:
+        (self.request.output_folder / RECORD_FILE).symlink_to("/proc/self/mem")
+
+
 class Prints(_Planted):
     """Writes to both streams, from Python and from below it."""
 

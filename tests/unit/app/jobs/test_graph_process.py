@@ -111,6 +111,12 @@ def test_a_disk_that_is_full_is_the_hosts_fault_and_can_be_tried_again(graphs: G
     assert "secret" not in str(caught.value)
 
 
+def test_a_record_that_the_disk_does_not_give_is_not_missing(graphs: GraphProcess, tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="can't be used") as caught:
+        _run(graphs, tmp_path, "LeavesARecordThatTheDiskDoesNotGive")
+    assert caught.value.code == "disk-failed"
+
+
 def test_a_hang_is_ended_at_its_time_with_its_children(graphs: GraphProcess, tmp_path: Path) -> None:
     started = time.monotonic()
     with pytest.raises(GraphFailed) as caught:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import tracemalloc
 from collections.abc import Callable, Sequence
@@ -453,6 +454,16 @@ def test_a_file_that_is_missing(name: str, tmp_path: Path) -> None:
     (tmp_path / name).unlink()
     with pytest.raises(VerificationFailed):
         results.verify()
+
+
+@pytest.mark.parametrize("name", ["segmentation.dcm", LABELS_FILE])
+def test_a_file_that_the_disk_does_not_give_is_the_hosts_fault(name: str, tmp_path: Path) -> None:
+    results = _results(tmp_path)
+    (tmp_path / name).unlink()
+    (tmp_path / name).symlink_to("/proc/self/mem")  # a file whose first bytes can't be read
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        results.verify()
+    assert caught.value.errno == errno.EIO
 
 
 def test_labels_that_do_not_lie_on_the_source(tmp_path: Path) -> None:
