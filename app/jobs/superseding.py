@@ -17,6 +17,7 @@ from app.jobs.commitment_start import begin_commitments
 from app.jobs.queue import TaskQueue
 from app.jobs.records import Connection, Delivery, EarlierJob, Job, NewJob, Records
 from app.settings import Settings
+from app.settings_pipeline import URGENT_PRIORITY
 from app.telemetry import get_logger
 from operators.results.replacing import ReplacedObject
 
@@ -41,7 +42,8 @@ class Superseding:
     def supersede(self, connection: Connection, job: NewJob, *, of_study: bool = False) -> int:
         """Mark each earlier job that `job` takes the place of, and end what of it has not begun; return how many.
 
-        An attempt that runs writes nothing any more: its row is no longer running. The audit line of each comes first.
+        An urgent one makes `job` urgent. An attempt that runs writes nothing any more: its row is no longer running.
+        The audit line of each comes first.
 
         Parameters
         ----------
@@ -51,6 +53,8 @@ class Superseding:
         earlier = self._records.lock_earlier_jobs(connection, job, of_study=of_study)
         for one in earlier:
             self._end(connection, one, job)
+        if earlier:  # the new job's task is put into the queue after this, with what the records say then
+            self._records.keep_urgency(connection, job.id, URGENT_PRIORITY)
         return len(earlier)
 
     def _end(self, connection: Connection, old: EarlierJob, new: NewJob) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from app.settings_pipeline import URGENT_PRIORITY
 from tests.database_fixture import fresh_database
 from tests.job_harness import DESTINATIONS, Bench, bench, instance
 
@@ -71,6 +72,21 @@ def test_a_worker_with_an_older_model_strands_nothing(hosts: tuple[Bench, Bench]
     assert {len(one.got()) for one in listener.destinations.values()} == {2}
     assert {one.state for one in listener.records.series()} == {"routed"}
     assert listener.queued_tasks() == []
+
+
+def test_what_a_person_put_first_stays_first_with_another_model(tmp_path: Path, url: str) -> None:
+    with bench(tmp_path, url) as made:
+        made.receive(instance(1))
+        made.create_jobs()
+        with made.records.transaction() as connection:
+            made.records.prioritise(connection, made.job().id, URGENT_PRIORITY)
+        _has(made, "2.0")
+        _replaced_by(made)
+        made.create_jobs()
+        assert {(one.model_version, one.priority) for one in made.records.jobs()} == {
+            ("1.0", URGENT_PRIORITY),
+            ("2.0", URGENT_PRIORITY),
+        }
 
 
 def test_it_waits_longer_each_time(hosts: tuple[Bench, Bench], url: str) -> None:

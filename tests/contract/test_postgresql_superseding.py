@@ -13,6 +13,7 @@ import pytest
 
 from app.graph import CompletionRecord, GraphRequest
 from app.jobs.records import Job
+from app.settings_pipeline import URGENT_PRIORITY
 from tests.contract.test_postgresql_completion import audited
 from tests.database_fixture import fresh_database
 from tests.job_harness import DESTINATIONS, Bench, PlantedGraph, bench, instance
@@ -77,6 +78,37 @@ def test_a_queued_job_never_runs(tmp_path: Path, url: str) -> None:
         assert (old.code, old.finished_at is None) == ("superseded", False)
         assert str(jobs(made)[1].id) in old.reason
         check_marks(made)
+
+
+def _put_first(made: Bench) -> None:
+    with made.records.transaction() as connection:
+        made.records.prioritise(connection, jobs(made)[-1].id, URGENT_PRIORITY)
+
+
+def _graph_priorities(url: str) -> list[int]:
+    with psycopg.connect(url) as connection:
+        rows = connection.execute("SELECT priority FROM procrastinate_jobs WHERE task_name = 'segment' ORDER BY id")
+        return [one for (one,) in rows]
+
+
+def test_what_a_person_put_first_stays_first_when_more_comes(tmp_path: Path, url: str) -> None:
+    with bench(tmp_path, url) as made:
+        receive(made, 1)
+        _put_first(made)
+        for number in (2, 3):
+            receive(made, number)
+        assert [one.priority for one in jobs(made)] == [URGENT_PRIORITY] * 3
+        assert _graph_priorities(url)[-1] == URGENT_PRIORITY
+        made.work(made.all_ended)
+        assert states(made) == ["superseded", "superseded", "closed"]
+
+
+def test_what_was_routine_is_as_urgent_as_its_rule_says_now(tmp_path: Path, url: str) -> None:
+    with bench(tmp_path, url, rule={"priority": 7}) as made:
+        receive(made, 1)
+        made.settings.__dict__["rule"] = (made.settings.rule[0].model_copy(update={"priority": 3}),)
+        receive(made, 2)
+        assert [one.priority for one in jobs(made)] == [7, 3]
 
 
 def test_a_running_graph_is_ended_and_writes_nothing(tmp_path: Path, url: str) -> None:

@@ -27,6 +27,10 @@ class SupersedeRecords(Connections):
         facts = {**asdict(job), "of_study": of_study}
         return [EarlierJob(**row) for row in connection.execute(_SQL["lock_earlier_jobs"], facts).fetchall()]
 
+    def keep_urgency(self, connection: Connection, job_id: uuid.UUID, urgent: int) -> None:
+        """Make a job as urgent as one that it took the place of, if that has at least the priority `urgent`."""
+        connection.execute(_SQL["keep_urgency"], {"id": job_id, "urgent": urgent})
+
     def mark_superseded(
         self, connection: Connection, job_id: uuid.UUID, by: uuid.UUID, reason: str, *, ends: bool
     ) -> None:

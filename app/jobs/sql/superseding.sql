@@ -9,6 +9,13 @@ WHERE study_instance_uid = %(study_instance_uid)s AND rule = %(rule)s AND pipeli
 ORDER BY created_at, id
 FOR UPDATE;
 
+-- name: keep_urgency
+-- What is urgent stays so when more of it comes, or another model: a person's word is not to be given twice.
+UPDATE jobs SET priority = greatest(priority, (
+    SELECT max(earlier.priority) FROM jobs AS earlier
+    WHERE earlier.superseded_by = %(id)s AND earlier.priority >= %(urgent)s))
+WHERE id = %(id)s;
+
 -- name: mark_superseded
 -- What has not begun to be sent ends here; what has ended, or is being sent, keeps its state and its mark.
 UPDATE jobs SET superseded_by = %(by)s, superseded_at = clock_timestamp(),
