@@ -57,6 +57,8 @@ class Asking:
         if one.begun.is_withdrawn:
             self._outcomes.withdrawn(one)
             return False
+        if self._outcomes.gave_up(one, spare=1):  # the last of its attempts may have arrived: it is asked for that
+            return False
         try:
             held = self._holds(one)
         except GROUND:  # before the question

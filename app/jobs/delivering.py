@@ -175,6 +175,8 @@ class Delivering:
         if one.job.superseded_by is not None and one.kind != NOTE:  # it was being sent then, and that failed
             self._outcomes.withheld(one, one.job.superseded_by)
             return last
+        if self._outcomes.gave_up(one):
+            return last
         try:
             self._check_known(sending.destination)
             path = _unchanged(self._file_of(sending, one.begun.path), sending.digest)

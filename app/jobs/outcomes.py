@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from app.audit.events import AuditEvent, Outcome
 from app.audit.log import AuditLog
 from app.delivery.destination import Destination
-from app.errors import DeliveryError, LimnerError
+from app.errors import DeliveryError, JobError, LimnerError
 from app.jobs.commitment_start import begin_commitments
 from app.jobs.forms import Forms
 from app.jobs.probing import keep_accepted
@@ -25,6 +25,7 @@ CONTEXT_REFUSED = "context-refused"
 NOT_TOLD = "not-told"
 """The destination did not tell whether it has the object."""
 INTERNAL_ERROR = "internal-error"
+ATTEMPTS_EXHAUSTED = "attempts-exhausted"
 WITHDRAWN = "withdrawn"
 """A person, or the destination's setting, took the object back (`app.jobs.withdrawing`)."""
 
@@ -124,6 +125,21 @@ class Outcomes:
                 self._records.drop_delivery(connection, *sending)
                 begin_commitments(self._records, self._queue, self._settings, connection, sending.job_id)
         return None
+
+    def gave_up(self, one: SentObject, *, spare: int = 0) -> bool:
+        """End the delivery of an object whose attempts are used up before this one: their workers were lost with them.
+
+        Parameters
+        ----------
+        spare
+            Attempts beyond the maximum that the object has.
+        """
+        rules = self._rules(one.delivery.destination)
+        if rules is None or one.delivery.tries <= rules.maximum_attempts + spare:
+            return False
+        reason = f"all {rules.maximum_attempts} attempts were lost or failed; the last: {one.delivery.reason or '-'}"
+        self.failed(one, JobError(reason, code=ATTEMPTS_EXHAUSTED))
+        return True
 
     def delivered(self, one: SentObject, reason: str = "") -> None:
         """Record that the destination has the object."""

@@ -31,6 +31,7 @@ from app.jobs.forms import Forms
 from app.jobs.host_faults import check_mounted, host_faults_waited_for
 from app.jobs.identity import ModelFacts, is_made_for
 from app.jobs.notices import Notice, Notices
+from app.jobs.outcomes import ATTEMPTS_EXHAUSTED
 from app.jobs.prompting import generalist_request, kept_embeddings, prompt_request
 from app.jobs.queue import GROUND, Interrupted, TaskQueue, back_off_seconds
 from app.jobs.recording import record_patiently, record_verified
@@ -45,7 +46,6 @@ from operators.errors import InferenceFailed, OperatorError, PromptRefused, Seri
 if TYPE_CHECKING:
     from app.jobs.verification import VerifiedObject
 
-ATTEMPTS_EXHAUSTED = "attempts-exhausted"
 _INFERENCE_WAIT_SECONDS = (5.0, 60.0)  # first, longest
 _ENDS: Mapping[AuditEvent, JobState] = {
     AuditEvent.JOB_REFUSED: "refused",

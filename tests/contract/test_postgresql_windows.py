@@ -15,12 +15,14 @@ import pytest
 
 from app.delivery.destination import Send
 from app.errors import DeliveryError, DeliveryRefused
+from app.jobs import steering
 from app.jobs.probing import DestinationProbing
 from app.jobs.queue import TaskQueue
 from app.jobs.records import Job, Records
 from app.jobs.turn_keeping import Overtaken, kept
 from tests.database_fixture import fresh_database
 from tests.job_harness import Bench, PlantedDestination, bench, instance
+from tests.stepped_bench import SteppedBench, stepped_bench
 
 ONE = {"destinations": ("archive",)}
 SLOW = {"retry_first_seconds": 1.5, "retry_longest_seconds": 1.5}
@@ -412,3 +414,78 @@ def test_a_destination_may_have_the_longest_name_that_the_settings_take(tmp_path
         with psycopg.connect(url) as connection:
             (found,) = connection.execute("SELECT args ->> 'destination' FROM procrastinate_jobs").fetchall()
         assert found == (name,)
+
+
+class _Killed(BaseException):
+    """The worker's process ends here, and records nothing."""
+
+
+class _Kills(PlantedDestination):
+    """Kills who sends to it, or asks it, until it is mended."""
+
+    is_mended = False
+    can_be_asked = False
+    kills_who_asks = False
+    has_it = False
+    attempts = 0
+
+    def deliver(self, path: Path) -> None:
+        self.attempts += 1
+        if not self.is_mended:
+            raise _Killed
+        super().deliver(path)
+
+    def holds(self, *_: str) -> bool:
+        if self.kills_who_asks:
+            raise _Killed
+        return self.has_it
+
+
+def _killing(made: SteppedBench) -> _Kills:
+    """One object that waits for a destination that kills."""
+    made.destinations["archive"] = kills = _Kills("archive", made.settings.data_folder)
+    made.receive(instance(1))
+    made.create_jobs()
+    made.step()
+    return kills
+
+
+def _take_turns(made: SteppedBench, most: int = 10) -> int:
+    """Have a worker take the turn, and another after each that is killed; how many were."""
+    for killed in range(most):
+        try:
+            made.workflow._delivering.run("archive", "task 1")
+        except _Killed:
+            continue
+        return killed
+    return most
+
+
+def test_a_delivery_that_kills_its_worker_is_given_up_and_can_be_replayed(tmp_path: Path, url: str) -> None:
+    with stepped_bench(tmp_path, url, rule=ONE, destination={"maximum_attempts": 3}) as made:
+        kills = _killing(made)
+        assert _take_turns(made) == kills.attempts == 3
+        (delivery,) = made.job().deliveries
+        assert (delivery.state, delivery.code, delivery.is_unknown) == ("failed", "attempts-exhausted", True)
+        made.finish()
+        assert (made.job().state, made.job().code) == ("failed", "not-delivered")
+        assert [one["outcome"] for one in _events(made, "DELIVERY_FAILED")] == [8]
+        assert made.account().agrees
+        kills.is_mended = True
+        steering.ask(made.records, "replay", made.job(), "erika")
+        made.finish()
+        assert (made.job().state, len(kills.got())) == ("closed", 1)
+
+
+@pytest.mark.parametrize(
+    ("has_it", "kills_who_asks", "ends"),
+    [(True, False, "delivered"), (False, False, "failed"), (False, True, "failed")],
+)
+def test_what_killed_its_worker_is_asked_for_before_it_is_given_up(
+    has_it: bool, kills_who_asks: bool, ends: str, tmp_path: Path, url: str
+) -> None:
+    with stepped_bench(tmp_path, url, rule=ONE, destination={"maximum_attempts": 1}) as made:
+        kills = _killing(made)
+        kills.can_be_asked, kills.has_it, kills.kills_who_asks = True, has_it, kills_who_asks
+        assert _take_turns(made) == (2 if kills_who_asks else 1)
+        assert (made.job().deliveries[0].state, kills.attempts) == (ends, 1)
