@@ -52,6 +52,12 @@ CODES: Mapping[str, Meaning] = MappingProxyType(
             "a job delivers by the records, and nothing of it is on its way, nor a task in the queue that closes it",
             "a task or a delivery was deleted: restore the database; the job does not go on by itself",
         ),
+        "task-given-up": Meaning(
+            "a task of the server failed ten times by an error of the server itself, and is not tried again: a job is "
+            "not closed, or what a person decided is not carried out",
+            "the log has it as `task.given_up`: report it; each worker that starts tries it anew, and a version that "
+            "mends the error ends it",
+        ),
         "job-closed-too-soon": Meaning(
             "a job has ended while an object of it is still on its way", "look at the delivery with `limner jobs show`"
         ),

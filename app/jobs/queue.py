@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from types import MappingProxyType
@@ -17,10 +18,11 @@ from procrastinate.exceptions import ConnectorException
 from procrastinate.jobs import Job as QueuedTask
 from procrastinate.retry import BaseRetryStrategy
 
-from app.errors import AuditError, StorageError
+from app.errors import AuditError, LimnerError, StorageError
 from app.jobs.connections import read_statements
 from app.jobs.records import Connection, Job, NewJob
 from app.settings_pipeline import URGENT_PRIORITY
+from app.telemetry import get_logger
 
 SEGMENT = "segment"
 DELIVER = "deliver"
@@ -41,9 +43,14 @@ RETAIN = "retain"
 
 GRAPH_QUEUE = "graph"
 SYSTEM_QUEUE = "system"
+GIVEN_UP_QUEUE = "given-up"
+"""Of tasks that a defect failed again and again. Nobody serves it; each worker that starts puts them back."""
 
 GROUND = (psycopg.Error, ConnectorException, AuditError, StorageError)
 """Failures of the ground the tasks stand on: nothing can be recorded or shared now, so the queue repeats the task."""
+
+_NO_DEFECTS = (*GROUND, OSError, MemoryError)
+_MOST_DEFECTS = 10
 
 RETAIN_PRIORITY = -1000
 """Whatever else waits in the queue goes first."""
@@ -51,6 +58,7 @@ _RETAIN_NOW = f"{RETAIN}-now"
 _LONGEST_WAIT_SECONDS = 60.0
 _LONGEST_IN_QUEUE = 24
 _SQL = read_statements("queue.sql")
+_log = get_logger(__name__)
 
 
 def delivery_queue(destination: str) -> str:
@@ -93,6 +101,31 @@ class WhenPossible(BaseRetryStrategy):
         else:
             wait = back_off_seconds(job.attempts, 1, _LONGEST_WAIT_SECONDS)
         return RetryDecision(retry_in={"seconds": int(wait)})
+
+
+class UnlessDefect(WhenPossible):
+    """Repeat a task likewise, but one that fails again and again by a defect of this program: that is set aside.
+
+    Such an error passes by no waiting. The task is in nobody's way where nobody serves it, the account names it
+    (`task-given-up`), and a worker that starts, as after an upgrade that mends the defect, takes it up again. It is not
+    for tasks with a queueing lock: one that is set aside would let no other into the queue.
+    """
+
+    def __init__(self) -> None:
+        self._defects: Counter[int | None] = Counter()
+
+    def get_retry_decision(self, *, exception: BaseException, job: QueuedTask) -> RetryDecision:
+        """Return when to repeat it, or that it goes where nobody does."""
+        if not _is_defect(exception):
+            return super().get_retry_decision(exception=exception, job=job)
+        self._defects[job.id] += 1
+        if self._defects[job.id] < _MOST_DEFECTS:
+            return super().get_retry_decision(exception=exception, job=job)
+        del self._defects[job.id]
+        about = str(job.task_kwargs.get("job_id", ""))
+        code = exception.code if isinstance(exception, LimnerError) else type(exception).__name__
+        _log.error("task.given_up", task=job.task_name, job_id=about, code=code, exc_info=exception)
+        return RetryDecision(queue=GIVEN_UP_QUEUE)
 
 
 class TaskQueue:
@@ -195,6 +228,13 @@ class TaskQueue:
     def defer_pause(self, connection: Connection, task: str, kind: str, name: str, person: str) -> None:
         """Have a pause, `PAUSE`, or its end, `RESUME`, carried out."""
         self.defer(connection, task, SYSTEM_QUEUE, priority=URGENT_PRIORITY, kind=kind, name=name, person=person)
+
+
+def _is_defect(error: BaseException) -> bool:
+    """Whether an error is neither of the ground nor of a shutdown, nor one that passes by itself."""
+    if isinstance(error, (Interrupted, Paused, *_NO_DEFECTS)) or not isinstance(error, Exception):
+        return False
+    return not (isinstance(error, LimnerError) and error.retryable)
 
 
 @contextlib.contextmanager

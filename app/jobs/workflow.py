@@ -221,17 +221,17 @@ class Workflow:
             if self._retention is not None:
                 await self._in_thread(queues.SYSTEM_QUEUE, self._retention.run_and_go_on)
 
-        again = queues.WhenPossible()
+        again, unless_defect = queues.WhenPossible(), queues.UnlessDefect()
         app.task(name=queues.SEGMENT, queue=queues.GRAPH_QUEUE, retry=again, pass_context=True)(segment)
         app.task(name=queues.DELIVER, queue=queues.SYSTEM_QUEUE, retry=again, pass_context=True)(deliver)
         app.task(name=queues.TURN, queue=queues.SYSTEM_QUEUE, retry=again, pass_context=True)(turn)
-        app.task(name=queues.REPORT, queue=queues.SYSTEM_QUEUE, retry=again)(report)
-        app.task(name=queues.CLOSE, queue=queues.SYSTEM_QUEUE, retry=again)(close)
-        app.task(name=queues.PAUSE, queue=queues.SYSTEM_QUEUE, retry=again)(pause)
-        app.task(name=queues.RESUME, queue=queues.SYSTEM_QUEUE, retry=again)(resume)
+        app.task(name=queues.REPORT, queue=queues.SYSTEM_QUEUE, retry=unless_defect)(report)
+        app.task(name=queues.CLOSE, queue=queues.SYSTEM_QUEUE, retry=unless_defect)(close)
+        app.task(name=queues.PAUSE, queue=queues.SYSTEM_QUEUE, retry=unless_defect)(pause)
+        app.task(name=queues.RESUME, queue=queues.SYSTEM_QUEUE, retry=unless_defect)(resume)
         for name, carry_out in self._decisions.items():
-            app.task(name=name, queue=queues.SYSTEM_QUEUE, retry=again)(self._decision(carry_out))
-        app.task(name=queues.WITHDRAW, queue=queues.SYSTEM_QUEUE, retry=again)(withdraw)
+            app.task(name=name, queue=queues.SYSTEM_QUEUE, retry=unless_defect)(self._decision(carry_out))
+        app.task(name=queues.WITHDRAW, queue=queues.SYSTEM_QUEUE, retry=unless_defect)(withdraw)
         daily = app.task(name=queues.TIDY, queue=queues.SYSTEM_QUEUE, queueing_lock=queues.TIDY)(tidy)
         # procrastinate watches its workers' heartbeats only while some periodic task keeps its deferrer running
         app.periodic(cron="17 3 * * *")(daily)
@@ -261,8 +261,10 @@ class Workflow:
         self._delivering.run(destination, holder)
 
     def prepare(self) -> None:
-        """Put the tasks of graphs into the queues that the settings say now."""
+        """Put the tasks of graphs into the queues that the settings say now, and take up what was given up."""
         self._records.requeue_graphs(self._graph_queues, queues.GRAPH_QUEUE)
+        if taken_up := self._records.take_up_tasks(queues.GIVEN_UP_QUEUE, queues.SYSTEM_QUEUE):
+            _log.warning("tasks.taken_up", tasks=taken_up)
 
     def wanted_queues(self) -> set[str]:
         """Return the queues that what waits belongs into: graphs where they are, deliveries to their destination's."""

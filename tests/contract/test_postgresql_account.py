@@ -158,6 +158,12 @@ PLANTED: tuple[tuple[str, Plant, str, Plant], ...] = (
         "job-not-closed",
         _sql("DELETE FROM procrastinate_jobs WHERE task_name = 'close'"),
     ),
+    (
+        "the task that closes a job given up",
+        _all_sent,
+        "task-given-up",
+        _sql("UPDATE procrastinate_jobs SET queue_name = 'given-up' WHERE task_name = 'close'"),
+    ),
     ("a job closed too soon", _one_closed, "job-closed-too-soon", _send_again),
     ("a held delivery deleted", _held, "job-held-without-delivery", _sql("DELETE FROM deliveries")),
     (

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import pytest
 
 from app.audit.log import verify as verify_audit
 from app.errors import AuditError, GraphFailed, VerificationFailed
+from app.jobs import queue
 from app.jobs.connections import Connection
 from app.jobs.queue import DELIVER, TaskQueue
 from app.jobs.records import Records, describe_way
@@ -435,3 +438,41 @@ def test_a_database_without_room_uses_up_no_attempts(tmp_path: Path, url: str, m
         assert (job.state, job.code, job.attempt, job.tries) == ("closed", "", 1, 1)
         assert made.graph.runs == 1
         assert full == [0]
+
+
+def test_a_defect_in_a_task_sets_it_aside_until_a_start(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job is not closed meanwhile, the account says so, and others go on."""
+    monkeypatch.setattr(queue, "_LONGEST_WAIT_SECONDS", 0.0)
+    tries = []
+
+    def fail(job_id: uuid.UUID) -> None:
+        tries.append(job_id)
+        raise TypeError
+
+    def given_up(made: Bench) -> list[uuid.UUID]:
+        with made.records.snapshot(datetime(2000, 1, 1, tzinfo=UTC)) as snapshot:
+            return [one["job_id"] for one in snapshot.broken("task_given_up")]
+
+    with bench(tmp_path, url) as made:
+        made.receive(instance(1))
+        made.create_jobs()
+        (first,) = made.records.jobs()
+        with monkeypatch.context() as patched:
+            patched.setattr(made.workflow._withdrawing, "withdraw_earlier", fail)
+
+            def is_given_up() -> bool:
+                if given_up(made) and len(made.records.jobs()) == 1:
+                    patched.undo()
+                    made.receive(instance(1, series=2))
+                    made.create_jobs()
+                return any(one.state == "closed" for one in made.records.jobs())
+
+            made.work(is_given_up, seconds=60)
+        assert tries == [first.id] * 10
+        assert given_up(made) == [first.id]
+        assert {one.id: one.state for one in made.records.jobs()}[first.id] == "delivering"
+        made.work(made.all_ended)
+        assert [one.state for one in made.records.jobs()] == ["closed", "closed"]
+        assert given_up(made) == []

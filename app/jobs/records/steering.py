@@ -87,6 +87,11 @@ class SteerRecords(Connections):
             self._move_alone(connection)
             connection.execute(_SQL["requeue_graphs"], facts)
 
+    def take_up_tasks(self, given_up: str, queue: str) -> list[str]:
+        """Put the tasks of the queue `given_up` back into `queue`; return their names."""
+        rows = self._rows(_SQL["take_up_tasks"], {"given_up": given_up, "queue": queue})
+        return [row["task_name"] for row in rows]
+
     def is_current(self, job_id: uuid.UUID, attempt: int) -> bool:
         """Whether this attempt is the one that the job is running."""
         return bool(self._rows(_SQL["is_current"], {"id": job_id, "attempt": attempt}))

@@ -126,6 +126,12 @@ WHERE state = 'delivering'
     SELECT FROM procrastinate_jobs AS task
     WHERE task.task_name = 'close' AND task.status IN ('todo', 'doing') AND task.args ->> 'job_id' = jobs.id::text);
 
+-- name: rule_task_given_up
+-- What a defect failed again and again is set aside (app/jobs/queue.py); not every task is about a job.
+SELECT jobs.id AS job_id, jobs.study_instance_uid, jobs.series_instance_uid
+FROM procrastinate_jobs AS task LEFT JOIN jobs ON jobs.id = (task.args ->> 'job_id')::uuid
+WHERE task.queue_name = 'given-up' AND task.status = 'todo';
+
 -- name: rule_job_closed_too_soon
 -- A rejection note is added to a job that has ended.
 SELECT DISTINCT jobs.id AS job_id, study_instance_uid

@@ -69,5 +69,10 @@ FROM jobs LEFT JOIN unnest(%(pipelines)s::text[], %(queues)s::text[]) AS wanted 
 WHERE task.task_name = 'segment' AND task.status IN ('todo', 'doing') AND jobs.id = (task.args ->> 'job_id')::uuid
   AND (%(waiting_in)s::text[] IS NULL OR task.queue_name = ANY(%(waiting_in)s));
 
+-- name: take_up_tasks
+UPDATE procrastinate_jobs SET queue_name = %(queue)s, scheduled_at = NULL
+WHERE queue_name = %(given_up)s AND status = 'todo'
+RETURNING task_name;
+
 -- name: is_current
 SELECT 1 FROM jobs WHERE id = %(id)s AND attempt = %(attempt)s AND state = 'running';

@@ -1,13 +1,27 @@
 from __future__ import annotations
 
+import asyncio
+import errno
+import os
 from datetime import UTC, datetime
 
 import psycopg
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from procrastinate.exceptions import ConnectorException
 from procrastinate.jobs import Job
 
-from app.jobs.queue import Interrupted, WhenPossible, back_off_seconds, delivery_queue
+from app.errors import AuditError, DeliveryError, StorageError
+from app.jobs.queue import (
+    GIVEN_UP_QUEUE,
+    SYSTEM_QUEUE,
+    Interrupted,
+    UnlessDefect,
+    WhenPossible,
+    back_off_seconds,
+    delivery_queue,
+)
 
 
 def test_the_wait_doubles_up_to_the_longest() -> None:
@@ -32,6 +46,43 @@ def test_an_interrupted_task_is_repeated_at_once() -> None:
     decision = WhenPossible().get_retry_decision(exception=Interrupted(), job=task)
     assert decision.retry_at is not None
     assert decision.retry_at <= datetime.now(UTC)
+
+
+def _close(number: int = 1) -> Job:
+    return Job(id=number, queue=SYSTEM_QUEUE, lock=None, queueing_lock=None, task_name="close", attempts=5)
+
+
+def _queue_after(strategy: UnlessDefect, exception: BaseException, number: int = 1) -> str | None:
+    return strategy.get_retry_decision(exception=exception, job=_close(number)).queue
+
+
+def test_a_defect_that_comes_again_and_again_sets_its_task_aside() -> None:
+    strategy = UnlessDefect()
+    assert {_queue_after(strategy, TypeError()) for _ in range(9)} == {None}
+    assert _queue_after(strategy, TypeError(), number=2) is None
+    assert _queue_after(strategy, TypeError()) == GIVEN_UP_QUEUE
+    assert _queue_after(strategy, TypeError()) is None  # a start put it back, and it is given as many
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        psycopg.OperationalError(),
+        ConnectorException(),
+        AuditError("no room"),
+        StorageError("away"),
+        OSError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)),
+        MemoryError(),
+        DeliveryError("not now"),
+        Interrupted(),
+        asyncio.CancelledError(),
+    ],
+    ids=lambda fault: type(fault).__name__,
+)
+def test_what_is_no_defect_sets_no_task_aside(fault: BaseException) -> None:
+    strategy = UnlessDefect()
+    assert {_queue_after(strategy, fault) for _ in range(100)} == {None}
+    assert _queue_after(strategy, TypeError()) is None
 
 
 @given(st.text("abcdefghijklmnopqrstuvwxyz0123456789-_", min_size=1, max_size=63))
