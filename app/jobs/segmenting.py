@@ -246,7 +246,7 @@ class Segmenting:
             return self._settings.pipeline_named(job.pipeline), self._models[job.pipeline]
         except KeyError:
             raise JobError(
-                f"the settings name no pipeline '{job.pipeline}' any more; the study can be sent again",
+                f"the settings name no pipeline '{job.pipeline}' any more; put it back, then replay the job",
                 code="pipeline-unknown",
             ) from None
 
