@@ -12,10 +12,13 @@ from app.audit.events import AuditEvent, Outcome
 from app.audit.log import AuditLog
 from app.delivery.destination import Destination, TellsWhatItHolds
 from app.errors import DeliveryError
-from app.jobs.outcomes import NOT_TOLD, Outcomes, SentObject, is_of_peer
+from app.jobs.outcomes import NOT_TOLD, Outcomes, SentObject, is_of_peer, was_reached
 from app.jobs.queue import GROUND
 from app.jobs.records import Records, Sending
 from app.telemetry import get_logger
+
+_LETS_NOBODY_IN = frozenset({"association-rejected", "association-aborted"})
+"""So does one that is starting, and for good one that takes nothing but storage."""
 
 _log = get_logger(__name__)
 
@@ -42,7 +45,8 @@ class Asking:
         Raises
         ------
         DeliveryError
-            If the destination is found down by it: the object is sent without a question next time.
+            If the destination is found down by it. Where it was not reached the object is asked for again next time,
+            and else sent without a question.
         """
         has_told = False
         for sending in sendings:
@@ -65,6 +69,9 @@ class Asking:
             self._outcomes.not_tried(one)
             raise
         except DeliveryError as error:
+            if _may_tell_later(one, error):
+                self._outcomes.told(one, is_known=False, code=error.code, reason=f"{error}; it is asked again")
+                raise
             self._not_told(one, str(error))
             if is_of_peer(error):
                 raise
@@ -96,3 +103,13 @@ class Asking:
         said = f"it is not known whether the destination has it ({reason}); it is sent again"
         _log.warning("delivery.not_told", job_id=str(one.job.id), destination=one.delivery.destination)
         self._outcomes.told(one, is_known=False, code=NOT_TOLD, reason=said)
+
+
+def _may_tell_later(one: SentObject, error: DeliveryError) -> bool:
+    """Whether to ask again rather than to send: it was not reached, and an object could not have reached it either.
+
+    One that lets nobody in is asked a second time, and no more: DCMTK's dcmrecv rejects each association that proposes
+    no storage, and would never get the object.
+    """
+    is_away = is_of_peer(error) and not was_reached(error)
+    return is_away and not (error.code in _LETS_NOBODY_IN and one.delivery.code == error.code)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from app.errors import DeliveryError
 from tests.database_fixture import fresh_database
 from tests.dicom_results import ARCHIVE, connect, delivering_bench
 from tests.job_harness import Bench, instance
@@ -74,6 +75,55 @@ def test_what_was_being_sent_when_the_server_died_is_asked_for(tmp_path: Path, u
             made.records.begin_delivery(made.job().id, made.job().results[0].digest, ARCHIVE)
         made.work(made.all_ended)
         assert len(set(archive.held)) == 1
+
+
+def _silent(made: Bench, code: str, times: int) -> list[str]:
+    """Have so many questions fail with `code` before the archive hears one; a list of those."""
+    connect(made)
+    failed: list[str] = []
+    target = made.destinations[ARCHIVE]
+    holds = target.holds
+
+    def fail_or_ask(*uids: str) -> bool:
+        if len(failed) < times:
+            failed.append(code)
+            raise DeliveryError("not now", code=code)
+        return bool(holds(*uids))
+
+    target.holds = fail_or_ask
+    return failed
+
+
+def _deliver_asked(made: Bench) -> None:
+    made.receive(instance(1))
+    made.create_jobs()
+    made.work(made.all_ended, seconds=60)
+    assert made.job().state == "closed"
+
+
+QUICK = {"retry_first_seconds": 0.2, "retry_longest_seconds": 0.2}
+
+
+@pytest.mark.parametrize(("code", "times"), [("unreachable", 4), ("tls-failed", 3), ("association-rejected", 1)])
+def test_one_that_is_away_when_it_is_asked_is_asked_again(tmp_path: Path, url: str, code: str, times: int) -> None:
+    """It has the object, and can say so when it is back: nothing is sent without a question meanwhile."""
+    with planted() as (archive, port), delivering_bench(tmp_path, url, HOST, port, "PACS", **QUICK) as made:
+        archive.breaks_after = 1
+        failed = _silent(made, code, times)
+        _deliver_asked(made)
+        assert (archive.stores, archive.questions, len(failed)) == (1, 1, times)
+        (delivery,) = made.job().deliveries
+        assert "arrived already" in delivery.reason
+
+
+@pytest.mark.parametrize("code", ["association-rejected", "association-aborted"])
+def test_one_that_lets_nobody_in_to_ask_gets_it_again(tmp_path: Path, url: str, code: str) -> None:
+    """As DCMTK's dcmrecv, which rejects what proposes no storage: it must not wait for an answer for ever."""
+    with planted() as (archive, port), delivering_bench(tmp_path, url, HOST, port, "PACS", **QUICK) as made:
+        archive.breaks_before = 1
+        failed = _silent(made, code, times=1000)
+        _deliver_asked(made)
+        assert (archive.stores, len(archive.held), failed) == (2, 1, [code] * 2)
 
 
 def test_a_receiver_that_says_nothing_is_not_asked_twice_a_window(tmp_path: Path, url: str) -> None:

@@ -209,7 +209,7 @@ def test_what_may_have_arrived_is_withdrawn_too(tmp_path: Path, url: str, then: 
             return _states(made, "archive") == {"segmentation": "delivered"} and codes == [then]
 
         def holds(*_: UID) -> bool:
-            raise DeliveryError("it is away", code="unreachable")
+            raise DeliveryError("no word", code="no-answer")
 
         viewer.deliver, viewer.holds, viewer.can_be_asked = unheard, holds, then == "not-told"
         made.receive(instance(1))
