@@ -277,6 +277,44 @@ def test_a_destination_that_is_down_is_not_asked_what_it_takes(tmp_path: Path, u
         assert not made.records.is_closed("archive", "OTHER@example:104")
 
 
+def test_nor_from_a_windows_end_until_whoever_has_the_turn_has_tried(tmp_path: Path, url: str) -> None:
+    """Its attempt may wait for the whole time-out: a question beside it would be another connection."""
+    with bench(tmp_path, url, rule=ONE, destination=SLOW) as made:
+        address = made.settings.destination_named("archive").address
+        probing = DestinationProbing(settings=made.settings, records=made.records, destinations=made.destinations)
+        turn = made.records.take_turn("archive", address, "task 1", 60)
+        assert turn is not None
+        with made.records.transaction() as connection:
+            made.records.close_window(connection, turn, "unreachable", "", 0)
+        assert probing._ask(made.destinations["archive"]), "nothing waits for it, so that nobody else would find it up"
+        turn = made.records.take_turn("archive", address, "task 1", 60)
+        assert turn is not None
+        assert not probing._ask(made.destinations["archive"])
+        assert made.records.open_window(turn)
+        assert probing._ask(made.destinations["archive"])
+
+
+def test_nor_while_something_waits_for_it_whose_turn_comes(tmp_path: Path, url: str) -> None:
+    with bench(tmp_path, url, rule=ONE, destination=SLOW) as made:
+        _counted(made)
+        (tmp_path / "archive.down").touch()
+        _queue(made, 1)
+        made.work(lambda: any(one.down_since for one in made.records.windows().values()) and _waiting(made) == 1)
+        probing = DestinationProbing(settings=made.settings, records=made.records, destinations=made.destinations)
+        with psycopg.connect(url) as connection:
+            connection.execute("UPDATE destination_windows SET next_attempt_at = now()")
+        assert not probing._ask(made.destinations["archive"])
+        with made.records.transaction() as connection:
+            made.records.pause(connection, "destination", "archive", "somebody")
+        assert probing._ask(made.destinations["archive"]), "nobody else would find it up"
+        with made.records.transaction() as connection:
+            made.records.resume(connection, "destination", "archive")
+        assert not probing._ask(made.destinations["archive"])
+        with psycopg.connect(url) as connection:
+            connection.execute("UPDATE deliveries SET state = 'cancelled'")
+        assert probing._ask(made.destinations["archive"])
+
+
 def test_an_urgent_job_goes_first(tmp_path: Path, url: str) -> None:
     with bench(tmp_path, url, rule=ONE, destination=SLOW) as made:
         counted = _counted(made)

@@ -70,7 +70,7 @@ class TurnRecords(Connections):
         return self._happened(_SQL["open_window"], turn._asdict())
 
     def is_closed(self, destination: str, address: str) -> bool:
-        """Whether the destination is down and nobody connects to it now."""
+        """Whether the destination is down, and nobody connects to it now but whoever has its turn."""
         return bool(self._rows(_SQL["closed_window"], {"destination": destination, "address": address}))
 
     def windows(self) -> dict[str, DestinationWindow]:

@@ -48,8 +48,24 @@ WHERE destination = %(destination)s AND turn = %(turn)s AND holder IS NOT NULL
 RETURNING 1;
 
 -- name: closed_window
+-- One that is down is left alone past its window's end too, where a turn is about to try it or tries it now. Where
+-- nothing is due, or it is paused, nobody does.
 SELECT 1 AS closed FROM destination_windows
-WHERE destination = %(destination)s AND address = %(address)s AND next_attempt_at > clock_timestamp();
+WHERE destination = %(destination)s AND address = %(address)s AND (
+    next_attempt_at > clock_timestamp()
+    OR down_since IS NOT NULL AND (
+        holder IS NOT NULL AND coalesce(leased_until > clock_timestamp(), false)
+        OR EXISTS (
+            SELECT 1 FROM deliveries
+            WHERE deliveries.destination = destination_windows.destination
+              AND state IN ('waiting', 'sending', 'committing')
+              AND coalesce(deliveries.next_attempt_at <= clock_timestamp(), true)
+        ) AND NOT EXISTS (
+            SELECT 1 FROM pauses WHERE kind = 'everything'
+                                    OR kind = 'destination' AND name = destination_windows.destination
+        )
+    )
+);
 
 -- name: windows
 SELECT destination, address, failures, down_since, next_attempt_at, code, reason FROM destination_windows;
