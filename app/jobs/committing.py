@@ -34,6 +34,8 @@ _JOBS = 25
 _NO_ANSWER = "no-answer"
 _PERMANENT = {0x0119: "class-instance conflict", 0x0122: "SOP class not supported"}
 """Failure Reasons that sending the object again does not mend (PS3.3 section C.14)."""
+_TAKES_NO_REQUESTS = frozenset({CONTEXT_REFUSED, "status-0118", "status-0122", "status-0123", "status-0211"})
+"""The destination has no storage commitment: it accepts no context for it, or knows no such SOP class or action."""
 NOT_COMMITTED = "commitment-missing"
 NOT_FOUND = "commitment-not-found"
 
@@ -152,7 +154,7 @@ class Committing:
         try:
             self._send_request(target, CommitmentRequest(request.transaction_uid, pairs), rules.name)
         except DeliveryRefused as error:
-            if error.code == CONTEXT_REFUSED and _can_be_asked(target):
+            if error.code in _TAKES_NO_REQUESTS and _can_be_asked(target):
                 self._query_instead(job, rules, objects)
             else:
                 self._end_all(job, rules.name, objects, "failed", f"commitment-{error.code}", str(error))

@@ -275,6 +275,41 @@ def test_an_archive_without_storage_commitment_is_asked_what_it_has(tmp_path: Pa
         assert '"reason":"it takes no requests for storage commitment' in _events(made).replace('": "', '":"')
 
 
+@pytest.mark.parametrize("status", [0x0118, 0x0122, 0x0123, 0x0211])
+def test_one_that_accepts_the_context_and_refuses_the_request_is_asked_what_it_has(
+    tmp_path: Path, url: str, status: int
+) -> None:
+    with (
+        planted() as (archive, port),
+        delivering_bench(tmp_path, url, HOST, port, "PACS", commitment="storage-commitment") as made,
+    ):
+        connect(made)
+        archive.status = status
+        _queue(made)
+        made.work(made.all_ended, seconds=60)
+        (delivery,) = made.job().deliveries
+        assert (made.job().state, delivery.state, delivery.code) == ("closed", "committed", "")
+        assert delivery.reason.startswith("it takes no requests for storage commitment")
+        assert (len(archive.requests), archive.questions) == (1, 1)
+
+
+@pytest.mark.parametrize(("status", "ask"), [(0x0124, "same"), (0x0212, "same"), (0x0122, "never")])
+def test_one_that_does_not_let_us_ask_or_is_not_to_be_asked_is_told_of(
+    tmp_path: Path, url: str, status: int, ask: str
+) -> None:
+    with (
+        planted() as (archive, port),
+        delivering_bench(tmp_path, url, HOST, port, "PACS", commitment="storage-commitment", ask=ask) as made,
+    ):
+        connect(made)
+        archive.status = status
+        _queue(made)
+        made.work(made.all_ended, seconds=60)
+        (delivery,) = made.job().deliveries
+        assert (delivery.state, delivery.code) == ("failed", f"commitment-status-{status:04x}")
+        assert archive.questions == 0
+
+
 def test_an_archive_without_storage_commitment_that_is_not_asked_is_told_of(tmp_path: Path, url: str) -> None:
     with (
         planted(commits_itself=False) as (archive, port),
