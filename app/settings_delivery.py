@@ -22,13 +22,14 @@ class ReturnSettings(Section):
     ask: str = Field(
         default="same",
         description="Whom to ask by C-FIND whether an object arrived, where its sending was cut off: `same`, the "
-        "destination itself; another application entity as `TITLE@host:port`; `never`.",
+        "destination itself, by QIDO-RS where it has a `url`; another application entity as `TITLE@host:port`; "
+        "`never`.",
     )
     commitment: CommitmentKind = Field(
         default="none",
         description="How it commits itself before a job counts as done: `none`, it took the objects; "
         "`storage-commitment`, it reports that it keeps them, or is asked as by `query` where it takes no such "
-        "requests; `query`, it finds each of them by C-FIND.",
+        "requests; `query`, it finds each of them by C-FIND, or by QIDO-RS where it has a `url`.",
     )
     commitment_seconds: float = Field(
         default=600.0, gt=0, description="Longest wait for its report; then it is asked anew."

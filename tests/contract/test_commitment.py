@@ -16,12 +16,14 @@ from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPu
 from app.audit.events import AuditEvent
 from app.audit.log import verify as verify_audit
 from app.delivery.destination import ReportedCommitment
+from app.delivery.dicomweb import DicomWebDestination
 from app.jobs.committing import ReportKeeping
 from app.jobs.queue import TaskQueue
 from app.jobs.records import Job
 from app.listener.association import Listener
 from app.listener.commitment import CommitmentReports
 from app.listener.spool import Spool
+from app.settings import DestinationSettings
 from app.settings_listener import ListenerSettings
 from tests import peers
 from tests.database_fixture import fresh_database
@@ -142,6 +144,40 @@ def test_what_orthanc_lost_is_sent_again(tmp_path: Path, url: str, network: peer
         (delivery,) = made.job().deliveries
         assert (delivery.state, delivery.attempts, delivery.commitment_rounds) == ("committed", 2, 2)
         assert orthanc.get("/instances") == lost
+
+
+@pytest.mark.parametrize("loses", [False, True], ids=["has it", "lost it"])
+def test_orthanc_is_asked_over_the_web_what_it_has(
+    tmp_path: Path, url: str, network: peers.PeerNetwork, loses: bool
+) -> None:
+    with (
+        delivering_bench(tmp_path, url, HOST, 1, "WEB", commitment="query") as made,
+        peers.running_orthanc(network, tmp_path / "orthanc") as orthanc,
+    ):
+        root = f"http://{orthanc.host}:{orthanc.HTTP_PORT}/dicom-web"
+        settings = DestinationSettings(name=ARCHIVE, url=root, plain_http=True, commitment="query")
+        made.destinations[ARCHIVE] = DicomWebDestination(settings)
+        asks = made.destinations[ARCHIVE].holds
+        answers: list[bool] = []
+
+        def lose_then_ask(*uids: str) -> bool:
+            if loses and not answers:
+                orthanc.delete_everything()
+            answers.append(asks(*uids))
+            return answers[-1]
+
+        made.destinations[ARCHIVE].holds = lose_then_ask
+        _queue(made)
+        made.work(made.all_ended, seconds=60)
+        (delivery,) = made.job().deliveries
+        times = 2 if loses else 1
+        assert (made.job().state, delivery.state, delivery.code) == ("closed", "committed", "")
+        assert (delivery.attempts, delivery.commitment_rounds) == (times, times)
+        assert answers == ([False, False, True] if loses else [True])  # it is asked once more before it is sent again
+        (found,) = orthanc.find("Instance")
+        stored = orthanc.download(found["ID"], tmp_path / "back.dcm").read_bytes()
+        assert stored == Path(made.job().results[0].path).read_bytes()
+        assert _events(made).count('"COMMITMENT_RECEIVED"') == 1
 
 
 # --- reports --------------------------------------------------------------------------------------------------------
