@@ -48,21 +48,30 @@ class Asking:
             If the destination is found down by it. Where it was not reached the object is asked for again next time,
             and else sent without a question.
         """
-        has_told = False
+        has_told, away = False, ""
         for sending in sendings:
             keep()
-            has_told = self._settle(sending) or has_told
+            one = self._outcomes.begin(sending)
+            if one is None:
+                continue  # it has ended meanwhile
+            if one.begun.is_withdrawn:
+                self._outcomes.withdrawn(one)
+            elif self._outcomes.gave_up(one, spare=1):
+                continue  # whether the last of its attempts arrived is asked before that
+            elif away:
+                self._not_told(one, away)
+            else:
+                told, away = self._settle(one)
+                has_told = told or has_told
         return has_told
 
-    def _settle(self, sending: Sending) -> bool:
-        one = self._outcomes.begin(sending)
-        if one is None:
-            return False  # it has ended meanwhile
-        if one.begun.is_withdrawn:
-            self._outcomes.withdrawn(one)
-            return False
-        if self._outcomes.gave_up(one, spare=1):  # the last of its attempts may have arrived: it is asked for that
-            return False
+    def _settle(self, one: SentObject) -> tuple[bool, str]:
+        """Ask for an object. Whether it was told of, and why nothing else is to be asked for now.
+
+        Where another application entity is asked, and not reached, each question may wait for its whole time-out, and
+        what is to be sent for all of them.
+        """
+        away = ""
         try:
             held = self._holds(one)
         except GROUND:  # before the question
@@ -75,6 +84,7 @@ class Asking:
             self._not_told(one, str(error))
             if is_of_peer(error):
                 raise
+            away = "" if was_reached(error) else str(error)
         except Exception as error:  # noqa: BLE001 - a peer's border: it is sent again instead
             _log.error("delivery.defect", job_id=str(one.job.id), exc_info=True)
             self._not_told(one, f"an unexpected {type(error).__name__}; the diagnostic log tells where")
@@ -85,8 +95,8 @@ class Asking:
                 self._not_told(one, "the destination is not asked")
             else:
                 self._outcomes.told(one, is_known=True)
-            return held is not None
-        return False
+            return held is not None, ""
+        return False, away
 
     def _holds(self, one: SentObject) -> bool | None:
         if one.delivery.destination not in self._destinations:

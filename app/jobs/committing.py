@@ -9,6 +9,7 @@ asked what it holds in place of that, where it can be.
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeGuard
@@ -24,7 +25,7 @@ from app.delivery.destination import (
 )
 from app.errors import DeliveryError, DeliveryRefused
 from app.identifiers import derive_uid
-from app.jobs.outcomes import CONTEXT_REFUSED, WITHDRAWN, is_of_peer, was_reached
+from app.jobs.outcomes import ANOTHER_NOT_REACHED, CONTEXT_REFUSED, WITHDRAWN, is_of_peer, was_reached
 from app.jobs.queue import GROUND, TaskQueue, back_off_seconds
 from app.jobs.records import Commitment, CommittingObject, Connection, DeliveryState, Job, KeptReport, Records, Turn
 from app.settings import DestinationSettings, Settings
@@ -79,6 +80,8 @@ class Committing:
         self._destinations = destinations
         self._reports = ReportKeeping(records, queue)
         self._without_commitment: set[str] = set()
+        self._not_looked_before: dict[str, float] = {}
+        """By destination, when its query service, which was not reached, is asked again before a request."""
 
     def ask(self, turn: Turn, answers: Callable[[Turn], Turn]) -> tuple[Turn, bool]:
         """Ask a destination for what it is due to commit itself to; the turn, and whether there was anything.
@@ -95,6 +98,8 @@ class Committing:
         """
         jobs = self._records.due_commitments(turn.destination, _JOBS)
         for job_id in jobs:
+            if self._puts_off(turn.destination):
+                break
             self._ask_about(job_id, turn.destination)
             turn = answers(turn)
         return turn, bool(jobs)
@@ -105,6 +110,14 @@ class Committing:
             for report in self._records.lock_reports(connection, transaction_uid):
                 self._apply(connection, report)
                 self._records.applied_report(connection, report)
+
+    def _puts_off(self, destination: str) -> bool:
+        """Put all that is due off where another application entity, which has to be asked about it, is not reached."""
+        rules = self._rules(destination)
+        if rules is None or rules.commitment != "query" and destination not in self._without_commitment:
+            return False
+        with self._records.transaction() as connection:
+            return self._records.put_off_commitments(connection, destination, ANOTHER_NOT_REACHED)
 
     def _ask_about(self, job_id: uuid.UUID, destination: str) -> None:
         rules = self._rules(destination)
@@ -201,6 +214,8 @@ class Committing:
         self, job: Job, rules: DestinationSettings, target: Destination, objects: Sequence[CommittingObject]
     ) -> list[CommittingObject]:
         left: list[CommittingObject] = []
+        if time.monotonic() < self._not_looked_before.get(rules.name, 0.0):
+            return list(objects)
         for number, one in enumerate(objects):
             rest = [*left, *objects[number:]]  # what was missing waits already, by itself
             try:
@@ -209,6 +224,8 @@ class Committing:
                 _log.info("commitment.not_told", job_id=str(job.id), destination=rules.name, code=error.code)
                 if is_of_peer(error):
                     self._ask_later(job, rules, rest, error)
+                elif not was_reached(error):
+                    self._not_looked_before[rules.name] = time.monotonic() + rules.retry_longest_seconds
                 return rest
             if not held:
                 self._missing(job, rules, one)
@@ -252,7 +269,8 @@ class Committing:
         """Have the question asked again. One that may have arrived counts, and its report is waited for.
 
         Another application entity that is asked in the destination's place has no window: where it is not reached the
-        longest wait keeps its outage from taking the turns of what is to be sent.
+        longest wait, in which it is not asked about anything else either, keeps its outage from taking the turns of
+        what is to be sent.
         """
         is_of, reached = is_of_peer(error), was_reached(error)
         counts = reached if not is_of else error.code == _NO_ANSWER

@@ -40,6 +40,8 @@ _NOT_REACHED = frozenset(
 """Nothing was sent: the object had no part in it."""
 _OF_ANOTHER = "query-"
 """Before the codes of an application entity that is asked in the destination's place (`app.delivery.storage`)."""
+ANOTHER_NOT_REACHED = frozenset(_OF_ANOTHER + code for code in _NOT_REACHED)
+"""That one was not reached."""
 _OF_THE_OBJECT = ("status-", _OF_ANOTHER, "not-acknowledged", NOT_TOLD, INTERNAL_ERROR)
 _OUT_OF_RESOURCES = "status-a7"
 

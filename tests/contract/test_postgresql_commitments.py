@@ -118,6 +118,108 @@ def test_a_question_without_an_answer_is_a_round(tmp_path: Path, url: str) -> No
         assert (delivery.state, delivery.code) == ("failed", "commitment-missing")
 
 
+@dataclass
+class CountedArchive(HonouringArchive):
+    """Counts what it is asked."""
+
+    asked: int = 0
+
+    def holds(self, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str) -> bool:
+        """Say whether it shows an object."""
+        self.asked += 1
+        return super().holds(study_instance_uid, series_instance_uid, sop_instance_uid)
+
+
+def _receive_several(made: SteppedBench, *series: int) -> None:
+    for one in series:
+        made.receive(instance(1, series=one))
+    made.create_jobs()
+
+
+def test_a_query_service_that_is_not_reached_is_tried_once_a_wait(tmp_path: Path, url: str) -> None:
+    """Each question may last for its whole time-out, and what is to be sent waits for that."""
+    with stepped_bench(tmp_path, url, rule=ONE, destination=PATIENT) as made:
+        archive = made.destinations["archive"] = CountedArchive("archive", made.settings.data_folder)
+        archive.silent = "query-unreachable"
+        _receive_several(made, 1, 2, 3)
+        made.finish()
+        _receive_several(made, 4)  # it comes while the others wait
+        made.finish()
+        deliveries = [one for job in made.records.jobs() for one in job.deliveries]
+        assert archive.asked == 1
+        assert {(one.state, one.code, one.commitment_rounds) for one in deliveries} == {
+            ("committing", "query-unreachable", 0)
+        }
+        (at,) = {one.next_attempt_at for one in deliveries}
+        assert at is not None
+        assert 590 < (at - deliveries[0].created_at).total_seconds() < 660
+        _ask_now(made)
+        assert archive.asked == 2
+        archive.silent = ""
+        _ask_now(made)
+        assert {job.state for job in made.records.jobs()} == {"closed"}
+        assert made.account().agrees
+
+
+def test_the_one_task_for_all_that_wait_for_a_query_service_comes_when_they_are_due(tmp_path: Path, url: str) -> None:
+    with stepped_bench(tmp_path, url, rule=ONE, destination=PATIENT) as made:
+        archive = made.destinations["archive"] = CountedArchive("archive", made.settings.data_folder)
+        _receive_several(made, 1, 2)
+        made.finish()
+        made.change("UPDATE deliveries SET state = 'committing', committed_at = NULL")
+        archive.silent, archive.asked = "query-unreachable", 0
+        with made.records.transaction() as connection:
+            TaskQueue().defer_turn(connection, "archive")
+        made.step()
+        assert archive.asked == 1
+        with psycopg.connect(made.records.url) as connection:
+            dues = connection.execute(
+                "SELECT DISTINCT scheduled_at = (SELECT max(next_attempt_at) FROM deliveries) FROM procrastinate_jobs "
+                "WHERE task_name = 'turn' AND status = 'todo'"
+            ).fetchall()
+        assert dues == [(True,)]
+
+
+@dataclass
+class SilentArchive(CountedArchive):
+    """Never reports."""
+
+    requests: int = 0
+
+    def request_commitment(self, request: CommitmentRequest, on_report: Callable[[ReportedCommitment], bool]) -> None:
+        """Count the request."""
+        self.requests += 1
+
+
+def test_a_request_does_not_wait_for_a_query_service_each_time(tmp_path: Path, url: str) -> None:
+    options = {**PATIENT, "commitment": "storage-commitment"}
+    with stepped_bench(tmp_path, url, rule=ONE, destination=options) as made:
+        archive = made.destinations["archive"] = SilentArchive("archive", made.settings.data_folder)
+        archive.silent = "query-unreachable"
+        _receive_several(made, 1, 2, 3)
+        made.finish()
+        assert (archive.requests, archive.asked) == (3, 0)
+        _ask_now(made)
+        assert (archive.requests, archive.asked) == (6, 1)
+
+
+def test_what_may_have_arrived_is_sent_though_the_query_service_is_not_reached_after_one_question(
+    tmp_path: Path, url: str
+) -> None:
+    with stepped_bench(tmp_path, url, rule=ONE) as made:
+        archive = made.destinations["archive"] = CountedArchive("archive", made.settings.data_folder)
+        archive.silent = "query-unreachable"
+        archive.refusing["segmentation"] = DeliveryError("not now", code="status-c001")
+        _receive_several(made, 1, 2, 3)
+        while sum(one.code == "status-c001" for job in made.records.jobs() for one in job.deliveries) < 3:
+            made.step()
+        archive.refusing.clear()
+        made.change("UPDATE deliveries SET is_unknown = true")
+        _ask_now(made)
+        assert (archive.asked, len(set(archive.got()))) == (1, 3)
+        assert {job.state for job in made.records.jobs()} == {"closed"}
+
+
 def _ask_now(made: SteppedBench) -> None:
     made.change("UPDATE deliveries SET next_attempt_at = NULL")
     with made.records.transaction() as connection:

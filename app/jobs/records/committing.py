@@ -23,6 +23,14 @@ class CommitRecords(Connections):
         rows = self._rows(_SQL["due_commitments"], {"destination": destination, "limit": limit})
         return [row["job_id"] for row in rows]
 
+    def put_off_commitments(self, connection: Connection, destination: str, codes: Collection[str]) -> bool:
+        """Have what the destination is due to be asked about wait with what was put off with one of `codes`.
+
+        False if nothing is due, or nothing waits like that. The task at the end of that wait is there already.
+        """
+        facts = {"destination": destination, "codes": list(codes)}
+        return self._happened(_SQL["put_off_commitments"], facts, connection)
+
     def begin_round(self, connection: Connection, job_id: uuid.UUID, destination: str) -> list[CommittingObject]:
         """Count one more question about what a job sent that is due to be asked about, and return the objects."""
         rows = connection.execute(_SQL["begin_round"], {"job_id": job_id, "destination": destination}).fetchall()

@@ -5,6 +5,23 @@ SELECT DISTINCT job_id FROM deliveries
 WHERE destination = %(destination)s AND state = 'committing' AND coalesce(next_attempt_at <= clock_timestamp(), true)
 ORDER BY job_id LIMIT %(limit)s;
 
+-- name: put_off_commitments
+-- Until a question is asked again that did not reach whom it went to, nothing else is asked there. Nothing is waited for
+-- with other rows locked: what somebody changes now is put off, or asked about, when it is looked at again.
+UPDATE deliveries SET code = away.code, reason = away.reason, next_attempt_at = away.next_attempt_at
+FROM (
+    SELECT code, reason, next_attempt_at FROM deliveries
+    WHERE destination = %(destination)s AND state = 'committing' AND code = ANY(%(codes)s)
+      AND next_attempt_at > clock_timestamp()
+    ORDER BY next_attempt_at DESC LIMIT 1
+) AS away
+WHERE (job_id, digest, destination) IN (
+    SELECT job_id, digest, destination FROM deliveries
+    WHERE destination = %(destination)s AND state = 'committing' AND coalesce(next_attempt_at <= clock_timestamp(), true)
+    FOR UPDATE SKIP LOCKED
+)
+RETURNING 1;
+
 -- name: begin_round
 -- They stay due until they have been asked about: the turn has one holder, and a dead one's question is asked anew.
 UPDATE deliveries SET commitment_rounds = commitment_rounds + 1, next_attempt_at = NULL
