@@ -272,6 +272,22 @@ def test_what_came_before_is_left_out(bench: SteppedBench) -> None:
     assert found.totals["jobs"] == {"closed": 2}
 
 
+def test_what_lives_is_counted_whatever_its_age(bench: SteppedBench) -> None:
+    """Of jobs and of deliveries; what has ended counts by its age."""
+    _one_closed(bench)
+    bench.receive_study(2)
+    bench.create_jobs()
+    bench.step()
+    bench.step()  # one of its two objects is delivered
+    bench.receive_study(3)
+    bench.create_jobs()
+    bench.change("UPDATE jobs SET created_at = created_at - interval '2 days'")
+    found = bench.account(since=datetime.now(UTC) - timedelta(days=1))
+    assert found.agrees
+    assert found.totals["jobs"] == {"delivering": 1, "queued": 1}
+    assert found.totals["deliveries"] == {"waiting": 1}
+
+
 def test_sums_of_all_states(bench: SteppedBench) -> None:
     _closed(bench)
     bench.receive_study(3)

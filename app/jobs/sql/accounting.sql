@@ -22,11 +22,15 @@ GROUP BY 1 ORDER BY 1;
 SELECT state, count(*) AS count FROM series WHERE last_received_at >= %(since)s GROUP BY 1 ORDER BY 1;
 
 -- name: jobs_by_state
-SELECT state, count(*) AS count FROM jobs WHERE created_at >= %(since)s GROUP BY 1 ORDER BY 1;
+-- What lives counts whatever its age.
+SELECT state, count(*) AS count FROM jobs
+WHERE created_at >= %(since)s OR state IN ('queued', 'running', 'held', 'delivering')
+GROUP BY 1 ORDER BY 1;
 
 -- name: deliveries_by_state
 SELECT deliveries.state, count(*) AS count
-FROM deliveries JOIN jobs ON jobs.id = job_id WHERE jobs.created_at >= %(since)s
+FROM deliveries JOIN jobs ON jobs.id = job_id
+WHERE jobs.created_at >= %(since)s OR deliveries.state IN ('held', 'waiting', 'sending', 'committing')
 GROUP BY 1 ORDER BY 1;
 
 -- name: ledger
