@@ -11,33 +11,18 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from app.audit.chain import read_records
-from app.audit.events import AuditEvent
+from app.jobs.audited import RecordedWork, hold_to_logs
 from app.jobs.discrepancies import Discrepancy
 from app.jobs.records import Records
-from app.jobs.records.accounting import RULES, LedgerEntry, Snapshot
+from app.jobs.records.accounting import RULES, LedgerEntry, Snapshot, batches
 from app.jobs.result_files import ResultFiles
 
 _SETTLE_SECONDS = 60.0
 """Between an instance's file and its record are syncs of the disk and of the database, on a busy server."""
 _LOOK_SECONDS = 0.2
-_BATCH = 10_000
-_ENDS = {
-    "closed": {AuditEvent.JOB_CLOSED.name},
-    "failed": {AuditEvent.JOB_FAILED.name},
-    "refused": {AuditEvent.JOB_REFUSED.name},
-    "discarded": {AuditEvent.JOB_DISCARDED.name},
-    "cancelled": {"JOB_CANCELLED"},
-    "dead-letter": {"JOB_GIVEN_UP"},
-}
-"""The audit line of each way to end; of any other, a line that is not among `_NO_ENDS`."""
-_NO_ENDS = {"JOB_CREATED", "JOB_HELD", "JOB_RELEASED", "JOB_REPLAYED", "JOB_PUT_FIRST"}
-_LIVE = ("queued", "running", "held", "delivering")
-_FOLLOWS_FROM_DELIVERY = ("job-not-closed", "job-held-without-delivery")
 
 
 class SpoolFiles(Protocol):
@@ -114,11 +99,11 @@ def account(
         totals = snapshot.totals()
         found = _broken_rules(snapshot)
         missing = _missing(snapshot, listed)
-        jobs, deliveries, results = snapshot.jobs(), snapshot.deliveries(), snapshot.results()
+        recorded, results = RecordedWork(snapshot.jobs(), snapshot.deliveries()), snapshot.results()
     found += _still_missing(records, spool, missing)
     found += _still_unrecorded(records, spool, listed, settle_seconds)
     found += _results(records, results, result_files, reads_files=reads_files)
-    found += _audit(records, audit_folders, jobs, deliveries)
+    found += hold_to_logs(records, audit_folders, recorded, since)
     if reads_files:
         named = {one.digest for one in found if one.code == "file-changed"}
         found += _changed(records, spool, listed.keys() - named)
@@ -143,7 +128,7 @@ def _missing(snapshot: Snapshot, listed: dict[str, int]) -> list[LedgerEntry]:
 def _still_missing(records: Records, spool: SpoolFiles, missing: Iterable[LedgerEntry]) -> list[Discrepancy]:
     """Those that are missing still: not received, nor removed by retention, since the listing."""
     found = []
-    for batch in _batches(missing):
+    for batch in batches(missing):
         sizes = {one.digest: spool.size_of(one.digest) for one in batch}
         absent = [one for one in batch if sizes[one.digest] != one.size_bytes]
         kept = records.kept_of(one.digest for one in absent) if absent else set()
@@ -157,7 +142,7 @@ def _still_missing(records: Records, spool: SpoolFiles, missing: Iterable[Ledger
 def _still_unrecorded(
     records: Records, spool: SpoolFiles, listed: Iterable[str], settle_seconds: float
 ) -> list[Discrepancy]:
-    unknown = {one for batch in _batches(listed) for one in set(batch) - records.known_of(batch)}
+    unknown = {one for batch in batches(listed) for one in set(batch) - records.known_of(batch)}
     ends = time.monotonic() + settle_seconds  # whatever a clock that was set back says of their age
     while unknown:
         youngest = min(spool.age_of(one) for one in unknown)
@@ -192,76 +177,46 @@ def _results(
     return found
 
 
-def _audit(
-    records: Records, folders: Sequence[Path], jobs: Sequence[dict[str, Any]], deliveries: set[tuple[str, str, str]]
-) -> list[Discrepancy]:
-    """Hold the jobs to the audit logs, and what the logs say was sent to the records."""
-    if not jobs:
-        return []
-    lines = _Lines.of(folders)
-    if lines.begin is None:
-        return [Discrepancy("audit-log-missing")]
-    found = []
-    for job in jobs:
-        name, state = str(job["id"]), job["state"]
-        if job["created_at"] < lines.begin:  # its lines are in a log that was moved away
-            continue
-        if name not in lines.created:
-            found.append(Discrepancy.about("audit-job-not-created", {**job, "job_id": name}))
-        ends = lines.ends.get(name, set())
-        if state not in _LIVE and not (ends & _ENDS[state] if state in _ENDS else ends):
-            found.append(Discrepancy.about("audit-job-not-ended", {**job, "job_id": name}))
-    studies = {str(job["id"]): job["study_instance_uid"] for job in jobs}
-    unknown = {one for one in lines.begun - deliveries if one[0] in studies}
-    if unknown:  # the log was read after the snapshot: deliveries may have come since
-        unknown -= records.deliveries_of({one[0] for one in unknown})
-    for job_id, digest, destination in sorted(unknown):
-        row = {"job_id": job_id, "digest": digest, "destination": destination}
-        found.append(Discrepancy.about("delivery-missing", {**row, "study_instance_uid": studies[job_id]}))
-    return found
-
-
-@dataclass(frozen=True)
-class _Lines:
-    """What audit logs say of jobs and deliveries."""
-
-    begin: datetime | None
-    """When the oldest of the logs begins; None if there is no line."""
-    created: set[str]
-    ends: dict[str, set[str]]
-    begun: set[tuple[str, str, str]]
-
-    @classmethod
-    def of(cls, folders: Sequence[Path]) -> _Lines:
-        created: set[str] = set()
-        ends: dict[str, set[str]] = {}
-        begun: set[tuple[str, str, str]] = set()
-        begins = []
-        for folder in folders:
-            first = True
-            for line in read_records(folder):
-                if first:
-                    begins.append(datetime.fromisoformat(line["time"]))
-                    first = False
-                event, detail = line["event"], line["detail"]
-                if event == AuditEvent.JOB_CREATED.name:
-                    created.add(detail["job_id"])
-                elif event == AuditEvent.DELIVERY_BEGAN.name:
-                    begun.add((detail["job_id"], detail["object_digest"], detail["destination"]))
-                elif event.startswith("JOB_") and event not in _NO_ENDS:
-                    ends.setdefault(detail["job_id"], set()).add(event)
-        return cls(min(begins, default=None), created, ends, begun)
-
-
 def _settled(found: Iterable[Discrepancy]) -> tuple[Discrepancy, ...]:
     """Each once, and not what follows from another: a job whose delivery is gone does not close either."""
     once = dict.fromkeys(found)
-    causes = {one.job_id for one in once if one.code == "delivery-missing"}
-    left = [one for one in once if not (one.code in _FOLLOWS_FROM_DELIVERY and one.job_id in causes)]
+    causes = _Causes.among(once)
+    left = [one for one in once if not causes.explain(one)]
     return tuple(sorted(left, key=lambda one: (one.code, one.subject)))
 
 
-def _batches(items: Iterable[Any]) -> Iterator[list[Any]]:
-    iterator = iter(items)
-    while batch := list(islice(iterator, _BATCH)):
-        yield batch
+@dataclass(frozen=True)
+class _Causes:
+    """What has further discrepancies in its train."""
+
+    jobs: set[str]
+    """Jobs that are gone, with their results and deliveries."""
+    series: set[tuple[str, str]]
+    """Study and series of these jobs."""
+    undelivered: set[str]
+    """Jobs of which a delivery is gone."""
+
+    @classmethod
+    def among(cls, found: Iterable[Discrepancy]) -> _Causes:
+        by_code: dict[str, list[Discrepancy]] = {}
+        for one in found:
+            by_code.setdefault(one.code, []).append(one)
+        gone = by_code.get("job-missing", [])
+        return cls(
+            {one.job_id for one in gone},
+            {(one.study_instance_uid, one.series_instance_uid) for one in gone},
+            {one.job_id for one in by_code.get("delivery-missing", [])},
+        )
+
+    def explain(self, one: Discrepancy) -> bool:
+        """Whether one need not be named, since its cause is."""
+        match one.code:
+            case "job-not-closed" | "job-held-without-delivery":
+                return one.job_id in self.undelivered
+            case "delivery-missing":
+                return one.job_id in self.jobs
+            case "series-without-job":
+                series = one.study_instance_uid, one.series_instance_uid
+                return one.job_id in self.jobs or series in self.series
+            case _:
+                return False

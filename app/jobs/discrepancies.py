@@ -30,6 +30,10 @@ CODES: Mapping[str, Meaning] = MappingProxyType(
             "a file lies in the spool without a record; its sender has had no answer, or the record was deleted",
             "start the server again: it records what it finds in the spool",
         ),
+        "study-missing": Meaning(
+            "the audit log says that instances of a study were received, and none of it is recorded",
+            "the records were deleted, or are older than the log: restore the database, or send the study again",
+        ),
         "series-missing": Meaning(
             "instances are recorded of a series that has no record, so that nothing is decided about it",
             "the record was deleted: restore the database, or send the series again with another instance of it",
@@ -40,6 +44,11 @@ CODES: Mapping[str, Meaning] = MappingProxyType(
         "series-without-job": Meaning(
             "a rule took a series, and its job is not in the records",
             "the job's record was deleted: restore the database",
+        ),
+        "job-missing": Meaning(
+            "the audit log tells of a job at work or of its end, and the job is not in the records",
+            "the job's record was deleted, or the records are older than the log: restore the database, or send the "
+            "study again",
         ),
         "job-without-inputs": Meaning(
             "a job is recorded without the instances that it reads", "records were deleted: restore the database"
@@ -91,6 +100,11 @@ CODES: Mapping[str, Meaning] = MappingProxyType(
         "audit-job-not-ended": Meaning(
             "a job has ended, and the audit log has no line for its end",
             "`limner audit verify` says whether the log was changed",
+        ),
+        "audit-delivery-not-made": Meaning(
+            "an object is delivered or committed by the records, and the audit log has no line that its destination "
+            "took it, or committed itself to it",
+            "ask the destination whether it holds the object; `limner audit verify` says whether the log was changed",
         ),
         "audit-log-missing": Meaning(
             "jobs are recorded, and there is no audit log", "find the log; give its folder with --audit"

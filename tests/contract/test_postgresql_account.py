@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
-from app.audit.events import AuditEvent
+from app.audit.events import AuditEvent, Outcome
 from app.cli import app
 from app.errors import GraphFailed, JobError
 from app.jobs.accounting import account
@@ -71,9 +71,33 @@ def _all_sent(bench: SteppedBench) -> None:
     assert [name for name, _ in bench.queued_tasks()] == ["close"]
 
 
+def _one_delivered(bench: SteppedBench) -> None:
+    _delivering(bench)
+    bench.step()
+    assert sorted(one.state for one in bench.job().deliveries) == ["delivered", "waiting"]
+
+
 def _one_closed(bench: SteppedBench) -> None:
     _queued(bench)
     bench.finish()
+
+
+def _superseded(bench: SteppedBench) -> None:
+    """A job that was closed and delivered, and then another of the whole series."""
+    _one_closed(bench)
+    bench.receive(instance(10, study=1))
+    bench.create_jobs()
+    bench.finish()
+    assert [(one.state, one.superseded_by is None) for one in bench.records.jobs()] == [
+        ("closed", True),
+        ("closed", False),
+    ]
+
+
+def _undecided(bench: SteppedBench) -> None:
+    bench.receive_study(1)
+    study = instance(1, study=1).study_instance_uid
+    bench.audit.append(AuditEvent.INSTANCES_RECEIVED, study_instance_uid=study, instances=2)
 
 
 def _held(bench: SteppedBench) -> None:
@@ -118,6 +142,14 @@ def _send_again(bench: SteppedBench) -> None:
     bench.change("UPDATE deliveries SET state = 'waiting' WHERE destination = 'viewer'")
 
 
+def _lose_study(bench: SteppedBench) -> None:
+    """Rows and files, of a study of which nothing was made yet."""
+    for path in bench.spooled(1):
+        path.unlink()
+    for table in ("instances", "series"):
+        _delete(table, _OF_FIRST)(bench)
+
+
 def _sql(statement: str, *, forced: bool = False) -> Plant:
     first = (instance(1, study=1).study_instance_uid,) if "%s" in statement else ()
     return lambda bench: bench.change(statement, *first, forced=forced)
@@ -148,7 +180,16 @@ PLANTED: tuple[tuple[str, Plant, str, Plant], ...] = (
         _sql("INSERT INTO series (study_instance_uid, series_instance_uid, state, calling_ae_title) "
              "VALUES ('1.2', '1.3', 'no-rule', '')"),
     ),
-    ("a job deleted", _closed, "series-without-job", _delete("jobs", _OF_FIRST)),
+    ("a study lost before it was decided", _undecided, "study-missing", _lose_study),
+    ("a job deleted", _closed, "job-missing", _delete("jobs", _OF_FIRST)),
+    ("the only job deleted", _one_closed, "job-missing", _delete("jobs", _OF_FIRST)),
+    ("a job deleted that delivers", _delivering, "job-missing", _delete("jobs", _OF_FIRST)),
+    (
+        "a superseded job deleted",
+        _superseded,
+        "job-missing",
+        _sql("DELETE FROM jobs WHERE superseded_by IS NOT NULL"),
+    ),
     ("a queued job deleted", _queued, "series-without-job", _delete("jobs", _OF_FIRST)),
     ("a job's inputs deleted", _closed, "job-without-inputs", _delete("job_inputs", _OF_FIRST_JOB)),
     ("the task of a queued job deleted", _queued, "job-without-task", _sql("DELETE FROM procrastinate_jobs")),
@@ -189,6 +230,24 @@ PLANTED: tuple[tuple[str, Plant, str, Plant], ...] = (
         _closed,
         "delivery-missing",
         _delete("deliveries", _OF_FIRST_JOB + " AND destination = 'viewer'"),
+    ),
+    (
+        "a delivery set to delivered before it was sent",
+        _delivering,
+        "audit-delivery-not-made",
+        _sql("UPDATE deliveries SET state = 'delivered', finished_at = now() WHERE destination = 'viewer'"),
+    ),
+    (
+        "a delivery set to committed that was delivered",
+        _closed,
+        "audit-delivery-not-made",
+        _sql(" ".join(("UPDATE deliveries SET state = 'committed'", _OF_FIRST_JOB, "AND destination = 'viewer'"))),
+    ),
+    (
+        "the delivery of an object not audited",
+        _one_delivered,
+        "audit-delivery-not-made",
+        _audit_without(AuditEvent.DELIVERY_SUCCEEDED),
     ),
     ("a result removed", _closed, "result-missing", _remove_result),
     ("a result changed", _closed, "result-changed", _change_result),
@@ -249,6 +308,66 @@ def test_jobs_older_than_the_log_are_not_held_to_it(bench: SteppedBench) -> None
     bench.change("UPDATE jobs SET created_at = created_at - interval '1 day'")
     bench.rewrite_audit_log_without(AuditEvent.JOB_CREATED)
     assert bench.account().agrees
+
+
+def _lose_job(bench: SteppedBench) -> None:
+    """A job of two days ago."""
+    bench.change("UPDATE jobs SET created_at = created_at - interval '2 days'")
+    bench.change("DELETE FROM jobs WHERE superseded_by IS NOT NULL")
+
+
+def test_a_job_that_did_something_since_is_missed_whatever_its_age(bench: SteppedBench) -> None:
+    _superseded(bench)
+    old = bench.records.jobs()[1]
+    _lose_job(bench)
+    (found,) = bench.account(since=datetime.now(UTC) - timedelta(days=1)).discrepancies
+    assert (found.code, found.job_id, found.study_instance_uid) == ("job-missing", str(old.id), old.study_instance_uid)
+    assert bench.account(since=datetime.now(UTC)).agrees
+
+
+def test_a_delivery_of_an_older_job_that_began_since_is_missed(bench: SteppedBench) -> None:
+    _one_closed(bench)
+    bench.change("UPDATE jobs SET created_at = created_at - interval '2 days'")
+    since = datetime.now(UTC) - timedelta(days=1)
+    assert bench.account(since=since).agrees
+    bench.change("DELETE FROM deliveries WHERE destination = 'viewer'")
+    assert [one.code for one in bench.account(since=since).discrepancies] == ["delivery-missing"]
+
+
+def test_a_job_whose_making_was_rolled_back_is_not_missed(bench: SteppedBench) -> None:
+    """Its lines are written before the commit; that of a series to be refused at once has its end too."""
+    job = {"job_id": "1f0c0ad4-83ff-4f29-8f0c-0ad483ff4f29", "study_instance_uid": "1.2", "series_instance_uid": "1.3"}
+    for event in (AuditEvent.JOB_CREATED, AuditEvent.JOB_REFUSED, AuditEvent.RESULTS_VERIFIED):
+        bench.audit.append(event, Outcome.SUCCESS, **job)
+    assert bench.account().agrees
+    bench.audit.append(AuditEvent.JOB_REFUSED, Outcome.SUCCESS, attempt=1, **job)
+    assert [one.code for one in bench.account().discrepancies] == ["job-missing"]
+
+
+class _AtWork(tuple[Path, ...]):
+    """The folders of audit logs, and a server that does something before they are read."""
+
+    work: Callable[[], None]
+
+    def __iter__(self) -> Iterator[Path]:
+        self.work()
+        return super().__iter__()
+
+
+def test_what_happens_between_the_records_and_the_log_is_no_alarm(bench: SteppedBench) -> None:
+    _closed(bench)
+
+    def work() -> None:
+        bench.receive_study(7)
+        study = instance(1, study=7).study_instance_uid
+        bench.audit.append(AuditEvent.INSTANCES_RECEIVED, study_instance_uid=study, instances=2)
+        bench.create_jobs()
+        bench.finish()
+
+    folders = _AtWork([bench.settings.audit_folder])
+    folders.work = work
+    assert account(bench.records, bench.kept, bench.files, folders, EVER).agrees
+    assert len(bench.records.jobs()) == 3
 
 
 def test_a_rejection_note_on_its_way_is_no_alarm(tmp_path: Path, url: str) -> None:

@@ -6,7 +6,8 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import NamedTuple
+from itertools import islice
+from typing import NamedTuple, TypeVar
 
 from psycopg.rows import DictRow
 
@@ -14,6 +15,8 @@ from app.identifiers import UID
 from app.jobs.connections import Connection, Connections, read_statements
 
 _SQL = read_statements("accounting.sql")
+_BATCH = 10_000
+_Item = TypeVar("_Item")
 
 RULES = tuple(name.removeprefix("rule_") for name in _SQL if name.startswith("rule_"))
 """The rules that the records must keep; each is also the code of what breaks it, with '_' for '-'."""
@@ -29,6 +32,14 @@ class LedgerEntry(NamedTuple):
     sop_instance_uid: UID
     series_instance_uid: UID
     study_instance_uid: UID
+
+
+class NamedDelivery(NamedTuple):
+    """What names a delivery."""
+
+    job_id: str
+    digest: str
+    destination: str
 
 
 class Snapshot:
@@ -61,9 +72,10 @@ class Snapshot:
         """Return number, state, time and study of each job."""
         return self._connection.execute(_SQL["jobs_and_states"], self._facts).fetchall()
 
-    def deliveries(self) -> set[tuple[str, str, str]]:
-        """Return job, digest and destination of each delivery."""
-        return _named(self._connection.execute(_SQL["deliveries_of_since"], self._facts).fetchall())
+    def deliveries(self) -> dict[NamedDelivery, str]:
+        """Return the state of each delivery."""
+        rows = self._connection.execute(_SQL["deliveries_of_since"], self._facts).fetchall()
+        return {_named(row): row["state"] for row in rows}
 
     def broken(self, rule: str) -> list[DictRow]:
         """Return what breaks one of `RULES`: UIDs, job, destination and digest, as far as the rule is about them."""
@@ -88,9 +100,17 @@ class AccountRecords(Connections):
         """Return those of `digests` whose files may be in the spool now."""
         return {row["digest"] for row in self._rows(_SQL["known_of"], {"digests": list(digests)})}
 
-    def deliveries_of(self, jobs: Iterable[str]) -> set[tuple[str, str, str]]:
-        """Return job, digest and destination of each delivery of these jobs, as they are now."""
-        return _named(self._rows(_SQL["deliveries_of"], {"jobs": list(jobs)}))
+    def jobs_of(self, jobs: Iterable[str]) -> set[str]:
+        """Return those of these jobs that are recorded now."""
+        return {str(row["id"]) for row in self._rows(_SQL["jobs_of"], {"jobs": list(jobs)})}
+
+    def deliveries_of(self, jobs: Iterable[str]) -> set[NamedDelivery]:
+        """Return each delivery of these jobs, as they are now."""
+        return {_named(row) for row in self._rows(_SQL["deliveries_of"], {"jobs": list(jobs)})}
+
+    def studies_without_instances(self, studies: Iterable[str]) -> list[str]:
+        """Return those of these studies of which no instance is recorded now."""
+        return [row["study"] for row in self._rows(_SQL["studies_without_instances"], {"studies": list(studies)})]
 
     def result_is_kept(self, job_id: uuid.UUID, digest: str) -> bool:
         """Whether the file of a result must be there now."""
@@ -108,5 +128,12 @@ class AccountRecords(Connections):
         return self._rows(_SQL["delivered"], {"since": since})
 
 
-def _named(rows: Iterable[DictRow]) -> set[tuple[str, str, str]]:
-    return {(str(row["job_id"]), row["digest"], row["destination"]) for row in rows}
+def batches(items: Iterable[_Item]) -> Iterator[list[_Item]]:
+    """Yield as many at a time as one statement is asked about."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, _BATCH)):
+        yield batch
+
+
+def _named(row: DictRow) -> NamedDelivery:
+    return NamedDelivery(str(row["job_id"]), row["digest"], row["destination"])

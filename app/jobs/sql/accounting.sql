@@ -76,8 +76,16 @@ ORDER BY deliveries.destination, jobs.study_instance_uid, results.series_instanc
 -- name: jobs_and_states
 SELECT id, state, created_at, study_instance_uid FROM jobs WHERE created_at >= %(since)s;
 
+-- name: jobs_of
+SELECT id FROM jobs WHERE id = ANY(%(jobs)s::uuid[]);
+
+-- name: studies_without_instances
+SELECT named.study FROM unnest(%(studies)s::text[]) AS named (study)
+WHERE NOT EXISTS (SELECT FROM instances WHERE study_instance_uid = named.study);
+
 -- name: deliveries_of_since
-SELECT job_id, digest, destination FROM deliveries JOIN jobs ON jobs.id = job_id WHERE jobs.created_at >= %(since)s;
+SELECT job_id, digest, destination, deliveries.state
+FROM deliveries JOIN jobs ON jobs.id = job_id WHERE jobs.created_at >= %(since)s;
 
 -- name: deliveries_of
 SELECT job_id, digest, destination FROM deliveries WHERE job_id = ANY(%(jobs)s::uuid[]);
@@ -96,7 +104,7 @@ WHERE last_received_at >= %(since)s AND NOT EXISTS (
 
 -- name: rule_series_without_job
 -- A routed series has the job of its revision, or names the job that reads it or that had answered it before.
-SELECT study_instance_uid, series_instance_uid, rule, revision, substring(reason FROM 'job ([0-9a-f-]{36})') AS named
+SELECT study_instance_uid, series_instance_uid, rule, revision, substring(reason FROM 'job ([0-9a-f-]{36})') AS job_id
 FROM series
 WHERE last_received_at >= %(since)s AND state = 'routed'
   AND NOT EXISTS (
