@@ -23,6 +23,8 @@ from app.jobs.result_files import ResultFiles
 _SETTLE_SECONDS = 60.0
 """Between an instance's file and its record are syncs of the disk and of the database, on a busy server."""
 _LOOK_SECONDS = 0.2
+_OF_INSTANCES = ("instance-missing", "series-empty")
+"""What names a study of which instances are gone."""
 
 
 class SpoolFiles(Protocol):
@@ -195,6 +197,10 @@ class _Causes:
     """Study and series of these jobs."""
     undelivered: set[str]
     """Jobs of which a delivery is gone."""
+    unrecorded: set[str]
+    """Digests of files whose records are gone."""
+    studies: set[str]
+    """Studies of which instances are gone."""
 
     @classmethod
     def among(cls, found: Iterable[Discrepancy]) -> _Causes:
@@ -206,6 +212,8 @@ class _Causes:
             {one.job_id for one in gone},
             {(one.study_instance_uid, one.series_instance_uid) for one in gone},
             {one.job_id for one in by_code.get("delivery-missing", [])},
+            {one.digest for one in by_code.get("file-unrecorded", [])},
+            {one.study_instance_uid for code in _OF_INSTANCES for one in by_code.get(code, [])},
         )
 
     def explain(self, one: Discrepancy) -> bool:
@@ -218,5 +226,9 @@ class _Causes:
             case "series-without-job":
                 series = one.study_instance_uid, one.series_instance_uid
                 return one.job_id in self.jobs or series in self.series
+            case "instance-missing":
+                return one.digest in self.unrecorded
+            case "study-missing":
+                return one.study_instance_uid in self.studies
             case _:
                 return False

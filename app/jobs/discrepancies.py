@@ -41,6 +41,10 @@ CODES: Mapping[str, Meaning] = MappingProxyType(
         "series-empty": Meaning(
             "a series is recorded of which no instance is", "an instance's record was deleted: send the study again"
         ),
+        "instance-missing": Meaning(
+            "an instance that a job read, or is to read, is not recorded",
+            "its record was deleted: restore the database, or send the study again",
+        ),
         "series-without-job": Meaning(
             "a rule took a series, and its job is not in the records",
             "the job's record was deleted: restore the database",

@@ -142,6 +142,12 @@ def _send_again(bench: SteppedBench) -> None:
     bench.change("UPDATE deliveries SET state = 'waiting' WHERE destination = 'viewer'")
 
 
+def _lose_instance(bench: SteppedBench) -> None:
+    """Its row and its file."""
+    bench.spooled(1)[0].unlink()
+    _delete("instances", _ONE_INSTANCE, forced=True)(bench)
+
+
 def _lose_study(bench: SteppedBench) -> None:
     """Rows and files, of a study of which nothing was made yet."""
     for path in bench.spooled(1):
@@ -165,12 +171,14 @@ def _audit_without(event: AuditEvent) -> Plant:
 
 _OF_FIRST = "WHERE study_instance_uid = %s"
 _OF_FIRST_JOB = "WHERE job_id = (SELECT id FROM jobs WHERE study_instance_uid = %s)"
-_ONE_INSTANCE = "WHERE digest = (SELECT min(digest) FROM instances WHERE study_instance_uid = %s)"
+_ONE_INSTANCE = "WHERE number = (SELECT min(number) FROM instances WHERE study_instance_uid = %s)"
 
 PLANTED: tuple[tuple[str, Plant, str, Plant], ...] = (
     ("a file removed", _closed, "file-missing", _remove_file),
     ("a file cut off", _closed, "file-changed", _cut_file),
     ("a bit of a file turned", _closed, "file-changed", _turn_bit),
+    ("an instance lost that was read", _closed, "instance-missing", _lose_instance),
+    ("an instance lost that is to be read", _queued, "instance-missing", _lose_instance),
     ("a ledger row deleted", _closed, "file-unrecorded", _delete("instances", _ONE_INSTANCE, forced=True)),
     ("a series deleted", _closed, "series-missing", _delete("series", _OF_FIRST, forced=True)),
     (
@@ -272,6 +280,20 @@ def test_a_planted_loss_is_named_and_nothing_else(bench: SteppedBench, before: P
 def test_every_code_is_planted_once() -> None:
     elsewhere = {"audit-log-missing", "study-never-seen", "series-never-seen", "result-not-held"}
     assert {code for _, _, code, _ in PLANTED} | elsewhere == set(CODES)
+
+
+def test_a_study_of_which_something_else_is_missed_is_not_named_twice(bench: SteppedBench) -> None:
+    """Its audit line, the instances that its job read, and what is left of a series."""
+    _undecided(bench)
+    bench.create_jobs()
+    for path in bench.spooled(1):
+        path.unlink()
+    _delete("instances", _OF_FIRST, forced=True)(bench)
+    assert [one.code for one in bench.account().discrepancies] == [
+        "instance-missing",
+        "instance-missing",
+        "series-empty",
+    ]
 
 
 def test_jobs_without_any_audit_log_are_said_once(bench: SteppedBench, tmp_path: Path) -> None:

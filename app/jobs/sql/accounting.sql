@@ -121,6 +121,14 @@ WHERE last_received_at >= %(since)s AND state = 'routed'
 SELECT id AS job_id, study_instance_uid, series_instance_uid FROM jobs
 WHERE created_at >= %(since)s AND NOT EXISTS (SELECT FROM job_inputs WHERE job_inputs.job_id = jobs.id);
 
+-- name: rule_instance_missing
+-- What a job read, or is to read. No instance's row is ever removed: retention marks it.
+SELECT DISTINCT job_inputs.sop_instance_uid, job_inputs.digest, jobs.study_instance_uid
+FROM jobs JOIN job_inputs ON job_inputs.job_id = jobs.id
+WHERE (jobs.created_at >= %(since)s OR jobs.state IN ('queued', 'running', 'held', 'delivering'))
+  AND NOT EXISTS (SELECT FROM instances WHERE instances.sop_instance_uid = job_inputs.sop_instance_uid
+                                          AND instances.digest = job_inputs.digest);
+
 -- name: rule_job_without_task
 -- A queued job waits in the queue; a running one is a task that a worker has, or that is put back when its worker dies.
 SELECT id AS job_id, state, study_instance_uid, series_instance_uid FROM jobs
