@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from app.jobs.audited import RecordedWork, hold_to_logs
@@ -23,8 +24,18 @@ from app.jobs.result_files import ResultFiles
 _SETTLE_SECONDS = 60.0
 """Between an instance's file and its record are syncs of the disk and of the database, on a busy server."""
 _LOOK_SECONDS = 0.2
-_OF_INSTANCES = ("instance-missing", "series-empty")
-"""What names a study of which instances are gone."""
+_FOLLOWS: Mapping[str, Sequence[tuple[str, ...]]] = MappingProxyType(
+    {
+        "delivery-missing": [("job-missing", "job_id")],
+        "deliveries-lost": [("delivery-missing", "job_id", "destination"), ("job-held-without-delivery", "job_id")],
+        "instance-missing": [("file-unrecorded", "digest")],
+        "job-held-without-delivery": [("delivery-missing", "job_id")],
+        "job-not-closed": [("delivery-missing", "job_id"), ("deliveries-lost", "job_id")],
+        "series-without-job": [("job-missing", "job_id"), ("job-missing", "study_instance_uid", "series_instance_uid")],
+        "study-missing": [("instance-missing", "study_instance_uid"), ("series-empty", "study_instance_uid")],
+    }
+)
+"""What each code follows from: another code that is about the same by what is named after it."""
 
 
 class SpoolFiles(Protocol):
@@ -182,53 +193,18 @@ def _results(
 def _settled(found: Iterable[Discrepancy]) -> tuple[Discrepancy, ...]:
     """Each once, and not what follows from another: a job whose delivery is gone does not close either."""
     once = dict.fromkeys(found)
-    causes = _Causes.among(once)
-    left = [one for one in once if not causes.explain(one)]
+    causes: dict[tuple[str, str, str], list[Discrepancy]] = {}
+    for one in once:
+        for name in ("job_id", "study_instance_uid", "digest"):
+            causes.setdefault((one.code, name, getattr(one, name)), []).append(one)
+    left = [one for one in once if not _follows(one, causes)]
     return tuple(sorted(left, key=lambda one: (one.code, one.subject)))
 
 
-@dataclass(frozen=True)
-class _Causes:
-    """What has further discrepancies in its train."""
-
-    jobs: set[str]
-    """Jobs that are gone, with their results and deliveries."""
-    series: set[tuple[str, str]]
-    """Study and series of these jobs."""
-    undelivered: set[str]
-    """Jobs of which a delivery is gone."""
-    unrecorded: set[str]
-    """Digests of files whose records are gone."""
-    studies: set[str]
-    """Studies of which instances are gone."""
-
-    @classmethod
-    def among(cls, found: Iterable[Discrepancy]) -> _Causes:
-        by_code: dict[str, list[Discrepancy]] = {}
-        for one in found:
-            by_code.setdefault(one.code, []).append(one)
-        gone = by_code.get("job-missing", [])
-        return cls(
-            {one.job_id for one in gone},
-            {(one.study_instance_uid, one.series_instance_uid) for one in gone},
-            {one.job_id for one in by_code.get("delivery-missing", [])},
-            {one.digest for one in by_code.get("file-unrecorded", [])},
-            {one.study_instance_uid for code in _OF_INSTANCES for one in by_code.get(code, [])},
-        )
-
-    def explain(self, one: Discrepancy) -> bool:
-        """Whether one need not be named, since its cause is."""
-        match one.code:
-            case "job-not-closed" | "job-held-without-delivery":
-                return one.job_id in self.undelivered
-            case "delivery-missing":
-                return one.job_id in self.jobs
-            case "series-without-job":
-                series = one.study_instance_uid, one.series_instance_uid
-                return one.job_id in self.jobs or series in self.series
-            case "instance-missing":
-                return one.digest in self.unrecorded
-            case "study-missing":
-                return one.study_instance_uid in self.studies
-            case _:
-                return False
+def _follows(one: Discrepancy, causes: Mapping[tuple[str, str, str], Sequence[Discrepancy]]) -> bool:
+    """Whether one need not be named, since its cause is. What it does not say itself can't tell the two apart."""
+    return any(
+        getattr(one, first) and all(getattr(one, name) in ("", getattr(cause, name)) for name in rest)
+        for code, first, *rest in _FOLLOWS.get(one.code, ())
+        for cause in causes.get((code, first, getattr(one, first)), ())
+    )

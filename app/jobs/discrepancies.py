@@ -90,6 +90,10 @@ CODES: Mapping[str, Meaning] = MappingProxyType(
             "an object was being sent, or is about to be, and no record says where to and what became of it",
             "the record was deleted: ask the destination whether it holds the object; restore the database",
         ),
+        "deliveries-lost": Meaning(
+            "fewer deliveries are recorded of a job than were made for it: a destination does not get an object",
+            "the record was deleted: restore the database; the object lies in the results folder",
+        ),
         "result-missing": Meaning(
             "the file of a result is gone, and nothing records that it was removed",
             "what was delivered is not affected; what was not can't be sent any more",

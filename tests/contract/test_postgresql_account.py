@@ -148,6 +148,12 @@ def _lose_instance(bench: SteppedBench) -> None:
     _delete("instances", _ONE_INSTANCE, forced=True)(bench)
 
 
+def _lose_delivery(bench: SteppedBench) -> None:
+    """To the viewer: its row and its task."""
+    bench.change("DELETE FROM procrastinate_jobs WHERE args ->> 'destination' = 'viewer'")
+    bench.change("DELETE FROM deliveries WHERE destination = 'viewer'")
+
+
 def _lose_study(bench: SteppedBench) -> None:
     """Rows and files, of a study of which nothing was made yet."""
     for path in bench.spooled(1):
@@ -257,6 +263,7 @@ PLANTED: tuple[tuple[str, Plant, str, Plant], ...] = (
         "audit-delivery-not-made",
         _audit_without(AuditEvent.DELIVERY_SUCCEEDED),
     ),
+    ("a delivery deleted with its task before it was tried", _delivering, "deliveries-lost", _lose_delivery),
     ("a result removed", _closed, "result-missing", _remove_result),
     ("a result changed", _closed, "result-changed", _change_result),
     ("the making of a job not audited", _queued, "audit-job-not-created", _audit_without(AuditEvent.JOB_CREATED)),
@@ -294,6 +301,30 @@ def test_a_study_of_which_something_else_is_missed_is_not_named_twice(bench: Ste
         "instance-missing",
         "series-empty",
     ]
+
+
+def test_a_destination_that_never_gets_an_object_is_named(bench: SteppedBench) -> None:
+    """Also once the job is closed, as if all had gone well; and where it was the last that waited."""
+    _delivering(bench)
+    _lose_delivery(bench)
+    (found,) = bench.account().discrepancies
+    assert (found.code, found.job_id, found.destination) == ("deliveries-lost", str(bench.job().id), "viewer")
+    bench.finish()
+    assert bench.job().state == "closed"
+    assert bench.account().discrepancies == (found,)
+    bench.receive_study(2)
+    bench.create_jobs()
+    bench.step()
+    bench.step()
+    _lose_delivery(bench)
+    assert [(one.code, one.destination) for one in bench.account().discrepancies] == [("deliveries-lost", "viewer")] * 2
+
+
+def test_deliveries_of_a_program_that_does_not_count_them_are_not_missed(bench: SteppedBench) -> None:
+    _queued(bench)
+    bench.change("UPDATE jobs SET deliveries_made = NULL")
+    bench.finish()
+    assert bench.account().agrees
 
 
 def test_jobs_without_any_audit_log_are_said_once(bench: SteppedBench, tmp_path: Path) -> None:

@@ -88,11 +88,13 @@ class WorkRecords(Connections):
     def add_results(
         self, connection: Connection, results: Sequence[Result], sendings: Sequence[Sending], *, is_held: bool = False
     ) -> None:
-        """Record objects and the deliveries to come, as held or waiting; a delivery that is known changes nothing."""
+        """Record objects of a job and the deliveries to come, as held or waiting; one that is known changes nothing."""
         state = "held" if is_held else "waiting"
         with connection.cursor() as cursor:
             cursor.executemany(_SQL["insert_result"], [asdict(one) for one in results])
-            cursor.executemany(_SQL["insert_delivery"], [(*one, state) for one in sendings])
+            if sendings:
+                cursor.executemany(_SQL["insert_delivery"], [(*one, state) for one in sendings])
+                cursor.execute(_SQL["count_deliveries"], (cursor.rowcount, sendings[0].job_id))
 
     def lock_held(self, connection: Connection, job_id: uuid.UUID) -> bool:
         """Hold a held job until the transaction ends; False if it is not held."""

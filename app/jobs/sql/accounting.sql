@@ -194,3 +194,13 @@ FROM procrastinate_jobs AS task LEFT JOIN jobs ON jobs.id = (task.args ->> 'job_
 WHERE task_name = 'deliver' AND task.status IN ('todo', 'doing') AND NOT EXISTS (
     SELECT FROM deliveries WHERE job_id = (task.args ->> 'job_id')::uuid AND digest = task.args ->> 'digest'
                              AND destination = task.args ->> 'destination');
+
+-- name: rule_deliveries_lost
+-- A job has as many deliveries as were made for it; of those that are gone, the destinations of which nothing is left.
+SELECT jobs.id AS job_id, jobs.study_instance_uid, without.destination
+FROM jobs LEFT JOIN LATERAL (
+    SELECT destination FROM unnest(jobs.destinations) AS named (destination)
+    WHERE NOT EXISTS (SELECT FROM deliveries WHERE job_id = jobs.id AND deliveries.destination = named.destination)
+) AS without ON true
+WHERE (jobs.created_at >= %(since)s OR jobs.state IN ('queued', 'running', 'held', 'delivering'))
+  AND jobs.deliveries_made > (SELECT count(*) FROM deliveries WHERE job_id = jobs.id);

@@ -150,10 +150,10 @@ SELECT EXISTS (SELECT FROM jobs WHERE key = %s AND NOT (state = 'failed' AND cod
 -- name: insert_job
 INSERT INTO jobs (id, key, study_instance_uid, series_instance_uid, series_revision, rule, pipeline, model_name,
                   model_version, weights_digest, destinations, priority, generalist_name, generalist_version,
-                  generalist_digest, on_disagreement)
+                  generalist_digest, on_disagreement, deliveries_made)
 VALUES (%(id)s, %(key)s, %(study_instance_uid)s, %(series_instance_uid)s, %(series_revision)s, %(rule)s, %(pipeline)s,
         %(model_name)s, %(model_version)s, %(weights_digest)s, %(destinations)s, %(priority)s, %(generalist_name)s,
-        %(generalist_version)s, %(generalist_digest)s, %(on_disagreement)s)
+        %(generalist_version)s, %(generalist_digest)s, %(on_disagreement)s, 0)
 ON CONFLICT (key) DO NOTHING
 RETURNING id;
 

@@ -73,6 +73,10 @@ VALUES (%(job_id)s, %(number)s, %(code)s, %(policy)s, %(message)s);
 -- A form that takes another one's place may be on its way already.
 INSERT INTO deliveries (job_id, digest, destination, state) VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING;
 
+-- name: count_deliveries
+-- What the account holds the job's deliveries to. Of a job that a program made which does not count there is no number.
+UPDATE jobs SET deliveries_made = deliveries_made + %s WHERE id = %s;
+
 -- name: insert_step
 INSERT INTO steps (job_id, attempt, step, seconds) VALUES (%s, %s, %s, %s);
 
