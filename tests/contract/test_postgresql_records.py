@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -140,6 +141,43 @@ def test_files_without_a_record_are_adopted(records: Records) -> None:
     assert records.unknown_digests([known.digest, unknown.digest]) == {unknown.digest}
     records.adopt([unknown])
     assert records.unknown_digests([known.digest, unknown.digest]) == set()
+
+
+def test_what_is_adopted_after_a_crash_keeps_the_source_of_its_series(records: Records) -> None:
+    """Else its quiet time would be the default's: the series could be decided before the source has sent the rest."""
+    records.record_instance(instance(1))
+    records.adopt([replace(instance(2), calling_ae_title="", source_host="")])
+    assert [one.calling_ae_title for one in records.undecided_series()] == ["MODALITY"]
+
+
+def test_a_repeat_says_who_sent_what_was_adopted_and_changes_nothing_else(records: Records, url: str) -> None:
+    records.adopt([replace(instance(1), calling_ae_title="", source_host="")])
+    (before,) = records.series()
+    assert before.calling_ae_title == ""
+    for one in (instance(1), replace(instance(1), calling_ae_title="VIEWER", source_host="elsewhere")):
+        records.record_instance(one)  # the second is known, with its source
+        assert records.series() == [replace(before, calling_ae_title="MODALITY")]
+        with psycopg.connect(url) as connection:
+            found = connection.execute("SELECT calling_ae_title, source_host FROM instances").fetchall()
+        assert found == [("MODALITY", "127.0.0.1")]
+
+
+def test_a_repeat_says_who_sent_a_series_that_is_decided_and_does_not_open_it(records: Records) -> None:
+    records.adopt([replace(instance(1), calling_ae_title="", source_host="")])
+    (series,) = records.undecided_series()
+    assert records.conclude_series(series, "no-rule")
+    records.record_instance(instance(1))
+    (after,) = records.series()
+    assert (after.state, after.revision, after.calling_ae_title) == ("no-rule", 1, "MODALITY")
+
+
+def test_content_that_is_to_be_told_first_says_nothing_of_the_source_yet(records: Records) -> None:
+    records.adopt([replace(instance(1), calling_ae_title="", source_host="")])
+    corrected = instance(1, content="corrected")
+    assert records.record_instance(corrected)
+    assert [one.calling_ae_title for one in records.series()] == [""]
+    assert not records.record_instance(corrected, is_told=True)
+    assert [one.calling_ae_title for one in records.series()] == ["MODALITY"]
 
 
 def test_adopted_content_that_changed_is_told_to_the_audit_log_once(records: Records, tmp_path: Path) -> None:

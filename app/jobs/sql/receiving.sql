@@ -5,6 +5,7 @@
 -- unless its file was removed for its age: then it is received anew, as content is that comes after the decision, and
 -- makes a new revision of the series. Content other than was known of the instance is recorded only once that is told;
 -- it returns whether it is to be told first.
+-- What was adopted after a crash has no source: its series keeps the one that it has, and its sender says it by a repeat.
 WITH other AS (
     SELECT EXISTS (SELECT FROM instances WHERE sop_instance_uid = %(sop_instance_uid)s AND digest <> %(digest)s)
            AND NOT EXISTS (SELECT FROM instances WHERE sop_instance_uid = %(sop_instance_uid)s
@@ -18,12 +19,21 @@ WITH other AS (
     FROM other WHERE NOT is_to_be_told
     ON CONFLICT (sop_instance_uid, digest) DO UPDATE SET pruned_at = NULL WHERE instances.pruned_at IS NOT NULL
     RETURNING study_instance_uid, series_instance_uid, calling_ae_title
+), named_instance AS (
+    UPDATE instances SET calling_ae_title = %(calling_ae_title)s, source_host = %(source_host)s
+    WHERE sop_instance_uid = %(sop_instance_uid)s AND digest = %(digest)s
+      AND calling_ae_title = '' AND %(calling_ae_title)s <> '' AND NOT EXISTS (SELECT FROM fresh)
+), named_series AS (
+    UPDATE series SET calling_ae_title = %(calling_ae_title)s
+    WHERE study_instance_uid = %(study_instance_uid)s AND series_instance_uid = %(series_instance_uid)s
+      AND calling_ae_title = '' AND %(calling_ae_title)s <> '' AND NOT EXISTS (SELECT FROM fresh)
+      AND NOT (SELECT is_to_be_told FROM other)
 ), receiving AS (
     INSERT INTO series (study_instance_uid, series_instance_uid, state, calling_ae_title)
     SELECT study_instance_uid, series_instance_uid, 'receiving', calling_ae_title FROM fresh
     ON CONFLICT (study_instance_uid, series_instance_uid) DO UPDATE SET
         last_received_at = clock_timestamp(),
-        calling_ae_title = EXCLUDED.calling_ae_title,
+        calling_ae_title = coalesce(nullif(EXCLUDED.calling_ae_title, ''), series.calling_ae_title),
         revision = series.revision + CASE WHEN series.state IN ('receiving', 'waiting-for-study') THEN 0 ELSE 1 END,
         state = 'receiving'
 )
