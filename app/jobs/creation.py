@@ -77,9 +77,9 @@ class JobCreation:
                 audit_job(self._audit, AuditEvent.JOB_CREATED, job, rule=rule.name, instances=len(inputs))
                 of_study = rule.after == "study" and self._settings.routing.ask_whole_study
                 self._records.note_shortfalls(connection, job.id, [series], of_study=of_study)
-                self._superseding.supersede(connection, job)
+                self._superseding.supersede(connection, job, of_series=True)
                 self._queue.defer_segment(connection, job)
-            elif not self._begins_again(connection, job):
+            elif not self._begins_again(connection, job, of_series=True):
                 reason = f"{_ALREADY_DONE}: job {job.id}"
                 _log.info("job.already_done", job_id=str(job.id))
             self._records.conclude_series(series, "routed", rule=rule.name, reason=reason, connection=connection)
@@ -201,7 +201,9 @@ class JobCreation:
         self._notices.send(connection, job, self._notices.write(job, inputs, 0, Notice("refused", code, reason)))
         _log.warning("job.ended", job_id=str(job.id), state="refused", code=code)
 
-    def _begins_again(self, connection: Connection, job: NewJob, *, of_study: bool = False) -> bool:
+    def _begins_again(
+        self, connection: Connection, job: NewJob, *, of_study: bool = False, of_series: bool = False
+    ) -> bool:
         """Have a job run after all that ended since a worker had another model; whether it is such a one.
 
         It waits longer each time: a worker whose copy of the model is out of date would take it and end it at once.
@@ -211,7 +213,7 @@ class JobCreation:
             return False
         reason = "it was ended for a model that its pipeline does not have now"
         audit_job(self._audit, AuditEvent.JOB_REPLAYED, job, state="queued", reason=reason)
-        self._superseding.supersede(connection, job, of_study=of_study)
+        self._superseding.supersede(connection, job, of_study=of_study, of_series=of_series)
         wait = back_off_seconds(attempts, *_OTHER_MODEL_WAIT_SECONDS)
         self._queue.defer_segment(connection, job, self._records.moment(connection, wait))
         _log.warning("job.begins_again", job_id=str(job.id), attempt=attempts, seconds=wait)

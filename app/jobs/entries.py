@@ -73,8 +73,8 @@ class SeenSeries:
     last_received_at: datetime
     quiet_seconds: float
     study_quiet_seconds: float
-    lowest_digest: str
-    """The digest of one of its instances, always the same one: the header that is decided on."""
+    header_digest: str
+    """The digest of the header that is decided on: of the instance that came first, whatever comes later."""
     released: bool = False
     """Whether the last association that brought it was released, and no other of its source brings the study."""
     open_associations: int = 0

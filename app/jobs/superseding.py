@@ -39,7 +39,7 @@ class Superseding:
         self._audit = audit
         self._queue = queue
 
-    def supersede(self, connection: Connection, job: NewJob, *, of_study: bool = False) -> int:
+    def supersede(self, connection: Connection, job: NewJob, *, of_study: bool = False, of_series: bool = False) -> int:
         """Mark each earlier job that `job` takes the place of, and end what of it has not begun; return how many.
 
         An urgent one makes `job` urgent. An attempt that runs writes nothing any more: its row is no longer running.
@@ -49,13 +49,25 @@ class Superseding:
         ----------
         of_study
             Whether the rule binds channels in a whole study.
+        of_series
+            Whether the job reads its series alone: then it takes the place of what other rules made of earlier
+            revisions of that alone, too. What came late may be what another rule goes by.
         """
-        earlier = self._records.lock_earlier_jobs(connection, job, of_study=of_study)
+        alone = self._alone() if of_series else ()
+        earlier = self._records.lock_earlier_jobs(connection, job, of_study=of_study, alone=alone)
         for one in earlier:
             self._end(connection, one, job)
         if earlier:  # the new job's task is put into the queue after this, with what the records say then
             self._records.keep_urgency(connection, job.id, URGENT_PRIORITY)
         return len(earlier)
+
+    def _alone(self) -> list[str]:
+        """Return the pipelines whose jobs read one series each; a prompted one's read its images too.
+
+        What a person drew is none of theirs: its pipeline is in no settings.
+        """
+        bound = {one.pipeline for one in self._settings.rule if one.channels}
+        return [one.name for one in self._settings.pipeline if one.prompt is None and one.name not in bound]
 
     def _end(self, connection: Connection, old: EarlierJob, new: NewJob) -> None:
         recorded = self._records.job(old.id)

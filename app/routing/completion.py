@@ -156,7 +156,7 @@ class CompletionScanner:
         """Say of a series whose file can't be had now why it waits; the others are decided meanwhile."""
         why = str(error if isinstance(error, StorageError) else host_failed(error))
         if series.waits_for != why:
-            _log.error("completion.put_off", digest=series.lowest_digest, error=type(error).__name__)
+            _log.error("completion.put_off", digest=series.header_digest, error=type(error).__name__)
             self._records.explain_waiting(series, why)
 
     def _patience_of(self, series: SeenSeries) -> Patience:
@@ -226,7 +226,7 @@ class CompletionScanner:
 
     def _read(self, series: SeenSeries, look: Callable[[Path], _Found]) -> _Found | None:
         """What is found in a series' first file; None if it is none that can be read, whatever is wrong with it."""
-        path = self._spool_path_of(series.lowest_digest)
+        path = self._spool_path_of(series.header_digest)
         try:
             return look(path)
         except FileNotFoundError as error:

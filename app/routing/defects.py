@@ -50,7 +50,7 @@ class DefectiveDecisions:
         else:
             log_id = uuid.uuid4().hex[:12]
             _log.error(
-                "completion.defect", code=DECISION_FAILED, digest=series.lowest_digest, log_id=log_id, exc_info=error
+                "completion.defect", code=DECISION_FAILED, digest=series.header_digest, log_id=log_id, exc_info=error
             )
         self._defects[_content(series)] = _Defect(name, log_id, time.monotonic() + _AGAIN_SECONDS)
         return (

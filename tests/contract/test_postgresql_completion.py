@@ -146,10 +146,31 @@ def test_a_rule_sees_what_an_instance_was_corrected_to(tmp_path: Path, url: str,
         receive(made, 1, modality="MR", digest=first * 64)
         receive(made, 1, modality="CT", digest=corrected * 64)
         (seen,) = made.records.undecided_series()
-        assert made.records.series_of_study(seen.study_instance_uid)[0].lowest_digest == seen.lowest_digest
-        assert [one.digest for one in made.records.latest_inputs(seen)] == [seen.lowest_digest] == [corrected * 64]
+        assert made.records.series_of_study(seen.study_instance_uid)[0].header_digest == seen.header_digest
+        assert [one.digest for one in made.records.latest_inputs(seen)] == [seen.header_digest] == [corrected * 64]
         _scan_until(_scanner(made, rule(match={"Modality": "CT"})), 1)
         assert states(made) == ["routed"]
+
+
+@pytest.mark.parametrize("late", ["0", "f"])
+def test_what_comes_late_does_not_say_which_rule_takes_the_series(tmp_path: Path, url: str, late: str) -> None:
+    """Whatever its digest: a header that differs in one slice of many must not decide by chance."""
+    with bench(tmp_path, url) as made:
+        receive(made, 1, modality="CT", digest="7" * 64)
+        receive(made, 2, modality="OT", digest=late * 64)
+        (seen,) = made.records.undecided_series()
+        assert made.records.series_of_study(seen.study_instance_uid)[0].header_digest == seen.header_digest == "7" * 64
+        _scan_until(_scanner(made, rule(match={"Modality": "CT"})), 1)
+        assert states(made) == ["routed"]
+
+
+def test_what_came_first_stays_the_first_when_it_is_corrected(tmp_path: Path, url: str) -> None:
+    with bench(tmp_path, url) as made:
+        receive(made, 1, modality="OT", digest="7" * 64)
+        receive(made, 2, modality="OT", digest="0" * 64)
+        receive(made, 1, modality="CT", digest="f" * 64)
+        (seen,) = made.records.undecided_series()
+        assert made.records.series_of_study(seen.study_instance_uid)[0].header_digest == seen.header_digest == "f" * 64
 
 
 def test_of_what_retention_removed_nothing_is_read_while_there_is_more(tmp_path: Path, url: str) -> None:
@@ -159,10 +180,10 @@ def test_of_what_retention_removed_nothing_is_read_while_there_is_more(tmp_path:
         receive(made, 2, digest="2" * 64)
         connection.execute("UPDATE instances SET pruned_at = clock_timestamp() WHERE digest = %s", ("0" * 64,))
         (seen,) = made.records.undecided_series()
-        assert seen.lowest_digest == "1" * 64  # the latest that is left of the instance
+        assert seen.header_digest == "1" * 64  # the latest that is left of the instance
         connection.execute("UPDATE instances SET pruned_at = clock_timestamp()")
         (seen,) = made.records.undecided_series()
-        assert seen.lowest_digest == "0" * 64
+        assert seen.header_digest == "0" * 64
 
 
 def test_a_series_that_cannot_be_read_is_a_recorded_outcome(tmp_path: Path, url: str) -> None:
@@ -224,7 +245,7 @@ def test_an_error_of_ours_keeps_only_its_own_series_waiting(
         (left,) = made.records.undecided_series()
         (verdict,) = explain_waiting([left], made.settings).values()
         (line,) = [one for one in logs if one["event"] == "completion.defect"]
-        assert (line["code"], line["digest"]) == ("decision-failed", first.lowest_digest)
+        assert (line["code"], line["digest"]) == ("decision-failed", first.header_digest)
         assert "decision-failed" in verdict.waits_for
         assert line["log_id"] in verdict.waits_for
         assert "CanaryPatient" not in str(verdict) + str({**line, "exc_info": None})

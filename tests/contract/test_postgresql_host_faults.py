@@ -138,7 +138,7 @@ def test_a_file_that_the_disk_does_not_give_keeps_only_its_own_series_waiting(tm
         receive(made, 1, series=1)
         receive(made, 2, series=2)
         (first, _) = made.records.undecided_series()
-        path = made.spool / f"{first.lowest_digest}.dcm"
+        path = made.spool / f"{first.header_digest}.dcm"
         kept = path.read_bytes()
         path.unlink()
         path.symlink_to(path.name)  # it can't be opened: a loop
@@ -164,7 +164,7 @@ def test_a_series_that_waits_for_its_study_says_that_its_file_can_not_be_had(tmp
         (seen,) = made.records.undecided_series()
         assert made.records.conclude_series(seen, "waiting-for-study", rule="every")
         (waiting,) = made.records.undecided_series()
-        path = made.spool / f"{waiting.lowest_digest}.dcm"
+        path = made.spool / f"{waiting.header_digest}.dcm"
         kept = path.read_bytes()
         path.unlink()
         path.symlink_to(path.name)  # it can't be opened: a loop
@@ -191,7 +191,7 @@ def test_memory_that_is_short_keeps_only_the_series_waiting_that_needs_it(
         original = read_before_pixels
 
         def read(path: Path, *rest: Any) -> Any:
-            if path.stem == first.lowest_digest:
+            if path.stem == first.header_digest:
                 raise MemoryError
             return original(path, *rest)
 
@@ -211,7 +211,7 @@ def test_values_of_gigabytes_are_not_read_to_decide(tmp_path: Path, url: str) ->
     with bench(tmp_path, url) as made:
         receive(made, 1)
         (series,) = made.records.undecided_series()
-        add_private_value(made.spool / f"{series.lowest_digest}.dcm")
+        add_private_value(made.spool / f"{series.header_digest}.dcm")
         scanner = _scanner(made, made.spool)
         tracemalloc.start()
         try:

@@ -6,6 +6,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -13,7 +14,7 @@ import pytest
 
 from app.graph import CompletionRecord, GraphRequest
 from app.jobs.records import Job
-from app.settings_pipeline import URGENT_PRIORITY
+from app.settings_pipeline import URGENT_PRIORITY, RuleSettings
 from tests.contract.test_postgresql_completion import audited
 from tests.database_fixture import fresh_database
 from tests.job_harness import DESTINATIONS, Bench, PlantedGraph, bench, instance
@@ -47,6 +48,16 @@ def jobs(made: Bench) -> list[Job]:
 def receive(made: Bench, number: int) -> None:
     made.receive(instance(number))
     made.create_jobs()
+
+
+def other_rule(made: Bench) -> RuleSettings:
+    return made.settings.rule[0].model_copy(update={"name": "another"})
+
+
+def decide(made: Bench, rule: RuleSettings) -> None:
+    """Make the job that a rule asks for of the series that is undecided."""
+    [series] = made.records.undecided_series()
+    assert made.workflow.create_job(series, rule)
 
 
 def states(made: Bench) -> list[str]:
@@ -256,17 +267,90 @@ def test_a_chain_reaches_what_was_sent_before_it(tmp_path: Path, url: str) -> No
         assert replaced(graph.asked[-1]) == [str(jobs(made)[0].results[0].sop_instance_uid)]
 
 
-def test_other_rules_and_series_are_left_alone(tmp_path: Path, url: str) -> None:
+def test_a_later_revision_that_another_rule_decides_supersedes_what_the_first_made(tmp_path: Path, url: str) -> None:
+    """The old result is of a revision that is over, whichever rule made it."""
     with bench(tmp_path, url) as made:
         receive(made, 1)
+        made.receive(instance(2))
+        decide(made, other_rule(made))
+        assert states(made) == ["superseded", "queued"]
+        assert [one.rule for one in jobs(made)] == ["every", "another"]
+        made.work(made.all_ended)
+        assert states(made) == ["superseded", "closed"]
+        assert made.destinations["archive"].got() == [jobs(made)[1].results[0].digest]
+        check_marks(made)
+
+
+def test_what_another_rule_delivered_is_named_as_replaced(tmp_path: Path, url: str) -> None:
+    graph = AskedGraph()
+    with bench(tmp_path, url, graph=graph) as made:
+        receive(made, 1)
+        made.work(is_done(made))
+        made.receive(instance(2))
+        decide(made, other_rule(made))
+        made.work(is_done(made))
+        assert states(made) == ["closed", "closed"]
+        assert replaced(graph.asked[-1]) == [str(jobs(made)[0].results[0].sop_instance_uid)]
+        check_marks(made)
+
+
+def test_other_series_and_studies_are_left_alone(tmp_path: Path, url: str) -> None:
+    with bench(tmp_path, url) as made:
         made.receive(instance(1, series=2), instance(1, study=2))
         made.create_jobs()
-        other = made.settings.rule[0].model_copy(update={"name": "another"})
+        receive(made, 1)
+        for decided_by in (made.settings.rule[0], other_rule(made)):
+            made.receive(instance(2 + len(jobs(made))))
+            decide(made, decided_by)
+        assert states(made) == ["queued", "queued", "superseded", "superseded", "queued"]
+        assert [one.superseded_by for one in jobs(made)[:2]] == [None] * 2
+
+
+def test_what_another_rule_made_of_the_same_revision_is_left_alone(tmp_path: Path, url: str) -> None:
+    """Nothing came since: the series was only decided again, as after a change of the settings."""
+    with bench(tmp_path, url) as made:
+        receive(made, 1)
+        with psycopg.connect(url) as connection:
+            connection.execute("UPDATE series SET state = 'receiving'")
+        made.models["liver"] = replace(made.models["liver"], weights_digest="1" * 64)
+        decide(made, other_rule(made))
+        assert states(made) == ["queued"] * 2
+        assert [one.superseded_by for one in jobs(made)] == [None] * 2
+
+
+@pytest.mark.parametrize(
+    "made_of_more",
+    [
+        "UPDATE jobs SET rule = 'interactive', pipeline = 'interactive'",  # what a person drew
+        "UPDATE job_inputs SET channel = 'prompt'",
+        "UPDATE job_inputs SET channel = 't1'",  # of several series of the study
+    ],
+)
+def test_what_was_not_made_of_the_series_alone_is_left_alone_by_other_rules(
+    tmp_path: Path, url: str, made_of_more: str
+) -> None:
+    with bench(tmp_path, url) as made:
+        receive(made, 1)
+        with psycopg.connect(url) as connection:
+            connection.execute(made_of_more)
         made.receive(instance(2))
-        [late] = made.records.undecided_series()
-        assert made.workflow.create_job(late, other)
-        assert states(made) == ["queued"] * 4
-        assert [one.superseded_by for one in jobs(made)] == [None] * 4
+        decide(made, other_rule(made))
+        assert states(made) == ["queued"] * 2
+        assert [one.superseded_by for one in jobs(made)] == [None] * 2
+
+
+def test_a_study_that_was_refused_for_a_channel_is_left_alone_by_other_rules(tmp_path: Path, url: str) -> None:
+    """Its job has the carrier's instances without a channel, and is of the study all the same."""
+    with bench(tmp_path, url) as made:
+        receive(made, 1)
+        with psycopg.connect(url) as connection:
+            connection.execute("UPDATE jobs SET state = 'refused', code = 'channel-missing'")
+        of_study = made.settings.rule[0].model_copy(update={"after": "study", "channels": {"t1": {}}})
+        object.__setattr__(made.settings, "rule", (of_study, other_rule(made)))  # the workflow has these settings
+        made.receive(instance(2))
+        decide(made, other_rule(made).model_copy(update={"pipeline": "liver"}))
+        assert states(made) == ["refused", "queued"]
+        assert [one.superseded_by for one in jobs(made)] == [None] * 2
 
 
 def test_the_same_again_takes_no_place(tmp_path: Path, url: str) -> None:

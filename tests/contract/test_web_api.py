@@ -343,7 +343,7 @@ def test_sessions_that_can_not_be_opened(api: tuple[Client, Part, dict[str, str]
     lost = part.received(write_ball(part.folder / "lost", seed=2))
     part.decide()
     one = part.records.series_of_study(lost["study_instance_uid"])[0]
-    part.spool.remove(one.lowest_digest)
+    part.spool.remove(one.header_digest)
     assert client.refused("POST", "/v1/sessions", lost) == (410, "input-missing")
 
 

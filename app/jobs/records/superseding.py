@@ -16,15 +16,20 @@ _SQL = read_statements("superseding.sql")
 class SupersedeRecords(Connections):
     """What a newer job does to older ones."""
 
-    def lock_earlier_jobs(self, connection: Connection, job: NewJob, *, of_study: bool) -> list[EarlierJob]:
+    def lock_earlier_jobs(
+        self, connection: Connection, job: NewJob, *, of_study: bool, alone: Sequence[str] = ()
+    ) -> list[EarlierJob]:
         """Hold the jobs that a new one takes the place of until the transaction ends, the oldest first.
 
         Parameters
         ----------
         of_study
             Whether all jobs of the rule in the study count, whichever series carries them.
+        alone
+            Pipelines whose jobs of earlier revisions of the same series count whatever their rule, where they were made
+            of it alone.
         """
-        facts = {**asdict(job), "of_study": of_study}
+        facts = {**asdict(job), "of_study": of_study, "alone": list(alone)}
         return [EarlierJob(**row) for row in connection.execute(_SQL["lock_earlier_jobs"], facts).fetchall()]
 
     def keep_urgency(self, connection: Connection, job_id: uuid.UUID, urgent: int) -> None:

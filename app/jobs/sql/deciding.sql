@@ -19,11 +19,14 @@ SELECT study_instance_uid, series_instance_uid, state, revision, calling_ae_titl
                max(last_received_at))
            FROM series AS whole
            WHERE whole.study_instance_uid = series.study_instance_uid))::float8 AS study_quiet_seconds,
-       (SELECT coalesce(min(digest) FILTER (WHERE pruned_at IS NULL), min(digest)) FROM (
-            SELECT DISTINCT ON (sop_instance_uid) digest, pruned_at FROM instances  -- as inputs_of_series: the latest
+       (SELECT digest FROM (  -- of the instance that came first, so that no later one decides; its latest content
+            SELECT DISTINCT ON (sop_instance_uid) digest, pruned_at,  -- as inputs_of_series
+                   min(number) OVER (PARTITION BY sop_instance_uid) AS came
+            FROM instances
             WHERE instances.study_instance_uid = series.study_instance_uid
               AND instances.series_instance_uid = series.series_instance_uid
-            ORDER BY sop_instance_uid, pruned_at IS NOT NULL, number DESC) AS latest) AS lowest_digest,
+            ORDER BY sop_instance_uid, pruned_at IS NOT NULL, number DESC) AS latest
+        ORDER BY pruned_at IS NOT NULL, came LIMIT 1) AS header_digest,
        coalesce(released_at >= last_received_at, false) AS released,
        (SELECT count(DISTINCT association)::int FROM transfers
         WHERE transfers.study_instance_uid = series.study_instance_uid AND transfers.state = 'open'
@@ -71,11 +74,14 @@ SELECT study_instance_uid, series_instance_uid, state, revision, calling_ae_titl
                max(last_received_at))
            FROM series AS whole
            WHERE whole.study_instance_uid = series.study_instance_uid))::float8 AS study_quiet_seconds,
-       (SELECT coalesce(min(digest) FILTER (WHERE pruned_at IS NULL), min(digest)) FROM (
-            SELECT DISTINCT ON (sop_instance_uid) digest, pruned_at FROM instances  -- as inputs_of_series: the latest
+       (SELECT digest FROM (  -- of the instance that came first, so that no later one decides; its latest content
+            SELECT DISTINCT ON (sop_instance_uid) digest, pruned_at,  -- as inputs_of_series
+                   min(number) OVER (PARTITION BY sop_instance_uid) AS came
+            FROM instances
             WHERE instances.study_instance_uid = series.study_instance_uid
               AND instances.series_instance_uid = series.series_instance_uid
-            ORDER BY sop_instance_uid, pruned_at IS NOT NULL, number DESC) AS latest) AS lowest_digest,
+            ORDER BY sop_instance_uid, pruned_at IS NOT NULL, number DESC) AS latest
+        ORDER BY pruned_at IS NOT NULL, came LIMIT 1) AS header_digest,
        coalesce(released_at >= last_received_at, false) AS released,
        (SELECT count(DISTINCT association)::int FROM transfers
         WHERE transfers.study_instance_uid = series.study_instance_uid AND transfers.state = 'open'

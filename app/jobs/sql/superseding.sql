@@ -1,11 +1,15 @@
 -- The statements of app/jobs/records/superseding.py. A statement starts at its `-- name:` line.
 
 -- name: lock_earlier_jobs
--- What the same rule and pipeline made before of the same series; of the same study where channels are bound in it.
+-- What the same rule and pipeline made before of the same series; of the same study where channels are bound in it. Of a
+-- series that is read alone also what other rules made of it alone before more of it came.
 SELECT id, state FROM jobs
-WHERE study_instance_uid = %(study_instance_uid)s AND rule = %(rule)s AND pipeline = %(pipeline)s
-  AND (%(of_study)s OR series_instance_uid = %(series_instance_uid)s)
-  AND id <> %(id)s AND superseded_by IS NULL
+WHERE study_instance_uid = %(study_instance_uid)s AND id <> %(id)s AND superseded_by IS NULL
+  AND (rule = %(rule)s AND pipeline = %(pipeline)s
+          AND (%(of_study)s OR series_instance_uid = %(series_instance_uid)s)
+       OR pipeline = ANY(%(alone)s::text[]) AND series_instance_uid = %(series_instance_uid)s
+          AND series_revision < %(series_revision)s
+          AND NOT EXISTS (SELECT FROM job_inputs WHERE job_inputs.job_id = jobs.id AND channel <> ''))
 ORDER BY created_at, id
 FOR UPDATE;
 

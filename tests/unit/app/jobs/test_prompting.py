@@ -30,7 +30,7 @@ _IMAGES = SeenSeries(
     last_received_at=datetime(2026, 1, 1, tzinfo=UTC),
     quiet_seconds=60.0,
     study_quiet_seconds=60.0,
-    lowest_digest="0" * 64,
+    header_digest="0" * 64,
 )
 
 

@@ -31,7 +31,7 @@ def series(**facts: Any) -> SeenSeries:
         "last_received_at": datetime(2026, 1, 1, tzinfo=UTC),
         "quiet_seconds": 20.0,
         "study_quiet_seconds": 20.0,
-        "lowest_digest": "0" * 64,
+        "header_digest": "0" * 64,
     }
     return SeenSeries(**{**known, **facts})
 
