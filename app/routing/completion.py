@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 from app.audit.events import AuditEvent, Outcome
 from app.audit.log import AuditLog
-from app.errors import StorageError
+from app.errors import AuditError, StorageError
 from app.jobs.binding import StudyBinding, TakenSeries
 from app.jobs.host_faults import host_failed
 from app.jobs.queue import GROUND
@@ -49,6 +49,7 @@ _SILENT_SECONDS = 3600.0
 """An association that brings nothing for so long, and for ten of its network timeouts, has lost its listener."""
 _LEFT_OPEN_LOOK_SECONDS = 60.0
 _Found = TypeVar("_Found")
+_Judged = tuple[SeenSeries, Verdict]
 
 _log = get_logger(__name__)
 
@@ -126,6 +127,21 @@ class CompletionScanner:
         undecided = self._records.undecided_series()
         self._defects.forget_others(undecided)
         judged = [(one, judge_series(one, self._patience_of(one))) for one in undecided]
+        try:
+            return self._decide_complete(judged)
+        except AuditError as error:
+            self._explain_unaudited(judged, error)
+            raise
+
+    def _explain_unaudited(self, judged: Sequence[_Judged], error: AuditError) -> None:
+        """Say of each complete series that it waits for the audit log: none is decided that can't be told."""
+        why = f"it can't be decided: {error}"
+        for series, verdict in judged:
+            if verdict.complete and series.waits_for != why and not self._defects.must_wait(series):
+                self._records.explain_waiting(series, why)
+
+    def _decide_complete(self, judged: Sequence[_Judged]) -> int:
+        """Have those decided that are complete, and archives asked about others; return how many were decided."""
         unfinished: dict[str, list[SeenSeries]] = {}
         for series, verdict in judged:
             if not verdict.complete:

@@ -14,6 +14,8 @@ from app.settings import Settings
 
 ASKING = "asking"
 _LONGEST_AGAIN_SECONDS = 60.0
+_LONG_UNDECIDED_SECONDS = 60.0
+"""A scan comes to a complete series within seconds, and where many are complete at once within less than this."""
 
 WaitCode = Literal["", "quiet", "association", "answer", "instances", "study", "series", "decision"]
 
@@ -143,9 +145,28 @@ def explain_waiting(undecided: Sequence[SeenSeries], settings: Settings) -> dict
         if verdict.complete and series.state == "waiting-for-study":
             verdict = judge_study(series, patience[series.calling_ae_title], unfinished)
         if verdict.complete:
-            verdict = Verdict("decision", series.waits_for or "complete: it is about to be decided")
+            verdict = Verdict("decision", series.waits_for or _undecided(series, patience[series.calling_ae_title]))
         explained[series.study_instance_uid, series.series_instance_uid] = verdict
     return explained
+
+
+def _undecided(series: SeenSeries, patience: Patience) -> str:
+    """Say that a complete series is about to be decided; not if that should have been long ago.
+
+    No scan runs then: no server, or it fails before it could say why. Where something may have been waited for beyond
+    the quiet time, its longest wait counts.
+    """
+    is_of_study = series.state == "waiting-for-study"
+    quiet = series.study_quiet_seconds if is_of_study else series.quiet_seconds
+    waited = patience.study_quiet_seconds if is_of_study else patience.quiet_seconds
+    if patience.archive or patience.on_release:
+        waited = max(waited, patience.incomplete_seconds)
+    if quiet - waited < _LONG_UNDECIDED_SECONDS:
+        return "complete: it is about to be decided"
+    return (
+        f"complete, and no scan has decided it for {_seconds(quiet - waited)}: see whether a server with a listener "
+        "runs, and its log"
+    )
 
 
 def _arriving(series: SeenSeries, patience: Patience) -> Verdict | None:

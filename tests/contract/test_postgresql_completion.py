@@ -16,6 +16,7 @@ import structlog
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
+from app.errors import AuditError
 from app.identifiers import UID
 from app.jobs.entries import SeenSeries
 from app.routing.completion import CompletionScanner
@@ -255,6 +256,29 @@ def test_an_error_of_ours_keeps_only_its_own_series_waiting(
         assert len(calls) == 2
         _scan_until(_scanner(made), 1)  # as by a version that mends it
         assert states(made) == ["routed", "routed"]
+
+
+def test_while_the_audit_log_can_not_be_written_every_complete_series_says_so(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with bench(tmp_path, url) as made:
+        receive(made, 1, series=1)
+        receive(made, 2, series=2)
+        _quiet(made)
+        made.receive(instance(3, series=3))
+
+        def fail(*_: object, **__: object) -> None:
+            raise AuditError("the audit log can't be written: no room", code="audit-write")
+
+        scanner = _scanner(made, routing=made.settings.routing.model_copy(update={"series_quiet_seconds": 0.2}))
+        with monkeypatch.context() as patched:
+            patched.setattr(made.audit, "append", fail)
+            with pytest.raises(AuditError):
+                scanner.scan()
+        said = [one.waits_for for one in made.records.waiting_series()]
+        assert said == ["it can't be decided: the audit log can't be written: no room"] * 2 + [None]
+        _scan_until(scanner, 3)
+        assert states(made) == ["routed", "routed", "unreadable"]
 
 
 def test_a_rule_may_take_results_on_purpose(tmp_path: Path, url: str) -> None:

@@ -161,6 +161,39 @@ def test_every_undecided_series_is_explained_as_the_scanner_sees_it() -> None:
     }
 
 
+def test_a_complete_series_that_no_scan_decides_says_for_how_long() -> None:
+    late = [
+        series(series_instance_uid=UID("1.1"), study_instance_uid=UID("1"), quiet_seconds=69.0),
+        series(series_instance_uid=UID("2.1"), study_instance_uid=UID("2"), quiet_seconds=310.0),
+        series(
+            series_instance_uid=UID("3.1"),
+            study_instance_uid=UID("3"),
+            state="waiting-for-study",
+            quiet_seconds=500.0,
+            study_quiet_seconds=160.0,
+        ),
+        series(series_instance_uid=UID("4.1"), study_instance_uid=UID("4"), quiet_seconds=310.0, waits_for="the disk"),
+    ]
+    explained = explain_waiting(late, Settings())
+    undecided = "complete, and no scan has decided it for {}: see whether a server with a listener runs, and its log"
+    assert {series: verdict.waits_for for (_, series), verdict in explained.items()} == {
+        "1.1": "complete: it is about to be decided",
+        "2.1": undecided.format("300 s"),
+        "3.1": undecided.format("100 s"),
+        "4.1": "the disk",
+    }
+
+
+def test_what_an_archive_may_have_been_waited_for_is_no_time_without_a_scan() -> None:
+    archive = ArchiveSettings(name="pacs", ae_title="A", host="h", port=1)
+    settings = Settings(routing=RoutingSettings(ask="pacs"), archive=(archive,))
+    waited = answered(20, 20, quiet_seconds=600.0)
+    later = replace(waited, series_instance_uid=UID("1.2.4"), quiet_seconds=700.0)
+    about, late = (one.waits_for for one in explain_waiting([waited, later], settings).values())
+    assert about == "complete: it is about to be decided"
+    assert "for 100 s" in late
+
+
 def test_a_source_has_its_own_patience() -> None:
     settings = Settings(
         routing=RoutingSettings(series_quiet_seconds=7, ask="pacs", incomplete_seconds=20),
