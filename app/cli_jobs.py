@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -18,9 +19,10 @@ from app.jobs import holding, queue, steering
 from app.jobs.entries import Agreement, Finding, Job, JobInput, JobState, describe_way
 from app.jobs.explaining import job_waits_for
 from app.jobs.records import Records
+from app.jobs.records.pausing import Pause
 from app.jobs.return_entries import Withdrawal
 from app.jobs.withdrawing import Order
-from app.settings import load_settings
+from app.settings import Settings, load_settings
 from app.settings_pipeline import URGENT_PRIORITY
 from app.terminal import JsonOption, SettingsOption, console, print_json, say, table
 from operators.rejection_reasons import RejectionReason
@@ -42,13 +44,13 @@ def jobs(
     """List the jobs, newest first: state, progress, flag, reason, deliveries. JSON adds each step and its time."""
     if context.invoked_subcommand is not None:
         return
-    with bootstrap.open_records(load_settings(settings)) as records:
+    loaded = load_settings(settings)
+    with bootstrap.open_records(loaded) as records:
         found = records.jobs(limit, state)
         inputs = {job.id: records.job_inputs(job.id) for job in found}
         paused = records.pauses()
         withdrawn = {job.id: records.withdrawals(job.id) for job in found}
-        places = records.queue_places([job.id for job in found])
-    waits = {job.id: job_waits_for(job, places.get(job.id)) for job in found}
+        waits = _waits(records, loaded, found, paused)
     if as_json:
         listing = [_job_as_json(job, inputs[job.id], withdrawn[job.id]) for job in found]
         print_json([one | {"waits_for": waits[job.id] or None} for job, one in zip(found, listing, strict=True)])
@@ -89,12 +91,13 @@ def jobs(
 @commands.command()
 def show(job: JobArgument, settings: SettingsOption = None, as_json: JsonOption = False) -> None:
     """Show one job: its way, notes on its input, deliveries, segments, and how far its two models agree on each."""
-    with bootstrap.open_records(load_settings(settings)) as records:
+    loaded = load_settings(settings)
+    with bootstrap.open_records(loaded) as records:
         found = _job(records, job)
         inputs, findings = records.job_inputs(found.id), records.findings(found.id)
         agreement, notes = records.agreement(found.id), records.notes(found.id)
         withdrawals = records.withdrawals(found.id)
-        waits = job_waits_for(found, records.queue_places([found.id]).get(found.id))
+        waits = _waits(records, loaded, [found], records.pauses())[found.id]
         replaced = records.superseded_jobs(found.id)
     if as_json:
         segments = [_finding_as_json(one) for one in findings]
@@ -207,6 +210,14 @@ def _decide(text: str, decision: str, done: str, settings: SettingsOption) -> No
             return now is not None and now.state != "held"
 
         wait_until(decided, done, records)
+
+
+def _waits(records: Records, settings: Settings, jobs: Sequence[Job], pauses: Sequence[Pause]) -> dict[uuid.UUID, str]:
+    """Return what each job waits for; empty where it has ended."""
+    places = records.queue_places([job.id for job in jobs])
+    addresses = {one.name: one.address for one in settings.destination}
+    windows = {name: one for name, one in records.windows().items() if one.address == addresses.get(name)}
+    return {job.id: job_waits_for(job, places.get(job.id), pauses=pauses, windows=windows) for job in jobs}
 
 
 def priority_in_words(priority: int) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -213,3 +215,41 @@ def _until(held: Callable[[], bool]) -> None:
     while not held():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def _listed(made: Bench, tmp_path: Path) -> list[str]:
+    """What the command line says that the jobs wait for: in its list, and each by itself."""
+    destinations = "".join(
+        f'[[destination]]\nname = "{one.name}"\nae_title = "{one.ae_title}"\nhost = "{one.host}"\nport = {one.port}\n'
+        for one in made.settings.destination
+    )
+    path = tmp_path / "settings.toml"
+    path.write_text(f'data_folder = "."\n[database]\nurl = "{made.records.url}"\n{destinations}')
+
+    def said(*arguments: str) -> Any:
+        result = CliRunner().invoke(app, ["jobs", *arguments, "--settings", str(path), "--json"])
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)
+
+    waits = {one["id"]: one["waits_for"] for one in said()}
+    assert all(said("show", job)["waits_for"] == waits[job] for job in waits)
+    return list(waits.values())
+
+
+def test_what_waits_for_a_pause_or_for_a_destination_that_is_down_says_so(tmp_path: Path, url: str) -> None:
+    with bench(tmp_path, url) as made:
+        (tmp_path / "archive.down").touch()
+        _queue(made, 1)
+        made.work(lambda: (one := made.records.windows().get("archive")) is not None and one.failures > 0)
+        with psycopg.connect(url) as connection:  # as a delivery is that came to wait since
+            connection.execute("UPDATE deliveries SET next_attempt_at = NULL WHERE destination = 'archive'")
+        [waits] = _listed(made, tmp_path)
+        assert "waits for archive, which has been down since" in waits
+        _pause(made, "destination", "archive")
+        [waits] = _listed(made, tmp_path)
+        assert "waits for archive: destination archive was paused at" in waits
+        _pause(made, "pipeline", "liver")
+        _queue(made, 2)
+        waits, _ = _listed(made, tmp_path)
+        assert waits.startswith("pipeline liver was paused at")
+        assert waits.endswith("by erika; 0 before it")
