@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from app.identifiers import parse_ae_title
 from app.settings_listener_tls import ListenerTlsSettings
 from app.settings_section import Section
 
+_OF_A_TITLE = ("quiet_seconds", "ask", "complete_on_release")
+"""What holds for all that a title sends: nothing else is known of a series' source."""
+
 
 class SourceSettings(Section):
-    """A peer that may send: ``[[listener.source]]``. With no source listed, any peer may."""
+    """A peer that may send: ``[[listener.source]]``. With no source listed, any peer may.
+
+    Tables of one AE title must agree in all but their hosts.
+    """
 
     ae_title: str = Field(description="The calling AE title of the peer.")
     hosts: tuple[str, ...] = Field(default=(), description="Addresses it may call from; none listed means any.")
@@ -69,3 +75,18 @@ class ListenerSettings(Section):
     tls: ListenerTlsSettings | None = Field(default=None, description="TLS; without it connections are in the clear.")
 
     _ae_title = field_validator("ae_title")(staticmethod(parse_ae_title))
+
+    @model_validator(mode="after")
+    def _titles_agree(self) -> ListenerSettings:
+        """Refuse two tables of one title of which only the first would count."""
+        first: dict[str, SourceSettings] = {}
+        for one in self.source:
+            before = first.setdefault(one.ae_title, one)
+            differing = [key for key in _OF_A_TITLE if getattr(one, key) != getattr(before, key)]
+            if differing:
+                raise ValueError(
+                    f"two [[listener.source]] tables for the AE title {one.ae_title} differ in {', '.join(differing)}, "
+                    "which holds for all that this title sends: say the same in both, put their hosts into one table, "
+                    "or give one of the peers another title"
+                )
+        return self

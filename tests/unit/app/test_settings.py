@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from app.errors import SettingsError
 from app.settings import Settings, load_settings
-from app.settings_listener import ListenerSettings
+from app.settings_listener import ListenerSettings, SourceSettings
 
 WHOLE = """
 data_folder = "limner-data"
@@ -197,6 +197,15 @@ def test_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             ["rule.0.channels.T1", "dictionary"],
         ),
         (
+            "[[listener.source]]\nae_title = 'CT'\nhosts = ['10.0.0.5']\nquiet_seconds = 5\n"
+            "[[listener.source]]\nae_title = 'CT'\nhosts = ['10.0.0.6']\nask = 'pacs'",
+            ["listener", "AE title CT", "quiet_seconds, ask", "put their hosts into one table"],
+        ),
+        (
+            "[[listener.source]]\nae_title = 'CT'\n[[listener.source]]\nae_title = 'CT'\ncomplete_on_release = true",
+            ["listener", "AE title CT", "complete_on_release"],
+        ),
+        (
             "[listener]\nport = 0\nmaximum_associations = 0\nhosts = 1",
             ["listener.maximum_associations", "listener.hosts"],
         ),
@@ -207,6 +216,12 @@ def test_every_problem_is_named(tmp_path: Path, text: str, messages: list[str]) 
         load_settings(write(tmp_path, text))
     for message in messages:
         assert message in str(caught.value)
+
+
+def test_sources_of_one_title_may_call_from_hosts_of_their_own() -> None:
+    one, other = (SourceSettings(ae_title="CT", hosts=(host,), quiet_seconds=5) for host in ("10.0.0.5", "10.0.0.6"))
+    third = SourceSettings(ae_title="MR", complete_on_release=True)
+    assert ListenerSettings(source=(one, other, third)).source == (one, other, third)
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
