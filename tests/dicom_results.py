@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 import tempfile
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -37,6 +38,7 @@ class DicomGraph(PlantedGraph):
         segmentation.SeriesInstanceUID = derive_uid("series", request.identity)
         segmentation.StudyInstanceUID = derive_uid("study", "1")
         segmentation.PixelData = np.random.default_rng().bytes(len(segmentation.PixelData))
+        segmentation.ContentDescription = secrets.token_hex(8)  # so that a peer that reads attributes sees it too
         segmentation.save_as(request.output_folder / f"{role}-segmentation.dcm", enforce_file_format=True)
         return planted_finding(role, request.kinds)
 

@@ -175,6 +175,17 @@ def _listens(address: str, port: int) -> bool:
 # --- peers ----------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class ReceivedObject:
+    """An object that came to an Orthanc as a whole, by whatever way."""
+
+    sop_instance_uid: str
+    was_held: bool
+    """Whether it held one of that UID when this came. It overwrites that, so that its own count tells nothing."""
+    content_description: str
+    """Its attribute of that name: what tells two objects of one UID apart."""
+
+
 class Orthanc:
     """A running Orthanc, asked through its REST interface. Its AE title is PACS."""
 
@@ -183,8 +194,11 @@ class Orthanc:
     HTTP_PORT = 8042
     USER = "limner"
 
-    def __init__(self, network: PeerNetwork, log: Path, process: subprocess.Popen[bytes], password: str = "") -> None:
+    def __init__(
+        self, network: PeerNetwork, log: Path, process: subprocess.Popen[bytes], password: str = "", *, notes: Path
+    ) -> None:
         self._process = process
+        self._notes = notes
         self._authorization = {}
         if password:
             pair = base64.b64encode(f"{self.USER}:{password}".encode()).decode()
@@ -230,6 +244,11 @@ class Orthanc:
         path.write_bytes(self.request("GET", f"/instances/{instance}/file"))
         return path
 
+    def received(self) -> list[ReceivedObject]:
+        """What it was sent, in the order in which it came; only where it `notes_what_comes`."""
+        lines = self._notes.read_text().splitlines() if self._notes.exists() else []
+        return [ReceivedObject(uid, held != "0", content) for uid, held, content in (one.split("|") for one in lines)]
+
     def delete_everything(self) -> None:
         for study in self.get("/studies"):
             self.request("DELETE", f"/studies/{study}")
@@ -267,20 +286,25 @@ def running_orthanc(
     accepts_unknown: bool = False,
     password: str = "",
     knows: tuple[str, int] | None = None,
+    notes_what_comes: bool = False,
 ) -> Iterator[Orthanc]:
     """An empty Orthanc. It sends each stable series of these modalities to `route_to` (AE title, port) at the host.
 
     It takes SOP classes that it does not know, such as Label Map Segmentation, only with `accepts_unknown`. With a
     `password` it asks for that of the user `Orthanc.USER`; its DICOMweb is at ``/dicom-web``. It reports storage
-    commitments to `knows` (AE title, port) at the host. Where the folder is that of one that was ended, it has what
-    that one had.
+    commitments to `knows` (AE title, port) at the host. With `notes_what_comes` it tells each object that it was sent
+    (`Orthanc.received`). Where the folder is that of one that was ended, it has what that one had.
     """
     require("Orthanc")
     folder.mkdir(parents=True, exist_ok=True)
     title, port = route_to or knows or ("LIMNER", 11112)
     script = folder / "route.lua"
     modalities = ", ".join(f"{modality}=true" for modality in routed)
-    script.write_text(_ROUTE.format(title=title, modalities=modalities) if route_to else "")
+    notes = folder / "received"
+    script.write_text(
+        (_ROUTE.format(title=title, modalities=modalities) if route_to else "")
+        + (_NOTE.format(notes=notes) if notes_what_comes else "")
+    )
     configuration = {
         "Name": Orthanc.AE_TITLE,
         "StorageDirectory": str(folder / "storage"),
@@ -312,7 +336,7 @@ def running_orthanc(
     log = folder / "orthanc.log"
     command = network.command(program("Orthanc"), str(path))
     with running_process(command, log, network.peer_address, Orthanc.HTTP_PORT) as process:
-        orthanc = Orthanc(network, log, process, password)
+        orthanc = Orthanc(network, log, process, password, notes=notes)
         orthanc.get("/system")
         yield orthanc
 
@@ -324,6 +348,18 @@ function OnStableSeries(series, tags, metadata)
   if routed[tags['Modality']] then
     RestApiPost('/modalities/{title}/store', '{{"Resources":["' .. series .. '"],"Asynchronous":true}}')
   end
+end
+"""
+
+
+# Asked before it stores what came, and after it stored all that came before: it is exact also where it is killed.
+_NOTE = """
+function ReceivedInstanceFilter(dicom, origin)
+  local held = ParseJson(RestApiPost('/tools/lookup', dicom['SOPInstanceUID']))
+  local notes = assert(io.open('{notes}', 'a'))
+  notes:write(dicom['SOPInstanceUID'], '|', #held, '|', dicom['ContentDescription'] or '', '\\n')
+  notes:close()
+  return true
 end
 """
 

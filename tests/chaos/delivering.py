@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from app.jobs.records import Job, Result
 from app.jobs.worker import Worker
+from tests import peers
+from tests.chaos.figures import Figures
+from tests.dicom_results import same_object
 from tests.job_harness import Bench, instance
 
 
@@ -52,8 +57,60 @@ def arrived(made: Bench, destination: str) -> int:
     )
 
 
-def results_of(made: Bench) -> dict[str, Path]:
-    """The results of all jobs, each of which is closed, by SOP Instance UID."""
+def jobs_of(made: Bench) -> list[Job]:
+    """All jobs, each of which is closed."""
     jobs = made.records.jobs(10_000)
     assert {job.state for job in jobs} == {"closed"}
-    return {job.results[0].sop_instance_uid: Path(job.results[0].path) for job in jobs}
+    return jobs
+
+
+def show_results(figures: Figures, promise: str, jobs: Sequence[Job], where: str = "") -> dict[str, Result]:
+    """Show that each job has the one result that it is to have; all of them, by SOP Instance UID."""
+    others = sum(len(job.results) != 1 for job in jobs)
+    figures.show(promise, f"{where}jobs with other than one result", seen=others, exactly=0)
+    results = [result for job in jobs for result in job.results]
+    by_uid: dict[str, Result] = {result.sop_instance_uid: result for result in results}
+    assert len(by_uid) == len(results), "two results of one UID"
+    return by_uid
+
+
+def show_held(
+    figures: Figures, promise: str, results: Mapping[str, Result], held: Iterable[tuple[str, Path]], where: str = ""
+) -> None:
+    """Show that an archive has each of the results, and of each nothing but what was verified and recorded.
+
+    Parameters
+    ----------
+    held
+        The objects that it has, each by its SOP Instance UID; an archive that keeps all has one more than once.
+    """
+    copies = list(held)
+    uids = {uid for uid, _ in copies}
+    figures.show(promise, f"{where}results lost", seen=len(set(results) - uids), exactly=0)
+    figures.show(promise, f"{where}objects that are no job's result", seen=len(uids - set(results)), exactly=0)
+    wrong = sum(not _is_as_recorded(path, results[uid]) for uid, path in copies if uid in results)
+    figures.show(promise, f"{where}objects that are not the file of the recorded SHA-256", seen=wrong, exactly=0)
+
+
+def _is_as_recorded(held: Path, result: Result) -> bool:
+    """Whether the result's file is what was verified when its digest was recorded, and an archive's object is that."""
+    file = Path(result.path)
+    return hashlib.sha256(file.read_bytes()).hexdigest() == result.digest and same_object(held, file)
+
+
+def show_received(figures: Figures, promise: str, received: Sequence[peers.ReceivedObject], where: str = "") -> None:
+    """Show what an Orthanc was sent, of which it holds the last under each UID: nothing again, and nothing else."""
+    again = sum(one.was_held for one in received)
+    figures.show(promise, f"{where}objects sent again although the archive held them", seen=again, exactly=0)
+    different = {(one.sop_instance_uid, one.content_description) for one in received}
+    more = len(different) - len({uid for uid, _ in different})
+    figures.show(promise, f"{where}different objects of one result that were sent", seen=more, exactly=0)
+
+
+def held_by(orthanc: peers.Orthanc, folder: Path) -> list[tuple[str, Path]]:
+    """All that an Orthanc holds, by SOP Instance UID, written into `folder`."""
+    folder.mkdir()
+    return [
+        (one["MainDicomTags"]["SOPInstanceUID"], orthanc.download(one["ID"], folder / f"{one['ID']}.dcm"))
+        for one in orthanc.find("Instance")
+    ]

@@ -17,10 +17,10 @@ from app.audit.log import AuditLog
 from app.audit.log import verify as verify_audit
 from app.jobs.records import Job, Records
 from tests import peers
+from tests.chaos.delivering import held_by, show_held, show_received, show_results
 from tests.chaos.figures import Figures
 from tests.chaos.killed_delivery import POINTS, Round, as_line
 from tests.database_fixture import fresh_database
-from tests.dicom_results import same_object
 from tests.journey.limner_server import free_port
 
 PROMISE = "7. Killed between graph and commitment"
@@ -35,7 +35,7 @@ def test_one_object_a_job_wherever_it_dies(
     times = figures.of(short=1, full=20)
     with (
         fresh_database(postgres) as url,
-        peers.running_orthanc(network, tmp_path / "orthanc", knows=("LIMNER", port)) as orthanc,
+        peers.running_orthanc(network, tmp_path / "orthanc", knows=("LIMNER", port), notes_what_comes=True) as orthanc,
         _forking(tmp_path / "worker.log") as worker,
     ):
         rest = Round(str(tmp_path), url, orthanc.host, orthanc.port, "PACS", network.host_address, port)
@@ -44,19 +44,15 @@ def test_one_object_a_job_wherever_it_dies(
             assert _run(worker, rest) == 0, f"not all ended after a kill at: {point}\n{_log(tmp_path)}"
         with Records(url, maximum_connections=2) as records:
             jobs = records.jobs(10_000)
-        held = orthanc.find("Instance")
-        copies = {one["ID"]: orthanc.download(one["ID"], tmp_path / f"{one['ID']}.dcm") for one in held}
+        held, received = held_by(orthanc, tmp_path / "held"), orthanc.received()
     with AuditLog(tmp_path / "audit"):  # a line cut by a kill is put in order
         pass
     assert len(jobs) == len(points) * times
-    uids = [one["MainDicomTags"]["SOPInstanceUID"] for one in held]
-    paths = {job.results[0].sop_instance_uid: Path(job.results[0].path) for job in jobs}
     figures.show(PROMISE, "points", seen=len(points), least=figures.of(short=4, full=12))
     figures.show(PROMISE, "kills", seen=len(points) * times, least=figures.of(short=4, full=240))
-    figures.show(PROMISE, "jobs without their object in Orthanc", seen=len(set(paths) - set(uids)), exactly=0)
-    figures.show(PROMISE, "objects more than jobs", seen=len(uids) - len(jobs), exactly=0)
-    wrong = sum(not same_object(copies[one["ID"]], paths[one["MainDicomTags"]["SOPInstanceUID"]]) for one in held)
-    figures.show(PROMISE, "objects that are not as recorded", seen=wrong, exactly=0)
+    show_held(figures, PROMISE, show_results(figures, PROMISE, jobs), held)
+    figures.show(PROMISE, "objects in Orthanc more than jobs", seen=len(held) - len(jobs), exactly=0)
+    show_received(figures, PROMISE, received)
     figures.show(PROMISE, "jobs not committed and closed", seen=sum(not _is_done(job) for job in jobs), exactly=0)
     report = verify_audit(tmp_path / "audit")
     assert report.ok, report.problems
