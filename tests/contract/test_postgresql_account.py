@@ -23,6 +23,7 @@ from app.jobs.accounting import account
 from app.jobs.discrepancies import CODES
 from app.jobs.holding import ask_for_decision
 from app.jobs.queue import DISCARD, RELEASE, TaskQueue
+from app.jobs.records import Sending
 from app.jobs.withdrawing import Order, ask_to_withdraw
 from app.settings_pipeline import GeneralistSettings
 from operators.errors import InferenceFailed, SeriesRefused
@@ -318,6 +319,18 @@ def test_a_destination_that_never_gets_an_object_is_named(bench: SteppedBench) -
     bench.step()
     _lose_delivery(bench)
     assert [(one.code, one.destination) for one in bench.account().discrepancies] == [("deliveries-lost", "viewer")] * 2
+
+
+def test_a_delivery_that_is_known_is_not_counted_again(bench: SteppedBench) -> None:
+    """A form that takes another one's place may be on its way already."""
+    _delivering(bench)
+    known = [Sending(one.job_id, one.digest, one.destination) for one in bench.job().deliveries]
+    with bench.records.transaction() as connection:
+        bench.records.add_results(connection, [], [*known, known[0]._replace(destination="other")])
+    bench.change("DELETE FROM deliveries WHERE destination = 'other'")
+    assert [one.code for one in bench.account().discrepancies] == ["deliveries-lost"]
+    bench.change("UPDATE jobs SET deliveries_made = deliveries_made - 1")
+    assert bench.account().agrees
 
 
 def test_deliveries_of_a_program_that_does_not_count_them_are_not_missed(bench: SteppedBench) -> None:
