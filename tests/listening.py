@@ -146,8 +146,9 @@ def write_ct(path: Path, number: int = 1, **changes: Any) -> Path:
 class RawPeer:
     """A connection that sends what it is told (PS3.8 section 9.3)."""
 
-    def __init__(self, port: int, *, host: str = "127.0.0.1", source: str = "") -> None:
-        self.socket = socket.create_connection((host, port), timeout=30, source_address=(source, 0) if source else None)
+    def __init__(self, port: int, *, host: str = "127.0.0.1", source: str = "", patience: float = 30) -> None:
+        own = (source, 0) if source else None
+        self.socket = socket.create_connection((host, port), timeout=patience, source_address=own)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def __enter__(self) -> Self:

@@ -33,6 +33,8 @@ ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1"}
 
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _counter = itertools.count()
+_NOBODY = "02:00:00:00:00:01"
+"""A hardware address that no interface has."""
 
 
 def find_program(name: str) -> str | None:
@@ -84,14 +86,29 @@ class PeerNetwork:
     peer_address: str
     inner: str
     """The peer's interface."""
+    outer: str
+    """The host's."""
 
     def cut(self) -> None:
         """Take the link away: what is sent is lost, and nobody is told."""
         _ip("-n", self.namespace, "link", "set", self.inner, "down")
 
+    def lose_what_comes(self) -> None:
+        """Lose what the peers send, while the interfaces stay up: it goes to a neighbour that is not there."""
+        _ip("-n", self.namespace, *_lost(self.host_address, self.inner))
+
+    def lose_what_goes(self) -> None:
+        """Lose what the host sends in the same way: what the peers send comes, and is never answered."""
+        _ip(*_lost(self.peer_address, self.outer))
+
     def join(self) -> None:
-        """Bring the link back."""
+        """Bring the link back, both ways, however it was lost."""
         _ip("-n", self.namespace, "link", "set", self.inner, "up")
+        for place, address, interface in (
+            (("-n", self.namespace), self.host_address, self.inner),
+            ((), self.peer_address, self.outer),
+        ):
+            _ip(*place, "neighbour", "flush", "to", address, "dev", interface, "nud", "permanent")
 
     def command(self, *arguments: str) -> list[str]:
         """The command that runs `arguments` inside the namespace."""
@@ -108,7 +125,7 @@ def peer_network() -> Iterator[PeerNetwork]:
     block = (os.getpid() * 8 + number) % (1 << 14)  # 10.203.0.0/16 has so many blocks of four addresses
     base = f"10.203.{block >> 6}."
     inner, outer = f"lt{block}p", f"lt{block}h"
-    network = PeerNetwork(namespace, f"{base}{(block & 63) * 4 + 1}", f"{base}{(block & 63) * 4 + 2}", inner)
+    network = PeerNetwork(namespace, f"{base}{(block & 63) * 4 + 1}", f"{base}{(block & 63) * 4 + 2}", inner, outer)
     try:
         for arguments in (
             f"netns add {namespace}",
@@ -123,6 +140,11 @@ def peer_network() -> Iterator[PeerNetwork]:
         yield network
     finally:
         _remove_network(namespace)
+
+
+def _lost(address: str, interface: str) -> list[str]:
+    """How to have what is sent to an address go to nobody."""
+    return f"neighbour replace {address} lladdr {_NOBODY} dev {interface} nud permanent".split()
 
 
 def _ip(*arguments: str) -> str:

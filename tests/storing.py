@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import ssl
@@ -187,6 +188,12 @@ class Receiver:
         with psycopg.connect(self.url) as connection:
             return dict(connection.execute("SELECT sop_instance_uid, digest FROM instances").fetchall())
 
+    def records(self) -> int:
+        """How many records of instances there are: one that came with two contents has two."""
+        with psycopg.connect(self.url) as connection:
+            [(count,)] = connection.execute("SELECT count(*) FROM instances").fetchall()
+        return int(count)
+
     def kept(self) -> dict[str, Path]:
         """The files of the spool by the digest in their name."""
         return {path.stem: path for path in (self.folder / "spool" / "instances").rglob("*.dcm")}
@@ -194,6 +201,14 @@ class Receiver:
     def parts(self) -> list[Path]:
         """What lies in the spool half written."""
         return list((self.folder / "spool" / "incoming").iterdir())
+
+    def part_sizes(self) -> list[int]:
+        """How many bytes each of these has; one that goes meanwhile may be left out."""
+        sizes = []
+        for path in self.parts():
+            with contextlib.suppress(FileNotFoundError):
+                sizes.append(path.stat().st_size)
+        return sizes
 
     def _ended(self) -> None:
         process, self._process = self._process, None
