@@ -95,7 +95,10 @@ class StoreSender(RawPeer):
             part = view[start : start + room]
             is_last = start + room >= len(view)
             head = struct.pack(">BxIIBB", 4, len(part) + 6, len(part) + 2, 1, is_last << 1)
-            self.socket.sendmsg([head, part])
+            if isinstance(self.socket, ssl.SSLSocket):  # which can't send from several places at once
+                self.socket.sendall(head + part)
+            else:
+                self.socket.sendmsg([head, part])
 
     def release(self) -> None:
         """End the association in order."""
