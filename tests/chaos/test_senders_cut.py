@@ -153,8 +153,8 @@ def test_nothing_is_lost_or_doubled(tmp_path: Path, postgres: str, network: Peer
         left = Left(senders.acknowledged, receiver.ledger(), receiver.kept(), receiver.parts())
         records = receiver.records()
     again = senders.begun - len(senders.acknowledged)
-    show_nothing_lost(PROMISE, figures, Slices(size=SIZE), left)
     figures.show(PROMISE, "records more than objects acknowledged", seen=records - len(left.acknowledged), exactly=0)
+    show_nothing_lost(PROMISE, figures, Slices(size=SIZE), left)
     figures.show(PROMISE, "cuts", seen=cuts.count, least=count)
     figures.show(
         PROMISE, "cuts that met an object half written", seen=cuts.met_half_written, least=figures.of(short=1, full=100)
