@@ -1,4 +1,4 @@
-"""What goes on beside a running graph: its progress is written, and whether anybody waits for it still is asked."""
+"""What goes on beside an attempt: its progress is written, and whether anybody waits for it still is asked."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from contextlib import contextmanager
 
 import psycopg
 
-from app.jobs.records import Records
+from app.audit.events import AuditEvent, Outcome
+from app.audit.log import AuditLog
+from app.jobs.auditing import audit_job
+from app.jobs.records import Job, Records
 from app.telemetry import get_logger
 
 _PROGRESS_SECONDS = 0.5  # progress is written at most so often
@@ -44,6 +47,35 @@ class Progress:
             self._records.report_progress(self._job_id, self._attempt, step, done, total)
         except psycopg.Error:  # progress is for people; a run goes on without it
             _log.warning("job.progress_not_written", job_id=str(self._job_id))
+
+
+def audit_attempt(
+    records: Records,
+    audit: AuditLog,
+    job: Job,
+    attempt: int,
+    event: AuditEvent,
+    outcome: Outcome = Outcome.SUCCESS,
+    **detail: str | int | list[str],
+) -> None:
+    """Append an event of a job that its attempt is about to bring about, unless the attempt is its job's no more.
+
+    The records' own fence comes later, after the audit log's line. A worker that was stopped, and goes on when another
+    has its job, would say of that that it failed, which the other closes: its graph took too long, or the folder of its
+    attempt is gone.
+
+    Raises
+    ------
+    Overtaken
+        If the job was cancelled, or runs elsewhere.
+    """
+    try:
+        is_current = records.is_current(job.id, attempt)
+    except psycopg.Error:
+        is_current = True  # nobody can have taken it while the records can't be reached
+    if not is_current:
+        raise Overtaken
+    audit_job(audit, event, job, outcome, attempt=attempt, **detail)
 
 
 @contextmanager

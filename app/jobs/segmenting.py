@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,8 +24,7 @@ from app.graph import (
     GraphRequest,
     specialist_alone,
 )
-from app.jobs.attending import Overtaken, Progress, attended
-from app.jobs.auditing import audit_job
+from app.jobs.attending import Overtaken, Progress, attended, audit_attempt
 from app.jobs.connections import Connection
 from app.jobs.disagreement import consequence_of
 from app.jobs.forms import Forms
@@ -107,7 +107,6 @@ class Segmenting:
     ) -> None:
         self._settings = settings
         self._records = records
-        self._audit = audit
         self._queue = queue
         self._spool_path_of = spool_path_of
         self._runner = runner
@@ -117,6 +116,7 @@ class Segmenting:
         self._forms = forms
         self._notices = notices
         self._result_files = result_files
+        self._tell = partial(audit_attempt, records, audit)
         self._interrupted = threading.Event()
 
     def interrupt(self) -> None:
@@ -142,13 +142,19 @@ class Segmenting:
             raise
 
     def _attempt(self, job: Job, attempt: int, tries: int, slot_lost: threading.Event) -> None:
-        """Run an attempt and record its outcome, whatever it is."""
+        """Run an attempt and record its outcome, whatever it is; of one that was overtaken nothing is left."""
+        try:
+            self._run_to_outcome(job, attempt, tries, slot_lost)
+        except Overtaken:
+            shutil.rmtree(self._folder(job, attempt), ignore_errors=True)
+            _log.warning("job.overtaken", job_id=str(job.id), attempt=attempt)
+
+    def _run_to_outcome(self, job: Job, attempt: int, tries: int, slot_lost: threading.Event) -> None:
         try:
             with host_faults_waited_for():
                 self._run_attempt(job, attempt, tries, slot_lost)
         except Overtaken:
-            shutil.rmtree(self._folder(job, attempt), ignore_errors=True)
-            _log.warning("job.overtaken", job_id=str(job.id), attempt=attempt)
+            raise
         except (SeriesRefused, PromptRefused) as error:
             self._end_attempt(job, attempt, AuditEvent.JOB_REFUSED, error.code, str(error))
         except InferenceFailed as error:
@@ -183,7 +189,7 @@ class Segmenting:
         inputs = self._inputs(job, model)
         folder = self._fresh_folder(job, attempt)
         instances = sum(len(one.files) for one in inputs)
-        audit_job(self._audit, AuditEvent.GRAPH_STARTED, job, attempt=attempt, instances=instances)
+        self._tell(job, attempt, AuditEvent.GRAPH_STARTED, instances=instances)
         started = time.monotonic()
         request = self._request(job, inputs, folder, pipeline, model)
         record = self._run_graph(job, attempt, request, pipeline, slot_lost)
@@ -195,7 +201,7 @@ class Segmenting:
         share_patiently(self._result_files, job.id, made, (self._interrupted, slot_lost))
         detail: dict[str, Any] = {"left_out": list(record.left_out)} if record.left_out else {}
         detail |= {"input_notes": [note.code for note in record.notes]} if record.notes else {}
-        audit_job(self._audit, AuditEvent.RESULTS_VERIFIED, job, attempt=attempt, instances=len(verified), **detail)
+        self._tell(job, attempt, AuditEvent.RESULTS_VERIFIED, instances=len(verified), **detail)
         deliver = pipeline.generalist is not None and pipeline.generalist.deliver
         consequence = consequence_of(record, on_disagreement=job.on_disagreement, deliver_generalist=deliver)
         self._tell_flag(job, attempt, consequence)
@@ -226,17 +232,16 @@ class Segmenting:
     def _tell_flag(self, job: Job, attempt: int, consequence: Consequence) -> None:
         if not consequence.flag:
             return
-        audit_job(
-            self._audit,
-            AuditEvent.RESULTS_FLAGGED,
+        self._tell(
             job,
+            attempt,
+            AuditEvent.RESULTS_FLAGGED,
             Outcome.MINOR_FAILURE if consequence.flag == "generalist-failed" else Outcome.SUCCESS,
-            attempt=attempt,
             flag=consequence.flag,
             reason=consequence.flag_reason,
         )
         if consequence.is_held:
-            audit_job(self._audit, AuditEvent.JOB_HELD, job, attempt=attempt, flag=consequence.flag, state="held")
+            self._tell(job, attempt, AuditEvent.JOB_HELD, flag=consequence.flag, state="held")
         _log.warning(
             "job.flagged", job_id=str(job.id), flag=consequence.flag, state="held" if consequence.is_held else ""
         )
@@ -329,15 +334,8 @@ class Segmenting:
         if tries >= pipeline.maximum_attempts:
             self._end_attempt(job, attempt, AuditEvent.JOB_GIVEN_UP, error.code, str(error))
             return
-        audit_job(
-            self._audit,
-            AuditEvent.JOB_FAILED,
-            job,
-            Outcome.MINOR_FAILURE,
-            attempt=attempt,
-            code=error.code,
-            reason=str(error),
-        )
+        why = {"code": error.code, "reason": str(error)}
+        self._tell(job, attempt, AuditEvent.JOB_FAILED, Outcome.MINOR_FAILURE, **why)
         with self._records.transaction() as connection:
             if self._records.postpone_job(connection, job.id, attempt, error.code, str(error)):
                 wait = back_off_seconds(tries, *_INFERENCE_WAIT_SECONDS)
@@ -345,7 +343,7 @@ class Segmenting:
                 self._queue.defer_segment(connection, job, at)
 
     def _end_attempt(self, job: Job, attempt: int, event: AuditEvent, code: str, reason: str) -> None:
-        audit_job(self._audit, event, job, Outcome.SERIOUS_FAILURE, attempt=attempt, code=code, reason=reason)
+        self._tell(job, attempt, event, Outcome.SERIOUS_FAILURE, code=code, reason=reason)
         state = _ENDS[event]
         notice = Notice("refused" if state == "refused" else "failed", code, reason)
         notices = self._notices.write(job, self._records.job_inputs(job.id), attempt, notice)
@@ -362,7 +360,7 @@ class Segmenting:
         """
         reason = "the worker has another model than the job was made for; its series is decided anew"
         why = {"code": "model-replaced", "reason": reason}
-        audit_job(self._audit, AuditEvent.JOB_FAILED, job, Outcome.MINOR_FAILURE, attempt=attempt, **why)
+        self._tell(job, attempt, AuditEvent.JOB_FAILED, Outcome.MINOR_FAILURE, **why)
         with self._records.transaction() as connection:
             if self._records.end_attempt(connection, job.id, attempt, "failed", **why):
                 self._records.reopen_series(connection, job.id)

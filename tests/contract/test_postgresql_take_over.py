@@ -12,6 +12,8 @@ from typing import Any
 import psycopg
 import pytest
 
+from app.audit.log import read_records
+from app.errors import GraphFailed
 from app.jobs import rescue
 from app.jobs.heartbeat import Heartbeat
 from app.jobs.records import Records
@@ -187,3 +189,24 @@ def test_a_task_that_another_version_did_not_know_comes_back(tmp_path: Path, url
         connection.execute("SELECT procrastinate_finish_job_v1(%s, 'failed', false)", (task,))
     asyncio.run(_watch(url, 0.5))
     assert [status for _, status, _ in _tasks(url)] == ["todo"]
+
+
+@pytest.mark.parametrize("failure", [None, GraphFailed("its time is over", code="graph-timeout"), FileNotFoundError()])
+def test_an_attempt_that_was_taken_over_tells_the_audit_log_nothing(
+    failure: Exception | None, tmp_path: Path, url: str
+) -> None:
+    """A worker that was stopped in its graph goes on when another has the job: the folder of its attempt is gone."""
+
+    def overtake(run: int) -> None:
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("UPDATE jobs SET attempt = attempt + 1")
+        if failure is not None:
+            raise failure
+
+    with bench(tmp_path, url, graph=PlantedGraph(plan=overtake)) as made:
+        made.receive(instance(1))
+        made.create_jobs()
+        made.workflow._segment(made.job().id, None, threading.Event())
+        assert [one["event"] for one in read_records(made.audit.folder)] == ["JOB_CREATED", "GRAPH_STARTED"]
+        assert (made.job().state, made.job().results) == ("running", ())
+        assert not (made.settings.results_folder / str(made.job().id) / "1").exists()
