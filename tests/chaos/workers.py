@@ -15,18 +15,19 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import procrastinate
 import procrastinate.utils
 
 from app.audit import chain
-from app.audit.log import AuditLog
+from app.audit.log import AuditLog, read_records
 from app.audit.log import verify as verify_audit
 from app.graph import CompletionRecord, GraphRequest
 from app.jobs.queue import SYSTEM_QUEUE, WhenPossible
 from app.jobs.worker import Tasks, Worker
 from app.settings_worker import WorkerSettings
+from tests.chaos.stopping import plant_stops
 from tests.job_harness import DESTINATIONS, Bench, PlantedGraph, instance
 
 LIMITS = WorkerSettings(heartbeat_seconds=0.5, dead_after_seconds=3.0)
@@ -36,7 +37,10 @@ CLOCK = "LIMNER_TEST_CLOCK"
 """In a worker's environment: the file that says by how many seconds its clock is off."""
 NEXT_VERSION = "LIMNER_TEST_NEXT_VERSION"
 """In a worker's environment: it is of a version to come."""
+STOPS = "LIMNER_TEST_STOPS"
+"""In a worker's environment: it stops itself where a test asks for that (`tests.chaos.stopping`)."""
 FURTHER_TASK = "further"
+_ENDS = {"JOB_CLOSED", "JOB_FAILED", "JOB_REFUSED", "JOB_DISCARDED", "JOB_CANCELLED", "JOB_GIVEN_UP"}
 
 
 @dataclass(frozen=True)
@@ -134,9 +138,9 @@ class WorkerProcess:
             self.kill()
 
 
-def create_jobs(made: Bench, count: int) -> None:
-    """Receive `count` series and make a job of each."""
-    for series in range(count):
+def create_jobs(made: Bench, count: int, first: int = 0) -> None:
+    """Receive `count` series, from the `first` number on, and make a job of each."""
+    for series in range(first, first + count):
         made.receive(instance(1, series=series))
     made.create_jobs()
 
@@ -159,6 +163,25 @@ def audit_problems(made: Bench, names: Sequence[str]) -> list[str]:
             pass
         problems += verify_audit(folder).problems
     return problems
+
+
+class End(NamedTuple):
+    """An audit entry that a job has ended."""
+
+    worker: str
+    time: datetime
+    event: str
+
+
+def audit_ends(made: Bench, names: Sequence[str]) -> dict[str, list[End]]:
+    """Return what the workers' audit logs say of the ends of jobs, by their numbers."""
+    ends: dict[str, list[End]] = {}
+    for name in names:
+        for one in read_records(made.settings.audit_folder / name):
+            if one["event"] in _ENDS:
+                end = End(name, datetime.fromisoformat(one["time"]), one["event"])
+                ends.setdefault(one["detail"]["job_id"], []).append(end)
+    return ends
 
 
 @dataclass(frozen=True)
@@ -213,6 +236,11 @@ def follow_clock(file: Path) -> None:
     procrastinate.utils.utcnow = lambda: Moved.now(UTC)
 
 
+def named(url: str, name: str) -> str:
+    """Return the database's URL for a program that gives itself a name."""
+    return f"{url}{'&' if '?' in url else '?'}application_name={name}"
+
+
 async def work(worker: Worker, started: Path) -> None:
     """Work until SIGTERM."""
     stop = asyncio.Event()
@@ -224,7 +252,9 @@ def main(folder: str, url: str, name: str, seconds: str) -> None:
     """Work until killed, or told to stop."""
     if CLOCK in os.environ:
         follow_clock(Path(os.environ[CLOCK]))
-    made = Bench(Path(folder), url, graph=HistoryGraph(seconds=float(seconds)), name=name)
+    if STOPS in os.environ:
+        plant_stops(Path(folder))
+    made = Bench(Path(folder), named(url, name), graph=HistoryGraph(seconds=float(seconds)), name=name)
     with made.records, made.audit:
         worker = Worker(
             records=made.records,
