@@ -85,7 +85,10 @@ def forget_stops(folder: Path) -> None:
 
 
 def hold(folder: Path, digest: str, destination: str) -> Path:
-    """Have a destination take no end with an object as long as the file is there that is returned."""
+    """Have a destination take no end with an object as long as the file is there that is returned.
+
+    It does so for those alone that did not stop.
+    """
     held = folder / f"hold.{destination}.{digest}"
     held.touch()
     return held
@@ -104,7 +107,8 @@ def _plant_holds(folder: Path) -> None:
 
     def deliver(destination: PlantedDestination, path: Path) -> None:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        while (folder / f"hold.{destination.name}.{digest}").exists():
+        held = folder / f"hold.{destination.name}.{digest}"
+        while held.exists() and not any(folder.glob(f"stopped.{os.getpid()}.*")):
             time.sleep(0.02)
         original(destination, path)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -75,11 +74,9 @@ class _Rounds:
         before = self._written()
         for one in stopping.values():
             one.go_on()
-        if held:
-            time.sleep(1)  # they go on while others send
-        for file in held:
-            file.unlink()
         wait_until(lambda: self._living() == len(self._workers), 60, "all have begun anew")
+        for file in held:  # so long another was sending
+            file.unlink()
         wait_until(self._nothing_is_left, 60, "all jobs end")
         self.stops.update(one.point for one in stops.values())
         self.waited += self._sent_by_others(stops)
