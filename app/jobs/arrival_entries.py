@@ -23,6 +23,14 @@ class Transfer(NamedTuple):
     """Whose start ends what it left open."""
 
 
+class ClockReading(NamedTuple):
+    """What the database's clock said, between two moments of this process' monotonic one."""
+
+    asked: float
+    database: datetime
+    answered: float
+
+
 class QueuePlace(NamedTuple):
     """Where a queued job stands."""
 

@@ -16,7 +16,7 @@ from app.errors import AuditError, StorageError
 from app.jobs.binding import StudyBinding, TakenSeries
 from app.jobs.host_faults import host_failed
 from app.jobs.queue import GROUND
-from app.jobs.records import Records, SeenSeries, SeriesState
+from app.jobs.records import ClockReading, Records, SeenSeries, SeriesState
 from app.routing.asking import ArchiveQuestions
 from app.routing.defects import DefectiveDecisions
 from app.routing.rules import Decision, RuleSet
@@ -98,6 +98,7 @@ class CompletionScanner:
         self._patience: dict[str, Patience] = {}
         self._silent_seconds = max(_SILENT_SECONDS, 10 * settings.listener.network_timeout_seconds)
         self._looked_for_open = -math.inf
+        self._clock: ClockReading | None = None
         self._defects = DefectiveDecisions()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -121,10 +122,18 @@ class CompletionScanner:
         if ended:
             _log.warning("transfers.left_open", count=ended)
 
+    def _clock_was_set_ahead(self) -> bool:
+        self._clock, is_ahead = self._records.follow_clock(self._clock)
+        if is_ahead:
+            _log.warning("completion.clock_set_ahead")
+        return is_ahead
+
     def scan(self) -> int:
         """Look once; return how many series were decided."""
-        self._end_left_open()
         undecided = self._records.undecided_series()
+        while self._clock_was_set_ahead():  # before they were read
+            undecided = self._records.undecided_series()
+        self._end_left_open()
         self._defects.forget_others(undecided)
         judged = [(one, judge_series(one, self._patience_of(one))) for one in undecided]
         try:

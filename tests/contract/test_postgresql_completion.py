@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -317,6 +318,21 @@ def test_a_clock_that_was_set_back_keeps_no_study_waiting(tmp_path: Path, url: s
         seen = {one.series_instance_uid: one for one in made.records.series_of_study(decided.study_instance_uid)}
         assert seen[other.series_instance_uid].state == "routed"
         assert seen[decided.series_instance_uid].study_quiet_seconds > 0
+
+
+def test_a_clock_that_was_set_ahead_ends_no_quiet_time(tmp_path: Path, url: str) -> None:
+    with bench(tmp_path, url) as made, psycopg.connect(url, autocommit=True) as connection:
+        read, _ = made.records.follow_clock(None)
+        receive(made, 1, series=1)
+        connection.execute(
+            "UPDATE series SET last_received_at = last_received_at - interval '1 hour'"
+        )  # set ahead since
+        receive(made, 1, series=2)
+        hour_ago = read._replace(database=read.database - timedelta(hours=1))
+        assert not made.records.follow_clock(read)[1]
+        assert sorted(one.quiet_seconds > 3000 for one in made.records.undecided_series()) == [False, True]
+        assert made.records.follow_clock(hour_ago)[1]
+        assert all(-1 < one.quiet_seconds < 60 for one in made.records.undecided_series())
 
 
 def test_a_late_instance_makes_a_second_job_of_the_whole(tmp_path: Path, url: str) -> None:

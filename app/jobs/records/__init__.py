@@ -6,7 +6,7 @@ of them.
 
 from __future__ import annotations
 
-from app.jobs.arrival_entries import EarlierJob, QueuePlace, SentObject, Transfer
+from app.jobs.arrival_entries import ClockReading, EarlierJob, QueuePlace, SentObject, Transfer
 from app.jobs.connections import Connection
 from app.jobs.entries import (
     Agreement,
@@ -57,6 +57,7 @@ __all__ = [
     "Connection",
     "Agreement",
     "BegunDelivery",
+    "ClockReading",
     "Commitment",
     "CommittingObject",
     "Consequence",

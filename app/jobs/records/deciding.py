@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from datetime import timedelta
 
+from app.jobs.arrival_entries import ClockReading
 from app.jobs.connections import Connection, Connections, read_statements
 from app.jobs.entries import JobInput, NewJob, SeenSeries, SeriesState
 
 _SQL = read_statements("deciding.sql")
+_LEAST_JUMP_SECONDS = 1.0
+"""A clock that is put right little by little does not jump so far between two looks."""
 
 
 class DecideRecords(Connections):
@@ -19,6 +24,27 @@ class DecideRecords(Connections):
         """Let the quiet times begin anew: called when the listener starts, since nothing could come before."""
         with self.transaction() as connection:
             connection.execute(_SQL["restart_quiet_times"])
+
+    def follow_clock(self, before: ClockReading | None) -> tuple[ClockReading, bool]:
+        """Let quiet times go on as they were where the database's clock was set ahead since it was read before.
+
+        Returns what it says now, and whether it was: what was read since `before` is then to be read again. One that
+        was set back is seen by the times alone (`undecided_series`).
+        """
+        with self.transaction() as connection:
+            asked = time.monotonic()
+            row = connection.execute(_SQL["database_time"]).fetchone()
+            assert row is not None  # noqa: S101 - the statement always returns its row
+            now = ClockReading(asked, row["now"], time.monotonic())
+            is_ahead = False
+            if before is not None:
+                passed, longest = (now.database - before.database).total_seconds(), now.answered - before.asked
+                is_ahead = passed - longest > _LEAST_JUMP_SECONDS
+                if is_ahead:
+                    ahead = passed - (now.asked - before.answered)
+                    until = before.database + timedelta(seconds=longest)
+                    connection.execute(_SQL["follow_clock"], {"ahead": ahead, "until": until})
+        return now, is_ahead
 
     def undecided_series(self) -> list[SeenSeries]:
         """Return the series that wait for their decision, the longest quiet first."""
