@@ -164,7 +164,8 @@ def test_a_clock_that_jumps_ends_no_worker(tmp_path: Path, figures: Figures, mon
                 for one in workers:
                     one.end()
             _show(figures, made, jumps, arrivals)
-    figures.show(_PROMISE, "audit chains with a wrong hash or number", seen=len(audit_problems(made, _NAMES)), exactly=0)
+    problems = audit_problems(made, _NAMES)
+    figures.show(_PROMISE, "wrong hashes and numbers in audit chains", seen=len(problems), exactly=0)
     assert any(_goes_back(made.settings.audit_folder / name) for name in _NAMES), "the workers' clocks were set back"
 
 
