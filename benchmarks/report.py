@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +16,7 @@ from benchmarks.figures import Figure
 
 _BEGIN, _END = "<!-- figures: begin -->", "<!-- figures: end -->"
 _FEW = 10
-_VERDICTS = {True: "ok", False: "below goal", None: ""}
+_VERDICTS = {True: "ok", False: "missed", None: ""}
 
 
 def machine() -> dict[str, Any]:
@@ -79,3 +80,22 @@ def write_page(page: Path, tables: str) -> None:
     before, _, rest = page.read_text(encoding="utf-8").partition(_BEGIN)
     after = rest.partition(_END)[2]
     page.write_text(f"{before}{_BEGIN}\n\n{tables}\n{_END}{after}", encoding="utf-8")
+
+
+def end_as_judged(figures: Sequence[Figure], *, is_quick: bool) -> None:
+    """Name the goals that were missed, and end the program with a status that is not zero if there are any.
+
+    A quick run is too short to be judged: it names them, and ends well.
+    """
+    missed = missed_goals(figures)
+    if not missed:
+        return
+    named = "\n".join(["", f"{len(missed)} goal{'s were' if len(missed) > 1 else ' was'} missed:", *missed])
+    if not is_quick:
+        sys.exit(named)
+    print(f"{named}\nA quick run is not judged by its figures.", flush=True)
+
+
+def missed_goals(figures: Sequence[Figure]) -> list[str]:
+    """Return a line for each figure that misses its goal."""
+    return [f"  {one.name}: {shown(one)}, and the goal is {_goal(one)}" for one in figures if one.is_met is False]

@@ -56,6 +56,10 @@ class Slices:
         assert len(uid) == len(self._template_uid)
         return self._template[: self._at] + uid + self._template[self._at + len(uid) :]
 
+    def changeable(self) -> tuple[bytearray, int]:
+        """An encoded data set, and where in it the UID is to be written that makes it that of another slice."""
+        return bytearray(self._template), self._at
+
     def digest(self, number: int) -> str:
         """What the spool must call the slice's file."""
         head = encode_file_meta(UID(CT), UID(self.uid(number)), UID(EXPLICIT))

@@ -22,7 +22,7 @@ from benchmarks.nnunet.folders import repository_of
 from benchmarks.nnunet.measure import Bench, Measured
 from benchmarks.nnunet.report import as_json, markdown
 from benchmarks.nnunet.volumes import phantom
-from benchmarks.report import machine, write_page
+from benchmarks.report import end_as_judged, machine, write_page
 from operators.model_package import ModelPackage
 from operators.nnunet.plans import read_configuration
 from operators.nnunet.resampling import resampled_shape
@@ -51,6 +51,7 @@ def main() -> None:
     if arguments.write_page:
         write_page(PAGE, tables)
     progress(f"all figures are in {target}")
+    end_as_judged(figures, is_quick=arguments.quick)
 
 
 def _arguments() -> argparse.Namespace:

@@ -12,11 +12,12 @@ from benchmarks.driver import Steps
 from benchmarks.folders import CACHE, REPOSITORY_ROOT
 from benchmarks.receive.measure import measure, summarize
 from benchmarks.receive.receivers import receivers
-from benchmarks.receive.report import markdown
-from benchmarks.report import machine, write_page
+from benchmarks.receive.report import figures_of, markdown
+from benchmarks.report import end_as_judged, machine, write_page
 
 PAGE = REPOSITORY_ROOT / "docs" / "reference" / "performance-receive.md"
-_ROUNDS, _OBJECTS = 7, 120
+_OBJECTS = 120
+_ROUNDS, _TURN_SECONDS = 5, 1.0
 _QUICK_ROUNDS, _QUICK_OBJECTS = 1, 40
 
 
@@ -24,18 +25,21 @@ def main() -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.receive", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one round of 40 objects, about 40 s")
-    parser.add_argument("--rounds", type=int, help="rounds of each receiver, instead of 7")
+    parser.add_argument("--rounds", type=int, help="rounds of each receiver, instead of 5")
     parser.add_argument("--folder", type=Path, help="where the receivers keep what comes; a temporary folder else")
     parser.add_argument("--output", type=Path, default=CACHE / "figures-receive.json", help="where the JSON goes")
     parser.add_argument("--write-page", action="store_true", help=f"put the tables into {PAGE.name}")
     arguments = parser.parse_args()
     progress, where = Steps(lambda line: print(line, flush=True)), machine()
-    rounds, objects = (_QUICK_ROUNDS, _QUICK_OBJECTS) if arguments.quick else (arguments.rounds or _ROUNDS, _OBJECTS)
+    rounds = _QUICK_ROUNDS if arguments.quick else arguments.rounds or _ROUNDS
+    objects = _QUICK_OBJECTS if arguments.quick else _OBJECTS
+    seconds = 0.0 if arguments.quick else _TURN_SECONDS
     with (
         tempfile.TemporaryDirectory(prefix="limner-bench-", dir=arguments.folder) as scratch,
         receivers(Path(scratch)) as running,
     ):
-        done = measure(running, Path(scratch) / "waits", rounds=rounds, objects=objects, say=progress)
+        waits = Path(scratch) / "waits"
+        done = measure(running, waits, rounds=rounds, objects=objects, seconds=seconds, say=progress)
     summaries = summarize(done)
     tables = markdown(summaries, where)
     print(f"\n{tables}")
@@ -44,6 +48,7 @@ def main() -> None:
     if arguments.write_page:
         write_page(PAGE, tables)
     progress(f"all rounds are in {arguments.output}")
+    end_as_judged(figures_of(summaries), is_quick=arguments.quick)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,15 @@ In each round processes that only write and wait for the disk (`benchmarks.recei
 
 from __future__ import annotations
 
+import math
+import os
+import shutil
 import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from benchmarks.receive.receivers import Measured, cpu_seconds
@@ -48,8 +52,25 @@ class Summary:
     beside_milliseconds: float
 
 
+@dataclass(frozen=True)
+class _Entrant:
+    """One that has turns."""
+
+    name: str
+    turn: Callable[[int, int, int], Round]
+    """Lets it have one: with so many associations, from the slice of this number on, so many slices."""
+    emptied: Path | None
+    """The folder that is emptied after each turn."""
+
+
 def measure(
-    receivers: Sequence[Measured], waits: Path, *, rounds: int, objects: int, say: Callable[[str], None]
+    receivers: Sequence[Measured],
+    waits: Path,
+    *,
+    rounds: int,
+    objects: int,
+    seconds: float,
+    say: Callable[[str], None],
 ) -> list[Round]:
     """Return what was measured; the first round of each warms up and does not count.
 
@@ -57,18 +78,45 @@ def measure(
     ----------
     waits
         A folder for what is written without having been received, on the disk that Limner has.
+    objects
+        How many each gets in the first round, and at least in the others.
+    seconds
+        How long a turn is to be in the others, by the rate that the first has shown.
     """
-    done = []
+    waits.mkdir()
+    entrants = [_Entrant(one.name, partial(_round, one), one.emptied) for one in receivers]
+    entrants.append(_Entrant(WAITS, partial(_waits, waits), waits))
+    done: list[Round] = []
+    wanted: dict[tuple[str, int], int] = {}
     first = 0
     for number in range(rounds + 1):
         for associations in ASSOCIATIONS:
-            turns = [_round(receiver, associations, first, objects) for receiver in receivers]
-            turns.append(_waits(waits, associations, first, objects))
+            turns = [_turn(one, associations, first, wanted.get((one.name, associations), objects)) for one in entrants]
             for one in turns:
-                say(f"round {number}: {one.receiver} x{associations}: {one.objects / one.seconds:.0f} objects/s")
+                rate = one.objects / one.seconds
+                say(f"round {number}: {one.receiver} x{associations}: {rate:.0f} objects/s for {one.seconds:.2f} s")
             if number:
                 done += turns
-            first += objects
+            else:
+                wanted |= {(one.receiver, associations): objects_for(one, objects, seconds) for one in turns}
+            first += max(one.objects for one in turns)
+    return done
+
+
+def objects_for(seen: Round, least: int, seconds: float) -> int:
+    """Return how many objects a turn has that takes so long at the rate that was seen; a multiple of associations."""
+    each = math.ceil(seconds * seen.objects / seen.seconds / seen.associations)
+    return max(least, each * seen.associations)
+
+
+def _turn(entrant: _Entrant, associations: int, first: int, objects: int) -> Round:
+    os.sync()  # what the one before left unsynced is not for this one to wait for
+    done = entrant.turn(associations, first, objects)
+    for path in entrant.emptied.iterdir() if entrant.emptied is not None else ():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
     return done
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import subprocess
 import sys
@@ -16,10 +17,8 @@ from pathlib import Path
 import psutil
 
 from tests.database_fixture import fresh_database, running_postgres
-from tests.peers import ENVIRONMENT, Orthanc, PeerNetwork, peer_network, program, running_orthanc
-from tests.storing import Receiver
-
-_START_SECONDS = 30.0
+from tests.peers import ENVIRONMENT, Orthanc, PeerNetwork, peer_network, program, require, running_process
+from tests.storing import LONGEST_PDU, Receiver
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,8 @@ class Measured:
     """Processes that work for it, counted apart: a database."""
     sender_prefix: tuple[str, ...] = ()
     """Brings a sender to where its loopback interface is."""
+    emptied: Path | None = None
+    """The folder of what it keeps, where it knows nothing of that and the folder may be emptied between turns."""
 
 
 @contextmanager
@@ -67,9 +68,27 @@ def _serves(process: psutil.Process, url: str) -> bool:
 
 @contextmanager
 def _orthanc(network: PeerNetwork, folder: Path) -> Iterator[Measured]:
-    with running_orthanc(network, folder) as orthanc:
-        processes = tuple(one for one in psutil.process_iter(["cmdline"]) if str(folder) in " ".join(_words(one)))
-        yield Measured("Orthanc", orthanc.port, Orthanc.AE_TITLE, processes, sender_prefix=tuple(network.command()))
+    """Bare: a storage and its index, no plug-ins, no HTTP, each object's file synced, the longest PDUs it takes."""
+    require("Orthanc")
+    folder.mkdir()
+    port, title = Orthanc.DICOM_PORT, Orthanc.AE_TITLE
+    configuration = {
+        "Name": title,
+        "StorageDirectory": str(folder / "storage"),
+        "IndexDirectory": str(folder / "storage"),
+        "SyncStorageArea": True,
+        "Plugins": [],
+        "HttpServerEnabled": False,
+        "DicomAet": title,
+        "DicomPort": port,
+        "MaximumPduLength": LONGEST_PDU,
+    }
+    settings, log = folder / "orthanc.json", folder / "orthanc.log"
+    settings.write_text(json.dumps(configuration))
+    command = network.command(program("Orthanc"), str(settings))
+    with running_process(command, log, network.peer_address, port) as process:
+        own = psutil.Process(process.pid)
+        yield Measured("Orthanc", port, title, (own,), sender_prefix=tuple(network.command()))
 
 
 def _words(process: psutil.Process) -> Sequence[str]:
@@ -85,7 +104,7 @@ def _storescp(network: PeerNetwork, folder: Path) -> Iterator[Measured]:
     folder.mkdir()
     options = ["--fork", "--accept-all", "-pdu", "131072", "-aet", "ARCHIVE", "-od", str(folder), "11113"]
     with _running(network.command(program("storescp"), *options)) as process:
-        yield Measured("storescp", 11113, "ARCHIVE", (process,), sender_prefix=tuple(network.command()))
+        yield Measured("storescp", 11113, "ARCHIVE", (process,), sender_prefix=tuple(network.command()), emptied=folder)
 
 
 @contextmanager
@@ -95,7 +114,7 @@ def _plain(folder: Path) -> Iterator[Measured]:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     with _running([sys.executable, "-m", "benchmarks.receive.plain", str(folder), str(port)]) as process:
-        yield Measured("pynetdicom", port, "PLAIN", (process,))
+        yield Measured("pynetdicom", port, "PLAIN", (process,), emptied=folder)
 
 
 @contextmanager

@@ -21,26 +21,28 @@ _LOG_PAGES = 256
 def main(folder: Path, first: int, count: int) -> None:
     """Say that it is ready, wait for a line, write, and print the seconds it took, 0 failures, and processor time."""
     slices = Slices()
-    data = [slices.data_set(number) for number in range(first, first + count)]
-    kept = folder / "kept"
+    data, at = slices.changeable()
+    uids = [slices.uid(number).encode() for number in range(first, first + count)]
+    page, kept = bytes(data[:_PAGE_BYTES]), folder / "kept"
     kept.mkdir(parents=True, exist_ok=True)
     log = _prepared_log(folder / f"log-{first}")
     print("ready", flush=True)
     sys.stdin.readline()
     began, began_cpu = time.monotonic(), time.process_time()
-    for number, one in enumerate(data):
+    for number, uid in enumerate(uids):
+        data[at : at + len(uid)] = uid
         aside = folder / f"{first + number}.part"
-        _write(aside, one)
+        _write(aside, data)
         aside.rename(kept / f"{first + number}")
         sync_folder(kept)
-        os.pwrite(log, one[:_PAGE_BYTES], number % _LOG_PAGES * _PAGE_BYTES)
+        os.pwrite(log, page, number % _LOG_PAGES * _PAGE_BYTES)
         os.fdatasync(log)
     seconds, cpu = time.monotonic() - began, time.process_time() - began_cpu
     os.close(log)
     print(f"{seconds} 0 {cpu}", flush=True)
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write(path: Path, data: bytes | bytearray) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         os.write(descriptor, data)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.driver import Pythons, Steps
 from benchmarks.folders import CACHE, REPOSITORY_ROOT
-from benchmarks.report import machine, write_page
+from benchmarks.report import end_as_judged, machine, write_page
 from benchmarks.sam.cases import ABDOMEN, QUICK, read_case
 from benchmarks.sam.figures import case_figures
 from benchmarks.sam.measure import Bench
@@ -41,6 +41,7 @@ def main() -> None:
     if arguments.write_page:
         write_page(PAGE, tables)
     progress(f"all figures are in {target}")
+    end_as_judged(figures, is_quick=arguments.quick)
 
 
 def _arguments() -> argparse.Namespace:

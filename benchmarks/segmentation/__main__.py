@@ -12,10 +12,10 @@ from pathlib import Path
 
 from benchmarks.driver import Steps
 from benchmarks.folders import CACHE, REPOSITORY_ROOT
-from benchmarks.report import machine, write_page
+from benchmarks.report import end_as_judged, machine, write_page
 from benchmarks.segmentation.cases import QUICK, WHOLE
 from benchmarks.segmentation.measure import measure, summarize
-from benchmarks.segmentation.report import markdown
+from benchmarks.segmentation.report import figures_of, markdown
 
 PAGE = REPOSITORY_ROOT / "docs" / "reference" / "performance-segmentation.md"
 _ROUNDS = 5
@@ -34,13 +34,15 @@ def main() -> None:
     case, rounds = (QUICK, 1) if arguments.quick else (WHOLE, arguments.rounds)
     with _folder(arguments.folder) as folder:
         done = measure(case, rounds=rounds, folder=folder, say=progress)
-    tables = markdown(summarize(done), case.shape, where)
+    summaries = summarize(done)
+    tables = markdown(summaries, case.shape, where)
     print(f"\n{tables}")
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps({"machine": where, "rounds": [asdict(one) for one in done]}, indent=1))
     if arguments.write_page:
         write_page(PAGE, tables)
     progress(f"all rounds are in {arguments.output}")
+    end_as_judged(figures_of(summaries), is_quick=arguments.quick)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from benchmarks.nnunet.figures import case_figures
 from benchmarks.nnunet.measure import IN_PROCESS, NNUNET, ONNXRUNTIME, Measured
 from benchmarks.nnunet.report import markdown
 from benchmarks.nnunet.volumes import BODY_HU, cheap_answer, organ_densities, phantom
-from benchmarks.report import machine, write_page
+from benchmarks.report import end_as_judged, machine, write_page
 from benchmarks.worker import Clock
 
 
@@ -104,3 +104,27 @@ def test_the_cheap_answer_finds_a_phantoms_organs() -> None:
     assert set(np.unique(labels)) <= {0, *organ_densities(25)}
     organs = labels > 0
     assert (found[organs] == labels[organs]).mean() > 0.75
+
+
+_MISSED = (
+    Figure("one", "seconds over theirs", 2.5, "x", 2.0, is_least=False),
+    Figure("one", "objects/s over theirs", 0.9, "x", 1.0),
+)
+_REACHED = (Figure("one", "bytes over theirs", 1.0, "x", 1.0), Figure("one", "memory", 7.0, "MiB"))
+
+
+def test_a_benchmark_that_misses_goals_ends_badly_and_names_them() -> None:
+    with pytest.raises(SystemExit) as ended:
+        end_as_judged([*_REACHED, *_MISSED], is_quick=False)
+    assert str(ended.value).splitlines() == [
+        "",
+        "2 goals were missed:",
+        "  seconds over theirs: 2.50 x, and the goal is at most 2",
+        "  objects/s over theirs: 0.90 x, and the goal is at least 1",
+    ]
+    end_as_judged(_REACHED, is_quick=False)
+
+
+def test_a_quick_run_names_what_it_misses_and_ends_well(capsys: pytest.CaptureFixture[str]) -> None:
+    end_as_judged(_MISSED[:1], is_quick=True)
+    assert "1 goal was missed:\n  seconds over theirs: 2.50 x, and the goal is at most 2" in capsys.readouterr().out

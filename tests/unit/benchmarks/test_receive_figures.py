@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.receive.measure import WAITS, Round, summarize
+from benchmarks.receive.measure import WAITS, Round, objects_for, summarize
 from benchmarks.receive.report import figures_of, markdown
 from benchmarks.report import machine
 
@@ -43,10 +43,19 @@ def test_ratios_are_of_rates_and_the_goal_is_to_be_ahead(measured: list[Round]) 
     assert (orthanc.value, orthanc.is_met) == (2, True)
     assert figures["Limner's objects/s over storescp's, 4 associations"].is_met is None
     assert figures[f"Limner's time over storescp's and {WAITS}, 1 association"].value == pytest.approx(1)
+    seen = figures[f"Limner's time over storescp's and {WAITS}, 4 associations"]
+    assert (seen.goal, seen.is_least, seen.is_met) == (2, False, True)
     slow = figures_of(
         summarize(rounds({"Limner": [1], "Orthanc": [2], "storescp": [2], "pynetdicom": [2], WAITS: [2]}))
     )
     assert [figure.is_met for figure in slow if "Orthanc" in figure.name] == [False, False]
+    far = figures_of(summarize(rounds({"Limner": [1], "Orthanc": [1], "storescp": [5], "pynetdicom": [1], WAITS: [4]})))
+    assert [figure.is_met for figure in far if WAITS in figure.name] == [False, False]  # 1 / (0.2 + 0.25)
+
+
+@pytest.mark.parametrize(("rate", "objects"), [(2000.5, 2004), (30, 120)])
+def test_a_turn_has_as_many_objects_as_it_takes_seconds_for(rate: float, objects: int) -> None:
+    assert objects_for(Round("storescp", 4, 120, 120 / rate, 0, 0), 120, 1.0) == objects
 
 
 def test_the_tables_have_a_row_for_each_receiver(measured: list[Round]) -> None:
