@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.chaos.figures import Figures, as_table, is_whole, read, write_page
+from benchmarks.report import machine, machine_lines
+from tests.chaos.figures import Figures, Taken, as_table, is_of_all, is_whole, read, write_page
 
 _FILE = "LIMNER_TEST_FIGURES"
+_FOLDER = Path(__file__).parent
 _PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "chaos.md"
+_BEGAN = pytest.StashKey[tuple[float, str]]()
+"""When a run began, by the monotonic clock, and where, in words."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """The process that controls the run makes the file; those that run the tests inherit its name."""
+    config.stash[_BEGAN] = time.monotonic(), machine_lines(machine())[0]
     if _FILE not in os.environ:
         descriptor, name = tempfile.mkstemp(prefix="limner-figures-", suffix=".jsonl")
         os.close(descriptor)
@@ -30,7 +36,7 @@ def figures() -> Figures:
 
 
 def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
-    """Print the table; that of a long form in which every test ran to its end, and well, is kept in the page."""
+    """Print the table; that of a long form of all tests, each of which ran to its end, and well, goes to the page."""
     if hasattr(config, "workerinput"):
         return
     path = Path(os.environ[_FILE])
@@ -40,5 +46,13 @@ def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pyte
         return
     terminalreporter.write_sep("=", "figures")
     terminalreporter.write_line(as_table(shown))
-    if os.environ.get("CHAOS") == "full" and is_whole(exitstatus, terminalreporter.stats):
-        write_page(_PAGE, shown)
+    if os.environ.get("CHAOS") != "full":
+        return
+    passed = [report for report in terminalreporter.stats.get("passed", ()) if report.when == "call"]
+    here = [path.name for path in (config.rootpath / one.fspath for one in passed) if path.parent == _FOLDER]
+    files = {one.name for one in _FOLDER.glob("test_*.py")}
+    if is_whole(exitstatus, terminalreporter.stats) and is_of_all(config.args, set(here), files):
+        began, where = config.stash[_BEGAN]
+        write_page(_PAGE, shown, Taken(len(here), (time.monotonic() - began) / 60, where))
+    else:
+        terminalreporter.write_line("The page keeps the figures of the last run in which all tests ran, and passed.")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -70,26 +70,39 @@ def as_table(figures: Sequence[Figure]) -> str:
     return "\n".join([*lines, *(f"| {one.promise} | {one.what} | {one.goal} | {one.seen} |" for one in rows)])
 
 
+@dataclass(frozen=True)
+class Taken:
+    """How the figures of a run were taken."""
+
+    tests: int
+    minutes: float
+    where: str
+    """When it began and on what machine, in words."""
+
+
 def is_whole(exit_status: int, outcomes: Mapping[str, Sequence[object]]) -> bool:
-    """Whether every test of a run passed: one that failed, was skipped or never began has rows missing.
+    """Whether every test of a run passed: one that failed, was skipped, left out or never began has rows missing.
 
     `outcomes` are pytest's reports by what became of them. A run that was interrupted has none of what is left.
     """
-    return exit_status == 0 and not any(outcomes.get(one) for one in ("failed", "error", "skipped", "xfailed"))
+    missing = ("failed", "error", "skipped", "xfailed", "deselected")
+    return exit_status == 0 and not any(outcomes.get(one) for one in missing)
 
 
-def write_page(page: Path, figures: Sequence[Figure]) -> None:
-    """Put the figures of a run into the page, in the place of those of the same promises."""
+def is_of_all(asked: Sequence[str], ran: AbstractSet[str], files: AbstractSet[str]) -> bool:
+    """Whether a run was of all tests: `ran` are the files that it was of, `files` those that have tests.
+
+    `asked` is what the command line named; a test in a file is named after two colons.
+    """
+    return ran == files and not any("::" in one for one in asked)
+
+
+def write_page(page: Path, figures: Sequence[Figure], taken: Taken) -> None:
+    """Put the figures of a whole run into the page, and how they were taken, in the place of those of the last."""
     before, rest = page.read_text().split(BEGIN)
-    table, after = rest.split(END)
-    kept = [
-        Figure(*(cell.strip() for cell in line.strip("|").split("|")))
-        for line in table.splitlines()[2:]
-        if re.match(r"\| \d", line)
-    ]
-    fresh = {one.promise for one in figures}
-    whole = as_table([*(one for one in kept if one.promise not in fresh), *figures])
-    page.write_text(f"{before}{BEGIN}\n{whole}\n{END}{after}")
+    after = rest.split(END)[1]
+    how = f"All were taken in one run of {taken.tests} tests, which took {taken.minutes:.0f} minutes: {taken.where}"
+    page.write_text(f"{before}{BEGIN}\n{how}\n\n{as_table(figures)}\n{END}{after}")
 
 
 def _text(value: float) -> str:
