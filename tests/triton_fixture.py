@@ -24,7 +24,12 @@ def triton_python() -> Path:
 
 def fixture_repository(folder: Path) -> Path:
     """Fill `folder` with the models of the project and those that only tests serve."""
-    for repository in (MODEL_REPOSITORY, REPOSITORY_ROOT / "tests" / "fixtures" / "triton"):
+    return joined_repository(folder, MODEL_REPOSITORY, REPOSITORY_ROOT / "tests" / "fixtures" / "triton")
+
+
+def joined_repository(folder: Path, *repositories: Path) -> Path:
+    """Fill `folder` with the models of all these repositories."""
+    for repository in repositories:
         for configuration in repository.glob("*/config.pbtxt"):
             (folder / configuration.parent.name).symlink_to(configuration.parent)
     return folder

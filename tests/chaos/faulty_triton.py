@@ -1,10 +1,14 @@
-"""A door before a real Triton that lets everything through, or does to its inferences what a test says."""
+"""A door before a real Triton that lets everything through, or does to its inferences what a test says.
+
+Some answers are forged by the door. Others are Triton's own: the door asks for another model than the client did, one
+of those in `tests/fixtures/faulty_triton`, which answers as it does by itself.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
 from contextlib import contextmanager
 from functools import partial
@@ -16,7 +20,23 @@ from tritonclient.grpc import service_pb2
 
 from app.serving.triton import EmbeddedTriton
 
-Fault = Literal["", "killed", "hung", "wrong shape", "out of memory", "refusing"]
+Fault = Literal[
+    "",
+    "killed",
+    "hung",
+    "wrong shape",
+    "out of memory",
+    "refusing",
+    "model that answers in another shape",
+    "model that is refused memory",
+]
+
+_MODELS: Mapping[Fault, str] = {
+    "model that answers in another shape": "limner_other_shape",
+    "model that is refused memory": "limner_no_memory",
+}
+"""The models of `tests/fixtures/faulty_triton` that are asked in place of the right one."""
+_REGISTER = "/inference.GRPCInferenceService/SystemSharedMemoryRegister"
 
 _UNLIMITED = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
 _INFER = "/inference.GRPCInferenceService/ModelInfer"
@@ -30,6 +50,8 @@ class FaultyTriton(grpc.GenericRpcHandler):
         self._channel = grpc.insecure_channel(triton.target, options=_UNLIMITED)
         self.fault: Fault = ""
         self.met: list[Fault] = []
+        self.regions = 0
+        """Regions of shared memory that were registered."""
 
     def service(self, handler_call_details: Any) -> Any:
         """Answer any method."""
@@ -48,12 +70,22 @@ class FaultyTriton(grpc.GenericRpcHandler):
             context.abort(grpc.StatusCode.UNAVAILABLE, "refused by the test")
         if fault == "out of memory":
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "failed to allocate memory, by the test")
+        if fault in _MODELS:
+            request = _asking(_MODELS[fault], request)
         call: Callable[..., bytes] = self._channel.unary_unary(method)
         try:
             answer = call(request, timeout=context.time_remaining())
         except grpc.RpcError as error:
             context.abort(error.code(), error.details())
+        self.regions += method == _REGISTER
         return _other_shape(answer) if fault == "wrong shape" else answer
+
+
+def _asking(model: str, request: bytes) -> bytes:
+    """The same request to another model."""
+    other = service_pb2.ModelInferRequest.FromString(request)
+    other.model_name = model
+    return bytes(other.SerializeToString())
 
 
 def _other_shape(answer: bytes) -> bytes:

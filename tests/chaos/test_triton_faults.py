@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -31,7 +32,7 @@ from tests.chaos.figures import Figures
 from tests.database_fixture import fresh_database
 from tests.job_harness import DESTINATIONS, Bench, bench
 from tests.phantom import write_phantom_series
-from tests.triton_fixture import MODEL_REPOSITORY, running_triton
+from tests.triton_fixture import MODEL_REPOSITORY, REPOSITORY_ROOT, joined_repository, running_triton
 
 PROMISE = "9. Triton is killed, hung, out of memory, refuses or answers in another shape"
 _FAULTS: tuple[Fault, ...] = tuple(one for one in get_args(Fault) if one)
@@ -41,13 +42,18 @@ _ENDS: Mapping[Fault, JobState] = {
     "refusing": "closed",
     "wrong shape": "dead-letter",
     "out of memory": "dead-letter",
+    "model that answers in another shape": "dead-letter",
+    "model that is refused memory": "dead-letter",
 }
 _REASONS: Mapping[Fault, tuple[str, str]] = {
     "wrong shape": ("model-mismatch", r"output \S+ is float\d+ \[.*\], expected "),
     "out of memory": ("inference-refused", "failed to allocate memory, by the test"),
+    "model that answers in another shape": ("model-mismatch", r"output logits is float32 \[\d+, 3, 128, 128, 16\], "),
+    "model that is refused memory": ("inference-refused", r"onnxruntime: .*Failed to allocate memory"),
 }
 """The code of a job that was given up, and what its reason says of that fault and no other."""
 _ATTEMPTS = 4
+_FAULTY_MODELS = REPOSITORY_ROOT / "tests" / "fixtures" / "faulty_triton"
 
 
 class _Kept:
@@ -76,6 +82,8 @@ class _Runner(GraphProcess):
     def __init__(self, door: FaultyTriton) -> None:
         super().__init__()
         self.plan: dict[str, Fault] = {}
+        self.shares: set[str] = set()
+        """The jobs whose tensors go through shared memory."""
         self._door = door
 
     def run(self, request: GraphRequest, application: str, **options: Any) -> CompletionRecord:
@@ -84,7 +92,8 @@ class _Runner(GraphProcess):
         self._door.fault = fault
         if _ENDS.get(fault) == "closed":
             del self.plan[request.identity]
-        return super().run(request, application, **options)
+        asked = replace(request, shared_memory=request.identity in self.shares)
+        return super().run(asked, application, **options)
 
 
 def _receive(made: Bench, folder: Path, seed: int) -> None:
@@ -163,17 +172,19 @@ def test_no_wrong_result_is_sent_whatever_triton_does(
     tmp_path: Path, postgres: str, figures: Figures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.jobs.segmenting._INFERENCE_WAIT_SECONDS", (2.0, 20.0))
-    count = figures.of(short=1, full=8)
+    repository = tmp_path / "models"
+    repository.mkdir()
+    faults = [fault for fault in _FAULTS for _ in range(figures.of(short=1, full=3 if "model" in fault else 8))]
     kept = _Kept()
     with (
-        running_triton(probe_seconds=1.0) as triton,
+        running_triton(joined_repository(repository, MODEL_REPOSITORY, _FAULTY_MODELS), probe_seconds=1.0) as triton,
         faulty_triton(tmp_path, triton) as (door, target),
         fresh_database(postgres) as url,
     ):
         runner = _Runner(door)
         with _bench(tmp_path / "limner", url, target, runner, kept) as of_version:
             made = of_version("reference")
-            for seed in range(count * len(_FAULTS)):
+            for seed in range(len(faults)):
                 _receive(made, tmp_path, seed)
             made.create_jobs()
             made.work(made.all_ended, seconds=600)
@@ -187,18 +198,25 @@ def test_no_wrong_result_is_sent_whatever_triton_does(
                 connection.execute("UPDATE series SET state = 'receiving'")
             made = of_version("tried")
             made.create_jobs()
-            planned = {job.key: _FAULTS[number % len(_FAULTS)] for number, job in enumerate(_jobs(made, known))}
-            runner.plan = dict(planned)
+            keys = [job.key for job in _jobs(made, known)]
+            planned = dict(zip(keys, faults, strict=True))
+            runner.plan, runner.shares = dict(planned), set(keys[::2])
             made.work(made.all_ended, seconds=1200)
             ended = _jobs(made, known)
         show = partial(figures.show, PROMISE)
         for fault in _FAULTS:
-            states = [job.state for job in ended if planned[job.key] == fault]
-            show(f"{fault}: jobs that end as {_ENDS[fault]}", seen=states.count(_ENDS[fault]), exactly=count)
-            show(f"{fault}: inferences that met it", seen=door.met.count(fault), least=count)
+            jobs = [job for job in ended if planned[job.key] == fault]
+            met = [job for job in jobs if job.state == _ENDS[fault]]
+            show(f"{fault}: jobs that end as {_ENDS[fault]}", seen=len(met), exactly=faults.count(fault))
+            show(f"{fault}: inferences that met it", seen=door.met.count(fault), least=faults.count(fault))
+            if shared := sum(job.key in runner.shares for job in jobs):
+                seen = sum(job.key in runner.shares for job in met)
+                show(f"{fault}: of these jobs, those with tensors in shared memory", seen=seen, exactly=shared)
+        show("regions of shared memory that Triton was given", seen=door.regions, least=2 * len(runner.shares))
         given_up = [job for job in ended if job.state == "dead-letter"]
         told = sum(_is_told(job, planned[job.key]) for job in given_up)
-        show("dead letters with Triton's reason", seen=told, exactly=2 * count)
+        wanted = sum(_ENDS[fault] == "dead-letter" for fault in faults)
+        show("dead letters with Triton's reason", seen=told, exactly=wanted)
         attempts = [job.attempt for job in given_up]
         show("their attempts, at least", seen=min(attempts), exactly=_ATTEMPTS)
         closed = sum(job.state == "closed" for job in ended)
