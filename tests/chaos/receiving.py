@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,6 +76,10 @@ class Sender:
     acknowledged: int = 0
     slowest_seconds: float = 0.0
     """Longest wait for an answer."""
+    pause_seconds: float = 0.3
+    """Between one series that was taken and the next."""
+    may_send: Callable[[], bool] = lambda: True
+    """Whether the next may be sent by now."""
     _over: threading.Event = field(default_factory=threading.Event)
 
     def send_until_over(self) -> None:
@@ -84,12 +88,19 @@ class Sender:
         entity.add_requested_context(CTImageStorage)
         entity.dimse_timeout = entity.network_timeout = entity.acse_timeout = 60
         while not self._over.is_set():
-            study = f"1.2.826.0.1.3680043.8.498.{self.acknowledged + 1}"
+            if not self.may_send():
+                self._over.wait(self.pause_seconds)
+                continue
+            study = _study(self.acknowledged + 1)
             dataset = make_ct(1, study=study, series=f"{study}.1")
             while not self._send(entity, dataset):
                 time.sleep(0.2)
             self.acknowledged += 1
-            self._over.wait(0.3)
+            self._over.wait(self.pause_seconds)
+
+    def studies(self) -> list[str]:
+        """The studies that were taken, each with one series, whose UID is the study's and a 1, of one instance."""
+        return [_study(number) for number in range(1, self.acknowledged + 1)]
 
     def _send(self, entity: AE, dataset: Any) -> bool:
         association = entity.associate("127.0.0.1", self.port, ae_title="LIMNER")
@@ -116,3 +127,7 @@ class Sender:
         finally:
             self._over.set()
             thread.join()
+
+
+def _study(number: int) -> str:
+    return f"1.2.826.0.1.3680043.8.498.{number}"
