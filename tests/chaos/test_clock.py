@@ -21,7 +21,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from app.audit.events import AuditEvent
 from app.audit.log import read_records
-from app.jobs.accounting import _audit
+from app.jobs.audited import RecordedWork, hold_to_logs
 from app.jobs.records import SeenSeries
 from app.routing.completion import CompletionScanner
 from app.routing.rules import RuleSet
@@ -247,16 +247,16 @@ def _misjudged(made: Bench) -> int:
     """Count the jobs that an account does not name whose end it can't find, or names whose end it can."""
     folder = made.settings.audit_folder
     with made.records.snapshot(EVER) as snapshot:
-        jobs, deliveries = snapshot.jobs(), snapshot.deliveries()
-    wrong = {
-        one.job_id for one in _audit(made.records, [folder, *(folder / name for name in _NAMES)], jobs, deliveries)
-    }
+        recorded = RecordedWork(snapshot.jobs(), snapshot.deliveries())
+    every = [folder, *(folder / name for name in _NAMES)]
+    wrong = {one.job_id for one in hold_to_logs(made.records, every, recorded, EVER)}
     for name in _NAMES:
         ends = audit_ends(made, [one for one in _NAMES if one != name])
-        unknown = {str(one["id"]) for one in jobs} - ends.keys()
+        unknown = {str(one["id"]) for one in recorded.jobs} - ends.keys()
         assert unknown, f"{name} closed nothing"
         others = [folder, *(folder / one for one in _NAMES if one != name)]
-        wrong |= unknown ^ {one.job_id for one in _audit(made.records, others, jobs, deliveries)}
+        named = hold_to_logs(made.records, others, recorded, EVER)
+        wrong |= unknown ^ {one.job_id for one in named if one.code == "audit-job-not-ended"}
     return len(wrong)
 
 
