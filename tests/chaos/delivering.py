@@ -98,10 +98,24 @@ def _is_as_recorded(held: Path, result: Result) -> bool:
     return hashlib.sha256(file.read_bytes()).hexdigest() == result.digest and same_object(held, file)
 
 
-def show_received(figures: Figures, promise: str, received: Sequence[peers.ReceivedObject], where: str = "") -> None:
-    """Show what an Orthanc was sent, of which it holds the last under each UID: nothing again, and nothing else."""
+def show_received(
+    figures: Figures,
+    promise: str,
+    received: Sequence[peers.ReceivedObject],
+    where: str = "",
+    unanswered: int | None = None,
+) -> None:
+    """Show what an Orthanc was sent, of which it holds the last under each UID: nothing again, and nothing else.
+
+    Where its answers to questions are lost too, `unanswered` objects may have come again, the same bytes: it was asked
+    whether it has them, and was not heard.
+    """
     again = sum(one.was_held for one in received)
-    figures.show(promise, f"{where}objects sent again although the archive held them", seen=again, exactly=0)
+    what = f"{where}objects sent again although the archive held them"
+    if unanswered is None:
+        figures.show(promise, what, seen=again, exactly=0)
+    else:
+        figures.show(promise, f"{what}, its answer to the question being lost too", seen=again, most=unanswered)
     different = {(one.sop_instance_uid, one.content_description) for one in received}
     more = len(different) - len({uid for uid, _ in different})
     figures.show(promise, f"{where}different objects of one result that were sent", seen=more, exactly=0)

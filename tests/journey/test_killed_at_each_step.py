@@ -47,6 +47,7 @@ class KillAt(threading.Thread):
 
 
 @pytest.mark.timeout(1200)
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # the toolkit drops what did not connect
 def test_one_segmentation_a_study_whenever_the_server_dies(tmp_path: Path) -> None:
     archive = DemonstrationArchive(tmp_path / "archive")
     archive.start()
