@@ -281,8 +281,8 @@ def test_an_archive_that_flaps(
                 orthanc.kill()
             down += arrived(made, ARCHIVE) < (number + 1) * each
             wait_until(lambda count=(number + 1) * each: arrived(made, VIEWER) == count, 120)  # type: ignore[misc]
-        waiting = len(jobs_of(made)) - arrived(made, ARCHIVE)
         before = arrived(made, ARCHIVE)
+        waiting = (UNDISTURBED + kills) * each - before
         with start() as orthanc:
             first = wait_until(lambda: arrived(made, ARCHIVE) > before or made.all_ended(), 120)
             rest = wait_until(made.all_ended, 120)
