@@ -39,7 +39,7 @@ from app.bootstrap.roles import Role, Share
 from app.bootstrap.running import RunningServices
 from app.delivery.archive import DimseArchive
 from app.delivery.destination import Destination
-from app.jobs.committing import ReportKeeping
+from app.jobs.commitment_reports import ReportKeeping
 from app.jobs.graph_process import PRELOAD, PROMPTED_PRELOAD, GraphProcess
 from app.jobs.local_copies import LocalCopies
 from app.jobs.presence import COMPLETION, LISTENERS, Presence, Service, Turn

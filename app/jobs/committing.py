@@ -20,11 +20,11 @@ from app.delivery.destination import (
     CommitmentRequest,
     CommitsItself,
     Destination,
-    ReportedCommitment,
     TellsWhatItHolds,
 )
 from app.errors import DeliveryError, DeliveryRefused
 from app.identifiers import derive_uid
+from app.jobs.commitment_reports import ReportKeeping
 from app.jobs.outcomes import ANOTHER_NOT_REACHED, CONTEXT_REFUSED, WITHDRAWN, is_of_peer, was_reached
 from app.jobs.queue import GROUND, TaskQueue, back_off_seconds
 from app.jobs.records import Commitment, CommittingObject, Connection, DeliveryState, Job, KeptReport, Records, Turn
@@ -41,24 +41,6 @@ NOT_COMMITTED = "commitment-missing"
 NOT_FOUND = "commitment-not-found"
 
 _log = get_logger(__name__)
-
-
-class ReportKeeping:
-    """Keeps reports on requests for storage commitment, and puts the task behind them into the queue."""
-
-    def __init__(self, records: Records, queue: TaskQueue) -> None:
-        self._records = records
-        self._queue = queue
-
-    def keep(self, report: ReportedCommitment, destinations: Sequence[str]) -> bool:
-        """Keep a report of one of `destinations`; False, and nothing is kept, if that was never asked for it."""
-        with self._records.transaction() as connection:
-            known = self._records.keep_report(
-                connection, report.transaction_uid, report.committed, report.refused, destinations
-            )
-            if known:
-                self._queue.defer_report(connection, report.transaction_uid)
-        return known
 
 
 class Committing:

@@ -21,7 +21,8 @@ from pynetdicom.transport import AssociationSocket
 
 from app.delivery import storage
 from app.jobs import recording, segmenting
-from app.jobs.committing import Committing, ReportKeeping
+from app.jobs.commitment_reports import ReportKeeping
+from app.jobs.committing import Committing
 from app.jobs.delivering import Delivering
 from app.jobs.outcomes import Outcomes
 from app.jobs.queue import TaskQueue

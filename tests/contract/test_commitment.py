@@ -17,7 +17,7 @@ from app.audit.events import AuditEvent
 from app.audit.log import verify as verify_audit
 from app.delivery.destination import ReportedCommitment
 from app.delivery.dicomweb import DicomWebDestination
-from app.jobs.committing import ReportKeeping
+from app.jobs.commitment_reports import ReportKeeping
 from app.jobs.queue import TaskQueue
 from app.jobs.records import Job
 from app.listener.association import Listener
