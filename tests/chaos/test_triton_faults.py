@@ -77,7 +77,7 @@ class _Kept:
 
 
 class _Runner(GraphProcess):
-    """Meets the fault that is planned for a job in each of its attempts, if it lasts, or in the first."""
+    """Meets the fault that is planned for a job in each of its attempts, if it lasts, or in one of them."""
 
     def __init__(self, door: FaultyTriton) -> None:
         super().__init__()
@@ -90,10 +90,14 @@ class _Runner(GraphProcess):
         """Run the graph with the door set."""
         fault = self.plan.get(request.identity, "")
         self._door.fault = fault
-        if _ENDS.get(fault) == "closed":
-            del self.plan[request.identity]
+        met = len(self._door.met)
         asked = replace(request, shared_memory=request.identity in self.shares)
-        return super().run(asked, application, **options)
+        try:
+            return super().run(asked, application, **options)
+        finally:
+            # an attempt may find Triton gone by the fault before its own: it met none, and the next one does
+            if _ENDS.get(fault) == "closed" and len(self._door.met) > met:
+                del self.plan[request.identity]
 
 
 def _receive(made: Bench, folder: Path, seed: int) -> None:

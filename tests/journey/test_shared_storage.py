@@ -155,7 +155,7 @@ def test_storage_that_goes_away_costs_a_repeat_and_a_lost_copy_costs_nothing(
         assert told["detail"]["code"] == "shared-storage-away"
         hosts.listener.wait_for(lambda: len(hosts.listener.job_states()) == 1, expected="a job")
         shutil.rmtree(hosts.listener.data / "spool" / "instances")  # the storage has them
-        assert "it is in the queue" in hosts.listener.limner("pause", "--destination", "archive").stderr
+        assert "no worker runs" in hosts.listener.limner("pause", "--destination", "archive").stdout
         hosts.storage.hang()
         hosts.worker.start()
         hosts.worker.wait_for(
