@@ -23,7 +23,7 @@ test: ## the whole test suite; as root on Debian or Ubuntu it installs the peers
 	@$(VENV)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST)
 	@$(MAKE) --no-print-directory test-oracle
 
-test-chaos: ## break things on purpose, many times over: what is lost by it, as a table; an hour, as root
+test-chaos: ## break things on purpose, many times over: what is lost by it, as a table; an hour and a half, as root
 	@tests/install_peers.sh
 	@deploy/environment.sh server triton development tools
 	@CHAOS=full $(VENV)/python -m pytest --timeout 3600 $(or $(PYTEST),tests/chaos)
