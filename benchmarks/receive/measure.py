@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from benchmarks.receive.receivers import Measured, cpu_seconds
 from tests.peers import ENVIRONMENT
@@ -23,6 +24,7 @@ from tests.storing import Slices
 ASSOCIATIONS = (1, 4)
 WAITS = "the waits alone"
 """What the processes are called that receive nothing."""
+_One = TypeVar("_One")
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,8 @@ def measure(
     first = 0
     for number in range(rounds + 1):
         for associations in ASSOCIATIONS:
-            turns = [_turn(one, associations, first, wanted.get((one.name, associations), objects)) for one in entrants]
+            ordered = in_order_of_round(entrants, number)
+            turns = [_turn(one, associations, first, wanted.get((one.name, associations), objects)) for one in ordered]
             for one in turns:
                 rate = one.objects / one.seconds
                 say(f"round {number}: {one.receiver} x{associations}: {rate:.0f} objects/s for {one.seconds:.2f} s")
@@ -101,6 +104,12 @@ def measure(
                 wanted |= {(one.receiver, associations): objects_for(one, objects, seconds) for one in turns}
             first += max(one.objects for one in turns)
     return done
+
+
+def in_order_of_round(entrants: Sequence[_One], number: int) -> list[_One]:
+    """Return who has turns in a round, another one first in each: what one leaves behind is not for the same other."""
+    first = number % len(entrants)
+    return [*entrants[first:], *entrants[:first]]
 
 
 def objects_for(seen: Round, least: int, seconds: float) -> int:

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.receive.measure import WAITS, Round, objects_for, summarize
+from benchmarks.receive.measure import WAITS, Round, in_order_of_round, objects_for, summarize
 from benchmarks.receive.report import figures_of, markdown
 from benchmarks.report import machine
 
@@ -35,6 +35,11 @@ def test_a_summary_is_the_median_of_the_rounds(measured: list[Round]) -> None:
     assert summary.megabytes_per_second == pytest.approx(52.5, abs=0.1)
     assert (summary.cpu_milliseconds, summary.beside_milliseconds) == (2, 1)
     assert summarize(measured)["Limner", 4].objects_per_second == 400
+
+
+def test_each_has_the_first_turn_in_its_round_and_the_order_stays() -> None:
+    orders = [in_order_of_round("abc", number) for number in range(4)]
+    assert orders == [["a", "b", "c"], ["b", "c", "a"], ["c", "a", "b"], ["a", "b", "c"]]
 
 
 def test_ratios_are_of_rates_and_the_goal_is_to_be_ahead(measured: list[Round]) -> None:
