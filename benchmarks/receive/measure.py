@@ -88,6 +88,7 @@ def measure(
     waits.mkdir()
     entrants = [_Entrant(one.name, partial(_round, one), one.emptied) for one in receivers]
     entrants.append(_Entrant(WAITS, partial(_waits, waits), waits))
+    names = [one.name for one in entrants]
     done: list[Round] = []
     wanted: dict[tuple[str, int], int] = {}
     first = 0
@@ -95,6 +96,7 @@ def measure(
         for associations in ASSOCIATIONS:
             ordered = in_order_of_round(entrants, number)
             turns = [_turn(one, associations, first, wanted.get((one.name, associations), objects)) for one in ordered]
+            turns.sort(key=lambda one: names.index(one.receiver))  # the tables' order
             for one in turns:
                 rate = one.objects / one.seconds
                 say(f"round {number}: {one.receiver} x{associations}: {rate:.0f} objects/s for {one.seconds:.2f} s")
