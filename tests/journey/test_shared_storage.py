@@ -25,7 +25,10 @@ from tests.peers import ObjectStorage, running_object_storage
 from tests.phantom import write_phantom_series
 
 _SUCCESS, _OUT_OF_RESOURCES = 0x0000, 0xA700
-_LONGEST_SECONDS = 8.0
+_IMPATIENT_SECONDS = 3.0
+"""The storage's time-out where a test has it hang. Shipped is more, which a busy machine may need."""
+_LONGEST_SECONDS = 2 * _IMPATIENT_SECONDS + 2.0
+_REPEATS = 5
 _STORAGE = """
 [shared_storage]
 url = "s3://{storage.BUCKET}/site"
@@ -33,7 +36,6 @@ endpoint = "{storage.endpoint}"
 access_key = "{storage.ACCESS_KEY}"
 secret_key_file = "{storage.secret_key_file}"
 plain_http = true
-timeout_seconds = 3
 """
 
 
@@ -64,7 +66,9 @@ class Hosts:
 
 
 @contextmanager
-def _hosts(folder: Path, database: str, triton: str, quiet_seconds: float = 1.0) -> Iterator[Hosts]:
+def _hosts(
+    folder: Path, database: str, triton: str, *, quiet_seconds: float = 1.0, storage_settings: str = ""
+) -> Iterator[Hosts]:
     """The hosts, not started."""
     archive = DemonstrationArchive(folder / "archive")
     archive.start()
@@ -73,7 +77,7 @@ def _hosts(folder: Path, database: str, triton: str, quiet_seconds: float = 1.0)
         url = stack.enter_context(fresh_database(database))
         storage = stack.enter_context(running_object_storage(folder / "storage"))
         settings = settings_for(archive.port) + f'[database]\nurl = "{url}"\n[triton]\naddress = "{triton}"\n'
-        settings += _STORAGE.format(storage=storage)
+        settings += _STORAGE.format(storage=storage) + storage_settings
         made = []
         for role, name in (("listener", "in-1"), ("worker", "work-1"), ("worker", "work-2")):
             (folder / name).mkdir()
@@ -98,14 +102,18 @@ def _sent(hosts: Hosts, files: Sequence[Path]) -> list[int]:
     def send(path: Path) -> int:
         return int(association.send_c_store(pydicom.dcmread(path)).Status)
 
-    statuses = [send(files[0])]
+    def send_until_kept(path: Path) -> int:
+        statuses = (send(path) for _ in range(_REPEATS))  # an impatient listener on a busy machine may need some
+        return next((one for one in statuses if one != _OUT_OF_RESOURCES), _OUT_OF_RESOURCES)
+
+    statuses = [send_until_kept(files[0])]
     for break_off, mend in ((hosts.storage.hang, hosts.storage.go_on), (hosts.storage.stop, hosts.storage.start)):
         break_off()
         began = time.monotonic()
         assert send(files[1]) == send(files[0]) == _OUT_OF_RESOURCES  # also one that was acknowledged before
         assert time.monotonic() - began < 2 * _LONGEST_SECONDS
         mend()
-    statuses += [send(path) for path in files[1:]]
+    statuses += [send_until_kept(path) for path in files[1:]]
     association.release()
     return statuses
 
@@ -121,7 +129,8 @@ def test_what_one_host_receives_another_segments_and_delivers(tmp_path: Path, po
         hosts.listener.start()
         hosts.worker.start()
         write_phantom_series(tmp_path / "series", seed=1)
-        assert hosts.listener.submit(tmp_path / "series").returncode == 0
+        sent = hosts.listener.submit(tmp_path / "series")
+        assert sent.returncode == 0, sent.stderr + hosts.listener.log()
         (job,) = hosts.listener.wait_for_jobs(1)
         assert job["state"] == "closed", hosts.worker.log()
         kept = sorted(path.stem for path in (hosts.listener.data / "spool" / "instances").rglob("*.dcm"))
@@ -130,13 +139,13 @@ def test_what_one_host_receives_another_segments_and_delivers(tmp_path: Path, po
         assert copies == kept
         (result,) = hosts.results()
         assert hashlib.sha256(result.read_bytes()).hexdigest() == result.stem
-        (sent,) = hosts.archive.folder.glob("*.dcm")
-        assert _data_set(result) == _data_set(sent)  # the archive writes a head of its own
+        (stored,) = hosts.archive.folder.glob("*.dcm")
+        assert _data_set(result) == _data_set(stored)  # the archive writes a head of its own
         hosts.agree()
         checked = hosts.worker.limner("check").stdout
         assert "takes an object, gives it back and removes it" in checked, checked
-        stored = hosts.storage.folder / next(name for name in hosts.storage.names() if "/instances/" in name)
-        stored.write_bytes(stored.read_bytes()[:-1] + b"?")
+        spoilt = hosts.storage.folder / next(name for name in hosts.storage.names() if "/instances/" in name)
+        spoilt.write_bytes(spoilt.read_bytes()[:-1] + b"?")
         told = json.loads(hosts.listener.limner("account", "--files", "--json").stdout)
         assert "file-changed" in {one["code"] for one in told["discrepancies"]}
         for one in (hosts.listener, hosts.worker):
@@ -147,7 +156,8 @@ def test_what_one_host_receives_another_segments_and_delivers(tmp_path: Path, po
 def test_storage_that_goes_away_costs_a_repeat_and_a_lost_copy_costs_nothing(
     tmp_path: Path, postgres: Any, triton: Any
 ) -> None:
-    with _hosts(tmp_path, postgres, triton.target, quiet_seconds=15.0) as hosts:
+    impatient = f"timeout_seconds = {_IMPATIENT_SECONDS}\n"
+    with _hosts(tmp_path, postgres, triton.target, quiet_seconds=15.0, storage_settings=impatient) as hosts:
         hosts.listener.start()
         write_phantom_series(tmp_path / "series", seed=2)
         assert set(_sent(hosts, sorted((tmp_path / "series").glob("*.dcm")))) == {_SUCCESS}
@@ -173,6 +183,7 @@ def test_storage_that_goes_away_costs_a_repeat_and_a_lost_copy_costs_nothing(
         assert _data_set(result) == _data_set(sent)
         hosts.listener.kill()
         hosts.listener.start()  # it makes its folders anew, and has nothing to adopt
-        assert hosts.listener.submit(tmp_path / "series").returncode == 0
+        repeats = (hosts.listener.submit(tmp_path / "series").returncode for _ in range(_REPEATS))
+        assert 0 in repeats, hosts.listener.log()
         assert len(hosts.listener.jobs()) == 1
         hosts.agree()
