@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -61,8 +60,6 @@ class _Entrant:
     name: str
     turn: Callable[[int, int, int], Round]
     """Lets it have one: with so many associations, from the slice of this number on, so many slices."""
-    emptied: Path | None
-    """The folder that is emptied after each turn."""
 
 
 def measure(
@@ -76,6 +73,9 @@ def measure(
 ) -> list[Round]:
     """Return what was measured; the first round of each warms up and does not count.
 
+    Nothing that was written is removed before the end: ext4 without a journal looks through what was lately deleted
+    each time that it makes a file.
+
     Parameters
     ----------
     waits
@@ -86,8 +86,8 @@ def measure(
         How long a turn is to be in the others, by the rate that the first has shown.
     """
     waits.mkdir()
-    entrants = [_Entrant(one.name, partial(_round, one), one.emptied) for one in receivers]
-    entrants.append(_Entrant(WAITS, partial(_waits, waits), waits))
+    entrants = [_Entrant(one.name, partial(_round, one)) for one in receivers]
+    entrants.append(_Entrant(WAITS, partial(_waits, waits)))
     names = [one.name for one in entrants]
     done: list[Round] = []
     wanted: dict[tuple[str, int], int] = {}
@@ -122,13 +122,7 @@ def objects_for(seen: Round, least: int, seconds: float) -> int:
 
 def _turn(entrant: _Entrant, associations: int, first: int, objects: int) -> Round:
     os.sync()  # what the one before left unsynced is not for this one to wait for
-    done = entrant.turn(associations, first, objects)
-    for path in entrant.emptied.iterdir() if entrant.emptied is not None else ():
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-    return done
+    return entrant.turn(associations, first, objects)
 
 
 def summarize(rounds: Sequence[Round]) -> dict[tuple[str, int], Summary]:

@@ -34,8 +34,6 @@ class Measured:
     """Processes that work for it, counted apart: a database."""
     sender_prefix: tuple[str, ...] = ()
     """Brings a sender to where its loopback interface is."""
-    emptied: Path | None = None
-    """The folder of what it keeps, where it knows nothing of that and the folder may be emptied between turns."""
 
 
 @contextmanager
@@ -104,7 +102,7 @@ def _storescp(network: PeerNetwork, folder: Path) -> Iterator[Measured]:
     folder.mkdir()
     options = ["--fork", "--accept-all", "-pdu", "131072", "-aet", "ARCHIVE", "-od", str(folder), "11113"]
     with _running(network.command(program("storescp"), *options)) as process:
-        yield Measured("storescp", 11113, "ARCHIVE", (process,), sender_prefix=tuple(network.command()), emptied=folder)
+        yield Measured("storescp", 11113, "ARCHIVE", (process,), sender_prefix=tuple(network.command()))
 
 
 @contextmanager
@@ -114,7 +112,7 @@ def _plain(folder: Path) -> Iterator[Measured]:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     with _running([sys.executable, "-m", "benchmarks.receive.plain", str(folder), str(port)]) as process:
-        yield Measured("pynetdicom", port, "PLAIN", (process,), emptied=folder)
+        yield Measured("pynetdicom", port, "PLAIN", (process,))
 
 
 @contextmanager
