@@ -2,6 +2,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.receive import __main__ as command
 from benchmarks.receive.measure import WAITS, Round, in_order_of_round, objects_for, summarize
 from benchmarks.receive.report import figures_of, markdown
 from benchmarks.report import machine
@@ -69,3 +70,13 @@ def test_the_tables_have_a_row_for_each_receiver(measured: list[Round]) -> None:
     assert tables.count("| Limner | 100 | 90 to 500 | 52 | 2.0 | 1.0 |") == 1
     assert tables.count("| storescp |") == 2
     assert where["date"] in tables
+
+
+def test_a_disk_that_can_not_hold_all_rounds_is_told_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["receive", "--rounds", "1000000"])
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    assert ended.value.code == 2
+    assert "3000000 GB of free disk are needed" in capsys.readouterr().err
